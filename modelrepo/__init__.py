@@ -1,0 +1,1 @@
+"""A repository of immutable model versions in any bucket, and their environments."""

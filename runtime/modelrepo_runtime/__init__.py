@@ -1,0 +1,1 @@
+"""Worker, queue and everything else that runs model versions."""

@@ -36,6 +36,7 @@
     ├── NewerFormat                          written by a newer modelrepo
     ├── Corrupt                              bytes are not what their digest says
     ├── NoSpace (OSError)                    disk, inodes or shared memory full
+    ├── Stopped (InterruptedError)           somebody asked it to stop before it was done
     ├── EnvironmentFailed                    uv could not lock, resolve or install
     ├── EntrypointFailed                     model code did not import, load or warm up
     └── MissingExtra (ImportError)           an optional part of modelrepo is not installed
@@ -209,6 +210,10 @@ class Corrupt(ModelRepoError):
 
 class NoSpace(ModelRepoError, OSError):
     """Disk, inodes or shared memory are full; the message has the sizes."""
+
+
+class Stopped(ModelRepoError, InterruptedError):
+    """Long work was asked to stop before it was done; nothing half-written is taken for whole."""
 
 
 class EnvironmentFailed(ModelRepoError):

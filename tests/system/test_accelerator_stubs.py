@@ -1,0 +1,96 @@
+"""A driver library of a few C functions makes nvidia-ml-py report GPUs that this machine does not have."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.system
+
+STUB = r"""
+#include <string.h>
+#include <stdio.h>
+typedef struct { unsigned long long total, free, used; } memory_t;
+typedef struct { int index; } device_t;
+static device_t devices[3] = {{0}, {1}, {2}};
+static int mig(void *h) { device_t *d = h; return d->index >= 2; }
+int nvmlInitWithFlags(unsigned f) { return 0; }
+int nvmlShutdown(void) { return 0; }
+int nvmlDeviceGetCount_v2(unsigned *n) { *n = 2; return 0; }
+int nvmlDeviceGetHandleByIndex_v2(unsigned i, void **h) { if (i > 1) return 2; *h = &devices[i]; return 0; }
+int nvmlDeviceGetName(void *h, char *s, unsigned n) { snprintf(s, n, "Stub H100"); return 0; }
+int nvmlDeviceGetUUID(void *h, char *s, unsigned n) {
+  snprintf(s, n, mig(h) ? "MIG-%d" : "GPU-%d", ((device_t *)h)->index); return 0; }
+int nvmlDeviceGetHandleByUUID(const char *s, void **h) {
+  for (int i = 0; i < 3; i++) { char u[16]; nvmlDeviceGetUUID(&devices[i], u, 16);
+    if (!strcmp(u, s)) { *h = &devices[i]; return 0; } }
+  return 6; }
+int nvmlDeviceGetMemoryInfo(void *h, memory_t *m) {
+  m->total = 80ULL << 30; m->used = (((device_t *)h)->index + 1ULL) << 30; m->free = m->total - m->used; return 0; }
+int nvmlDeviceGetMigMode(void *h, unsigned *now, unsigned *later) {
+  *now = *later = ((device_t *)h)->index == 1; return 0; }
+int nvmlDeviceGetMaxMigDeviceCount(void *h, unsigned *n) { *n = 7; return 0; }
+int nvmlDeviceGetMigDeviceHandleByIndex(void *h, unsigned i, void **part) {
+  if (i) return 6; *part = &devices[2]; return 0; }
+int nvmlSystemGetDriverVersion(char *s, unsigned n) { snprintf(s, n, "570.86.15"); return 0; }
+int nvmlSystemGetCudaDriverVersion_v2(int *v) { *v = 12080; return 0; }
+"""
+
+PROBE = """
+import json, dataclasses
+from modelrepo_runtime.accelerators import find_box, facts
+box = find_box()
+print(json.dumps({
+    "devices": [dataclasses.asdict(device) for device in box.devices],
+    "free": [box.accelerator.free_bytes(device) for device in box.devices],
+    "facts": {"version": facts(box.devices).version, "driver": facts(box.devices).driver},
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    assert compiler, "this test builds a stub of the NVIDIA library: install gcc"
+    folder = tmp_path_factory.mktemp("nvml")
+    (folder / "stub.c").write_text(STUB)
+    command = [compiler, "-shared", "-fPIC", "-o", str(folder / "libnvidia-ml.so.1"), str(folder / "stub.c")]
+    subprocess.run(command, check=True, capture_output=True)
+    return folder
+
+
+def ask(library: Path, **variables: str) -> dict[str, object]:
+    environ = {key: value for key, value in os.environ.items() if not key.endswith("VISIBLE_DEVICES")}
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE],
+        env={**environ, "LD_LIBRARY_PATH": str(library), **variables},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = json.loads(done.stdout)
+    assert isinstance(found, dict)
+    return found
+
+
+def test_the_driver_library_is_asked_for_devices_and_memory(library: Path) -> None:
+    found = ask(library)
+    devices = found["devices"]
+    assert isinstance(devices, list)
+    assert [(device["index"], device["uuid"], device["mig"]) for device in devices] == [
+        (0, "GPU-0", False),
+        (1, "MIG-2", True),
+    ]
+    assert {device["name"] for device in devices} == {"Stub H100"}
+    assert found["free"] == [79 << 30, 77 << 30]
+    assert found["facts"] == {"version": "12.8", "driver": "570.86.15"}
+
+
+def test_the_worker_sees_only_what_its_variable_leaves(library: Path) -> None:
+    devices = ask(library, CUDA_VISIBLE_DEVICES="MIG-2")["devices"]
+    assert isinstance(devices, list)
+    assert [device["uuid"] for device in devices] == ["MIG-2"]

@@ -29,7 +29,9 @@
     │   ├── VersionBlocked
     │   ├── VersionDeleted
     │   ├── StoreNotTrusted                  read-only: no probe on record, or another endpoint
-    │   └── AlreadyServed                    a live process holds what was asked for
+    │   ├── AlreadyServed                    a live process holds what was asked for
+    │   ├── StaleFence                       the attempt is no longer this worker's
+    │   └── StaleSession                     the queue has ended the worker's session
     ├── Unreachable (ConnectionError)
     │   └── Forbidden (PermissionError)
     ├── NotConverged (TimeoutError)          written, but not yet in force everywhere
@@ -182,6 +184,14 @@ class StoreNotTrusted(Conflict):
 
 class AlreadyServed(Conflict):
     """A live process holds what was asked for."""
+
+
+class StaleFence(Conflict):
+    """The attempt is no longer leased to whoever writes; nothing was changed."""
+
+
+class StaleSession(Conflict):
+    """The queue has ended this worker's session; it begins a new one with `hello`."""
 
 
 class Unreachable(ModelRepoError, ConnectionError):

@@ -1,0 +1,1 @@
+"""Where jobs wait: the port, its adapters, and the order in which jobs are taken."""

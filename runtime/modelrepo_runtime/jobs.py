@@ -194,6 +194,8 @@ class Claim:
     created_at: float
     files: Mapping[str, str] = field(default_factory=dict)
     """Input name -> key in the JobStore."""
+    slot: str = ""
+    """The slot of the offer that this answers; one call may carry the offers of many slots."""
 
 
 @dataclass(frozen=True, slots=True)

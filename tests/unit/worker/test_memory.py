@@ -1,0 +1,74 @@
+import os
+from pathlib import Path
+
+import psutil
+import pytest
+
+from modelrepo_runtime.worker.memory import group_bytes, host_room
+from modelrepo_runtime.worker.suspend import boottime, must_renew
+
+
+def write(root: Path, files: dict[str, object]) -> None:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{text}\n")
+
+
+def test_without_a_control_group_all_available_memory_is_free(tmp_path: Path) -> None:
+    room = host_room(tmp_path)
+    assert room.total_bytes == psutil.virtual_memory().total
+    assert 0 < (room.free_bytes or 0) <= psutil.virtual_memory().total
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_tightest_control_group_decides(tmp_path: Path, version: int) -> None:
+    if version == 2:
+        write(
+            tmp_path,
+            {
+                "proc/self/cgroup": "0::/pod/box",
+                "sys/fs/cgroup/pod/box/memory.max": "max",
+                "sys/fs/cgroup/pod/box/memory.current": 900,
+                "sys/fs/cgroup/pod/memory.max": 1000,
+                "sys/fs/cgroup/pod/memory.current": 900,
+                "sys/fs/cgroup/pod/memory.stat": "anon 5\ninactive_file 300",
+            },
+        )
+    else:
+        write(
+            tmp_path,
+            {
+                "proc/self/cgroup": "3:cpu:/x\n4:memory:/pod/box",
+                "sys/fs/cgroup/memory/pod/box/memory.limit_in_bytes": 1000,
+                "sys/fs/cgroup/memory/pod/box/memory.usage_in_bytes": 900,
+                "sys/fs/cgroup/memory/pod/box/memory.stat": "inactive_file 1\ntotal_inactive_file 300",
+                "sys/fs/cgroup/memory/memory.limit_in_bytes": 9223372036854771712,
+                "sys/fs/cgroup/memory/memory.usage_in_bytes": 5000,
+            },
+        )
+    room = host_room(tmp_path)
+    assert (room.free_bytes, room.total_bytes) == (400, 1000)
+
+
+def test_in_a_container_the_mount_is_our_own_group(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {
+            "proc/self/cgroup": "0::/outside/path",
+            "sys/fs/cgroup/memory.max": 1000,
+            "sys/fs/cgroup/memory.current": 100,
+        },
+    )
+    assert host_room(tmp_path).free_bytes == 900
+
+
+def test_the_memory_of_a_process_that_is_gone_is_not_known() -> None:
+    assert (group_bytes(os.getpid()) or 0) > 1 << 20
+    assert group_bytes(2**22 + 1) is None
+
+
+def test_a_lease_is_renewed_before_late_work() -> None:
+    assert not must_renew(100.0, 103.0, 6.0)
+    assert must_renew(100.0, 103.1, 6.0)
+    assert boottime() <= boottime()

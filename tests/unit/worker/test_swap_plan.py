@@ -1,0 +1,73 @@
+import pytest
+
+from modelrepo.contract.spec import StageSpec
+from modelrepo_runtime.worker.footprint import Footprint, Learnt, declared, expected
+from modelrepo_runtime.worker.swap_plan import GIB, MIB, Room, SwapFacts, plan
+
+BIG = Room(100 * GIB, 128 * GIB)
+
+
+def facts(
+    wish: str = "auto",
+    host: int | None = GIB,
+    device: int | None = 30 * GIB,
+    free: int | None = 40 * GIB,
+    total: int = 80 * GIB,
+) -> SwapFacts:
+    return SwapFacts(wish, Footprint(host, device, "declared"), Footprint(), BIG, Room(free, total))
+
+
+@pytest.mark.parametrize(
+    ("given", "mode", "reason"),
+    [
+        (facts(), "overlap", "device needs 31.5 GiB"),
+        (facts(free=31 * GIB), "drain", "31.0 GiB are free beside the old version"),
+        (facts("overlap", free=31 * GIB), "drain", "model.yaml asks for overlap, which does not fit"),
+        (facts("overlap"), "overlap", "declared"),
+        (facts("drain"), "drain", "model.yaml asks for drain"),
+        (facts("inplace"), "overlap", "inplace is not offered by this worker"),
+        (facts(device=90 * GIB), "refuse", "more than the 80.0 GiB that this slot has"),
+        (facts("drain", host=200 * GIB), "refuse", "more than the 128.0 GiB"),
+        (facts(device=None), "drain", "not known, so the old makes room first"),
+        (facts(free=None), "drain", "cannot be measured"),
+        (facts(host=None), "overlap", "is taken to fit"),
+    ],
+)
+def test_a_swap_is_planned_from_measured_memory(given: SwapFacts, mode: str, reason: str) -> None:
+    chosen = plan(given)
+    assert chosen.mode == mode
+    assert reason in str(chosen)
+
+
+def test_a_slot_on_the_cpu_looks_at_host_memory_alone() -> None:
+    here = SwapFacts("auto", Footprint(300 * MIB), Footprint(), Room(500 * MIB, GIB), None)
+    assert plan(here).mode == "drain"
+    assert plan(SwapFacts("auto", Footprint(100 * MIB), Footprint(), Room(500 * MIB, GIB), None)).mode == "overlap"
+
+
+def test_one_child_runs_all_stages_so_the_largest_need_counts() -> None:
+    stages = [StageSpec("a", host_memory_bytes=5), StageSpec("b", host_memory_bytes=9, gpu_memory_bytes=7)]
+    assert declared(stages) == Footprint(9, 7, "declared in model.yaml")
+    assert declared([StageSpec("run")]) == Footprint()
+
+
+def test_what_was_seen_corrects_what_was_declared_upwards_only() -> None:
+    promised = Footprint(10, 20, "declared in model.yaml")
+    assert expected(promised, None, None) == promised
+    assert expected(promised, Footprint(12, 15, "x"), None) == Footprint(12, 20, "learnt on this box")
+    assert expected(promised, Footprint(2, 5, "x"), None) == promised
+
+
+def test_a_version_never_seen_is_taken_for_its_neighbour() -> None:
+    assert expected(Footprint(), None, Footprint(5, 6, "x")) == Footprint(5, 6, "taken from the version that serves")
+    assert expected(Footprint(None, 9, "declared"), None, Footprint(5, 6, "x")) == Footprint(5, 9, "declared")
+    assert expected(Footprint(), None, None) == Footprint()
+
+
+def test_the_largest_footprint_of_a_digest_is_remembered() -> None:
+    learnt = Learnt()
+    learnt.see("a", 5, None)
+    learnt.see("a", 3, 9)
+    assert learnt.of("a") == Footprint(5, 9, "learnt on this box")
+    assert learnt.of("b") is None
+    assert list(learnt.all()) == ["a"]

@@ -1,0 +1,69 @@
+"""What the verbs that change what is live have in common."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from modelrepo.errors import InvalidReference
+from modelrepo_cli import convergence, parameters
+
+if TYPE_CHECKING:
+    from modelrepo.promotion import HistoryEntry
+    from modelrepo_cli.verbs import Call
+
+DEFAULT_WAIT = "30m"
+
+WAIT = click.option(
+    "--wait",
+    "wait_s",
+    type=parameters.DURATION,
+    is_flag=False,
+    flag_value=DEFAULT_WAIT,
+    metavar="[TIME]",
+    help=f"Wait until every slot runs it, {DEFAULT_WAIT} unless said; exit 6 when the time is over.",
+)
+
+
+def named_version(reference: str) -> tuple[str, str]:
+    """Split MODEL@VERSION.
+
+    Raises:
+        InvalidReference: it names no version.
+    """
+    from modelrepo.names import parse_reference
+
+    parsed = parse_reference(reference)
+    if parsed.version is None:
+        raise InvalidReference(f"cannot read {reference!r}: it names no version; write MODEL@VERSION")
+    return parsed.model, parsed.version
+
+
+def describe(model: str, entry: HistoryEntry) -> str:
+    """Return a change as one line."""
+    done = {
+        "promote": "is active",
+        "config": "is active with changed config",
+        "rollback": "is active again",
+        "hand-edit": "is active as edited by hand",
+        "block": "is blocked",
+        "unblock": "is allowed again",
+    }
+    return f"{model}@{entry.version} {done.get(entry.kind, entry.kind)} (generation {entry.generation})"
+
+
+def finish(call: Call, model: str, entry: HistoryEntry, text: str, wait_s: float | None) -> None:
+    """Wait for the fleet where asked to, and print the change."""
+    if wait_s is not None:
+        call.output.note(text)
+        target = convergence.Target(model, entry.version, entry.digest, entry.generation)
+        with call.job_queue() as queue:
+            convergence.wait(
+                queue.fleet,
+                target,
+                wait_s,
+                changed=lambda late: call.output.note("waiting for " + "; ".join(str(slot) for slot in late)),
+            )
+        text = f"every live slot of {model} runs {entry.version}"
+    call.output.show({"model": model, **entry.to_json(), "converged": True if wait_s is not None else None}, text)

@@ -1,0 +1,1 @@
+"""One file a verb; each exposes `command`, and is imported only when it is called for."""

@@ -1,0 +1,40 @@
+"""`modelrepo promote`."""
+
+from __future__ import annotations
+
+import click
+
+from modelrepo_cli import parameters
+from modelrepo_cli.change import WAIT, describe, finish, named_version
+from modelrepo_cli.verbs import Call, verb
+
+
+@verb("repo", "queue")
+@click.argument("reference", metavar="MODEL@VERSION")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a key of `config:`; repeat it.")
+@click.option("--max-unavailable", metavar="SHARE", help="How many slots may be away at once, such as 10% or 2.")
+@click.option("--expect", type=int, metavar="GENERATION", help="Fail unless this is the generation that is replaced.")
+@click.option("--force", is_flag=True, help="Promote a blocked version all the same.")
+@click.option("--reason", metavar="TEXT", help="Why, for the history.")
+@WAIT
+def command(
+    call: Call,
+    reference: str,
+    settings: tuple[str, ...],
+    max_unavailable: str | None,
+    expect: int | None,
+    force: bool,
+    reason: str | None,
+    wait_s: float | None,
+) -> None:
+    """Make a version the active one.
+
+    Workers see the change within a second or two and swap between two jobs. --wait returns when all have.
+    """
+    repository = call.repository()
+    model, version = named_version(reference)
+    config = {key: parameters.scalar(text) for key, text in parameters.assignments(settings, "--set").items()}
+    entry = repository.promotions.promote(
+        model, version, config_set=config or None, expect=expect, force=force, reason=reason, rollout=max_unavailable
+    )
+    finish(call, model, entry, describe(model, entry), wait_s)

@@ -1,0 +1,107 @@
+"""`modelrepo submit`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from modelrepo.errors import InvalidInput, ModelRepoError, NotConverged
+from modelrepo_cli import job_inputs, job_text, parameters
+from modelrepo_cli.output import span
+from modelrepo_cli.verbs import Call, verb
+
+if TYPE_CHECKING:
+    from modelrepo_runtime.client import Client
+
+
+@verb("repo", "queue", "files")
+@click.argument("reference", metavar="MODEL[@VERSION]")
+@click.option("-i", "pairs", multiple=True, metavar="NAME=VALUE", help="One input, or NAME=@FILE; repeat it.")
+@click.option(
+    "--input", "source", metavar="@FILE|-", help="All inputs as a JSON object, from a file or standard input."
+)
+@click.option("--tier", metavar="NAME", help="The class of user; the default tier unless given.")
+@click.option("--tenant", default="default", metavar="NAME", help="On whose behalf.")
+@click.option("--version", metavar="VERSION", help="Pin a version; the one that is active when it runs unless given.")
+@click.option("--idempotency-key", metavar="KEY", help="Submitting twice with one key makes one job.")
+@click.option("--deadline", type=parameters.DURATION, metavar="TIME", help="Let it expire after this time.")
+@click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Kept with the job and handed back; repeat it.")
+@click.option(
+    "--wait",
+    "wait_s",
+    type=parameters.DURATION,
+    is_flag=False,
+    flag_value="1h",
+    metavar="[TIME]",
+    help="Wait for its end, 1h unless said; exit 1 unless it succeeds, 6 when the time is over.",
+)
+def command(
+    call: Call,
+    reference: str,
+    pairs: tuple[str, ...],
+    source: str | None,
+    tier: str | None,
+    tenant: str,
+    version: str | None,
+    idempotency_key: str | None,
+    deadline: float | None,
+    metadata: tuple[str, ...],
+    wait_s: float | None,
+) -> None:
+    """Send a job.
+
+    Its inputs are checked and defaulted by the model's own schema before anything is queued.
+    """
+    kept = {key: parameters.scalar(text) for key, text in parameters.assignments(metadata, "--metadata").items()}
+    model, pinned = _named(reference, version)
+    with call.client() as client:
+        job = client.submit(
+            model,
+            job_inputs.read(pairs, source, client.schemas(model, pinned)),
+            tier=tier,
+            tenant=tenant,
+            version=pinned,
+            idempotency_key=idempotency_key,
+            deadline=None if deadline is None else time.time() + deadline,
+            metadata=kept,
+        )
+        if wait_s is not None:
+            call.output.note(f"{job['id']} is queued")
+            job = _ended(client, job["id"], wait_s)
+    if wait_s is None:
+        call.output.show(job, job["id"])
+        return
+    if job["status"] != "succeeded":
+        raise JobUnsuccessful(job)
+    call.output.show(job, job_text.detail(job))
+
+
+class JobUnsuccessful(ModelRepoError):  # noqa: N818 - as the tree of errors names them
+    """The job that was waited for ended without success."""
+
+    def __init__(self, job: Mapping[str, Any]) -> None:
+        self.job = dict(job)
+        why = f": {job['error']['code']}: {job['error']['message']}" if job["error"] else ""
+        super().__init__(f"job {job['id']} ended {job['status']}{why}; see `modelrepo jobs logs {job['id']}`")
+
+
+def _named(reference: str, version: str | None) -> tuple[str, str | None]:
+    from modelrepo.names import parse_reference
+
+    parsed = parse_reference(reference)
+    if version is not None and parsed.version not in (None, version):
+        raise InvalidInput(f"cannot submit to {reference} and --version {version} at once; leave one out")
+    named = parsed.version if version is None else version
+    return parsed.model, None if named == "active" else named
+
+
+def _ended(client: Client, job_id: str, wait_s: float) -> Mapping[str, Any]:
+    job = client.wait(job_id, timeout_s=wait_s)
+    if job["status"] in ("queued", "running"):
+        raise NotConverged(
+            f"job {job_id} is {job['status']} still after {span(wait_s)}; it goes on; see `modelrepo jobs show {job_id}`"
+        )
+    return job

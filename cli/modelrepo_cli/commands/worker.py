@@ -1,0 +1,58 @@
+"""`modelrepo worker`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from modelrepo_cli.verbs import Call, verb
+
+# Held to modelrepo_runtime.worker.settings.OPTIONS by a test; written out here, so that `--help` loads no YAML.
+FLAGS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("cache", {"metavar": "DIR", "help": "Versions, environments and locks of this box."}),
+    ("models", {"metavar": "A,B", "help": "Serve only these; every model that has an active version unless given."}),
+    ("slots", {"metavar": "LAYOUT", "help": "auto, none, 8x1 (eight slots of one device), 2x4, or 0,1,2,3;4,5."}),
+    ("cpu_slots", {"metavar": "N", "help": "Slots on the CPU, beside those on accelerators."}),
+    ("name", {"metavar": "NAME", "help": "This worker's name in `modelrepo status`; the host's unless given."}),
+    ("secrets_dir", {"metavar": "DIR", "help": "A folder with a file for each secret that models name."}),
+    ("grace", {"metavar": "SECONDS", "help": "From SIGTERM, the time in which jobs finish or are handed back."}),
+    ("allow_builds", {"is_flag": True, "default": None, "help": "Let this box compile packages that have no wheel."}),
+    ("default_index", {"metavar": "URL", "help": "The package index to install from."}),
+    ("find_links", {"multiple": True, "metavar": "DIR", "help": "A folder or page of wheels; repeat it."}),
+)
+
+
+def _option(name: str, settings: dict[str, Any]) -> click.Option:
+    told = settings["help"].rstrip(".")
+    return click.Option(
+        [f"--{name.replace('_', '-')}", name], **{**settings, "help": f"{told} [MODELREPO_{name.upper()}]."}
+    )
+
+
+@verb("repo", "queue", "files", parameters=tuple(_option(name, settings) for name, settings in FLAGS))
+@click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Read this worker.yaml.")
+@click.option("--print-config", is_flag=True, help="Print every setting and where it comes from, and end.")
+def command(call: Call, config: Path | None, print_config: bool, **flags: Any) -> None:
+    """Serve models on this box.
+
+    Takes jobs from the queue and runs each model in a process of its own, in its own environment. Promoting another
+    version swaps it between two jobs. SIGTERM finishes or hands back what runs; SIGUSR2 writes all threads' stacks to
+    the job logs.
+    """
+    from modelrepo_runtime.worker import settings
+
+    told = {"repo": call.repo, "queue": call.queue, "files": call.files, **flags}
+    decided, sources = settings.load_settings(told, os.environ, config)
+    if print_config:
+        document = {source.name: {"value": source.value, "from": source.origin} for source in sources}
+        call.output.show(document, settings.print_config(sources).rstrip("\n"))
+        return
+    from modelrepo_runtime.worker.daemon import run_worker
+
+    code = run_worker(decided)
+    if code:
+        sys.exit(code)

@@ -1,0 +1,86 @@
+"""Waiting until every live slot of a model runs what was promoted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from modelrepo.errors import NotConverged
+from modelrepo_cli.output import span
+
+if TYPE_CHECKING:
+    from modelrepo_runtime.queue.port import WorkerReport
+
+POLL_S = 0.25  # as often as workers look at a local active.yaml
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What every slot of a model is to run."""
+
+    model: str
+    version: str
+    digest: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """A slot that runs something else, and why."""
+
+    worker: str
+    slot: str
+    version: str | None
+    state: str
+    reason: str | None
+
+    def __str__(self) -> str:
+        where = f"{self.worker} slot {self.slot} runs {self.version or 'nothing'}"
+        return f"{where} ({self.reason})" if self.reason else where
+
+
+def behind(fleet: Sequence[WorkerReport], target: Target) -> tuple[Behind, ...]:
+    """Return the slots of the target's model that do not run it yet."""
+    return tuple(
+        Behind(worker.info.name, slot.slot, slot.version, slot.state, slot.reason)
+        for worker in fleet
+        for slot in worker.slots
+        if slot.model == target.model
+        and not (slot.digest == target.digest and (slot.generation or 0) >= target.generation)
+    )
+
+
+def wait(
+    fleet: Callable[[], Sequence[WorkerReport]],
+    target: Target,
+    timeout_s: float,
+    *,
+    changed: Callable[[tuple[Behind, ...]], None] = lambda _late: None,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Return once no live slot is behind; `changed` hears of every change of who is.
+
+    Raises:
+        NotConverged: the time is over; its message says who is where.
+    """
+    end = clock() + timeout_s
+    last: tuple[Behind, ...] | None = None
+    while late := behind(fleet(), target):
+        if late != last:
+            changed(late)
+            last = late
+        if clock() >= end:
+            raise not_converged(target, late, timeout_s)
+        sleep(POLL_S)
+
+
+def not_converged(target: Target, late: Sequence[Behind], timeout_s: float) -> NotConverged:
+    """Return the error that says who is where."""
+    shown = "; ".join(str(slot) for slot in late[:3]) + (f"; and {len(late) - 3} more" if len(late) > 3 else "")
+    return NotConverged(
+        f"{target.model}@{target.version} is active (generation {target.generation}), but after {span(timeout_s)} "
+        f"{len(late)} slots do not run it yet: {shown}; see `modelrepo status`"
+    )

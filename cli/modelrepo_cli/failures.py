@@ -1,0 +1,64 @@
+"""How a command fails: one line for people, one JSON object for machines, an exit code."""
+
+from __future__ import annotations
+
+import errno
+import json
+import re
+import sys
+from typing import Any
+
+import click
+
+from modelrepo.errors import ModelRepoError
+from modelrepo_cli import exit_codes, output
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+def report(error: BaseException, *, as_json: bool, program: str = "modelrepo") -> int:
+    """Print `error` and return the exit code that goes with it."""
+    code, message, facts, exit_code = describe(error, program)
+    print(f"error: {message}", file=sys.stderr)
+    for line in str(facts.get("log", "")).splitlines():
+        print(f"  | {line}", file=sys.stderr)
+    if as_json:
+        document = {"error": {"code": code, "message": message, **facts}}
+        output.write(json.dumps(document, indent=2, ensure_ascii=False))
+    return exit_code
+
+
+def describe(error: BaseException, program: str) -> tuple[str, str, dict[str, Any], int]:
+    """Return code, one-line message, facts and exit code of `error`."""
+    if isinstance(error, click.UsageError):
+        where = error.ctx.command_path if error.ctx is not None else program
+        return "usage", f"{_sentence(error.format_message())}; see '{where} --help'", {}, exit_codes.INVALID
+    if isinstance(error, click.ClickException):
+        return "invalid_input", _sentence(error.format_message()), {}, exit_codes.INVALID
+    if isinstance(error, ModelRepoError):
+        return kind(type(error)), _one_line(str(error)) or kind(type(error)), _facts(error), exit_codes.exit_code(error)
+    if isinstance(error, OSError) and error.errno in _FULL:
+        where = f" {error.filename}" if error.filename else ""
+        return "no_space", f"cannot write{where}: {error.strerror}; free some space and run it again", {}, 1
+    what = _one_line(str(error)) or "no message"
+    message = f"unexpected {type(error).__name__}: {what}; run it again with --debug for the traceback and report it"
+    return "unexpected", message, {"type": type(error).__name__}, exit_codes.FAILED
+
+
+def kind(error: type[BaseException]) -> str:
+    """Return a class's name as a code: VersionNotFound -> version_not_found."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", error.__name__).lower()
+
+
+def _facts(error: ModelRepoError) -> dict[str, Any]:
+    public = {name: value for name, value in vars(error).items() if not name.startswith("_")}
+    return {name: output.plain(value) for name, value in public.items() if value not in (None, "", (), [], {})}
+
+
+def _one_line(text: str) -> str:
+    return "; ".join(part for line in text.splitlines() if (part := line.strip()))
+
+
+def _sentence(text: str) -> str:
+    line = _one_line(text).rstrip(".")
+    return line[:1].lower() + line[1:] if not line[:2].isupper() else line

@@ -1,0 +1,88 @@
+"""Workers, slots and active versions as people read them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from modelrepo_cli.output import span, table
+
+if TYPE_CHECKING:
+    from modelrepo.promotion import ActiveState
+    from modelrepo_runtime.queue.port import SlotReport, WorkerReport
+
+
+def only(workers: Sequence[WorkerReport], model: str | None) -> tuple[WorkerReport, ...]:
+    """Leave out the slots of other models."""
+    if model is None:
+        return tuple(workers)
+    kept = (replace(worker, slots=tuple(slot for slot in worker.slots if slot.model == model)) for worker in workers)
+    return tuple(worker for worker in kept if worker.slots)
+
+
+def slots(workers: Sequence[WorkerReport]) -> str:
+    """Return a line a slot, and under it what stands in its way and what happens next."""
+    if not workers:
+        return "no live worker; start one with `modelrepo worker`"
+    rows: list[tuple[object, ...]] = []
+    for worker in workers:
+        heard = span(worker.last_beat_age_s) + " ago"
+        rows += [
+            (worker.info.name, slot.slot, slot.device, slot.state, _serves(slot), _does(slot), heard)
+            for slot in worker.slots
+        ]
+        if not worker.slots:
+            rows.append((worker.info.name, "-", "-", "-", "-", "-", heard))
+    text = table(("WORKER", "SLOT", "DEVICE", "STATE", "SERVES", "DOES", "HEARD"), rows)
+    notes = [note for worker in workers for slot in worker.slots for note in _notes(worker.info.name, slot)]
+    return "\n".join([text, *notes])
+
+
+def models(states: Sequence[ActiveState]) -> str:
+    """Return a line a model, and under it what is odd about its active file."""
+    if not states:
+        return ""
+    rows = [(state.model, state.version or "-", state.generation, _oddities(state)) for state in states]
+    text = table(("MODEL", "ACTIVE", "GENERATION", "NOTE"), rows)
+    notes = [f"  {state.model}: {note}" for state in states for note in state.notes]
+    return "\n".join([text, *notes])
+
+
+def _serves(slot: SlotReport) -> str:
+    if slot.model is None:
+        return "-"
+    return f"{slot.model}@{slot.version}" if slot.version else f"{slot.model} (nothing yet)"
+
+
+def _does(slot: SlotReport) -> str:
+    parts = []
+    if slot.job_id:
+        parts.append(slot.job_id)
+    if slot.incoming:
+        parts.append(f"{slot.incoming.get('phase', 'preparing')} {slot.incoming.get('version', '')}".strip())
+    return ", ".join(parts) or "idle"
+
+
+def _notes(worker: str, slot: SlotReport) -> list[str]:
+    where = f"  {worker} {slot.slot}: "
+    lines = []
+    if slot.reason:
+        until = f" until {datetime.fromtimestamp(slot.deadline).astimezone():%H:%M:%S}" if slot.deadline else ""
+        then = f"; then {slot.next_action}" if slot.next_action else ""
+        lines.append(f"{where}{slot.reason}{until}{then}")
+    elif slot.next_action:
+        lines.append(f"{where}next: {slot.next_action}")
+    if slot.plan:
+        lines.append(f"{where}swap: {slot.plan}")
+    return lines
+
+
+def _oddities(state: ActiveState) -> str:
+    odd = []
+    if state.edited_by_hand:
+        odd.append("edited by hand")
+    if state.stale_file:
+        odd.append("active.yaml is stale; the next change repairs it")
+    return ", ".join(odd)

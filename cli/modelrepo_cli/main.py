@@ -1,0 +1,144 @@
+"""The `modelrepo` command: finds the verb, runs it, and turns what goes wrong into one line and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import click
+
+from modelrepo_cli import exit_codes, failures
+from modelrepo_cli.output import OutputClosedError
+from modelrepo_cli.verbs import write_exit_codes
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A verb as `--help` shows it, without importing it. A test holds `summary` to the verb's own first line."""
+
+    name: str
+    summary: str
+
+
+SECTIONS: dict[str, tuple[Listed, ...]] = {
+    "Write a model": (
+        Listed("new", "Make a working model folder to start from."),
+        Listed("check", "Check a model folder without an accelerator."),
+        Listed("run", "Run a model folder or a version here, once, without a queue."),
+        Listed("shell", "Open a shell in a model's environment."),
+    ),
+    "Keep it in the repository": (
+        Listed("init", "Make a repository and probe what its store can do."),
+        Listed("push", "Publish a model folder as an immutable version."),
+        Listed("list", "List models, or the versions of one."),
+        Listed("show", "Show what a version is made of."),
+        Listed("diff", "Show what differs between two versions."),
+        Listed("pull", "Fetch a version as a folder that you can edit."),
+    ),
+    "Say what is live": (
+        Listed("promote", "Make a version the active one."),
+        Listed("edit", "Edit a model's active.yaml and record the change."),
+        Listed("rollback", "Go back to the version before, and block the one that is left."),
+        Listed("block", "Refuse a version for promotion."),
+        Listed("unblock", "Allow a blocked version again."),
+        Listed("history", "List every change of what is live."),
+    ),
+    "Serve it": (
+        Listed("worker", "Serve models on this box."),
+        Listed("status", "Show what every worker serves, and why."),
+        Listed("submit", "Send a job."),
+        Listed("jobs", "List, show, cancel and retry jobs."),
+        Listed("tiers", "Show and set tiers and their longest acceptable waits."),
+        Listed("explain", "Say why a job is where it is."),
+        Listed("demo", "See the whole story on this box: push, serve, swap, roll back."),
+    ),
+}
+
+
+class Verbs(click.Group):
+    """The top-level group: knows every verb by name, imports the one that is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Return every verb's name, in the order of `--help`."""
+        return [listed.name for section in SECTIONS.values() for listed in section]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the module of `cmd_name` and return its command."""
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        command: click.Command = importlib.import_module(f"modelrepo_cli.commands.{cmd_name}").command
+        command.name = cmd_name
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the verb, and name the nearest one where there is none."""
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            import difflib
+
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=3, cutoff=0.5)
+            ctx.fail(f"no such command {args[0]!r}" + (f", did you mean {' or '.join(near)}?" if near else ""))
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the verbs by section, from the table alone."""
+        for title, section in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(listed.name, listed.summary) for listed in section], col_max=12)
+        write_exit_codes(formatter)
+
+
+def _version(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if value:
+        from importlib.metadata import version
+
+        click.echo(f"modelrepo {version('modelrepo-toolkit')}")
+        ctx.exit()
+
+
+@click.command(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print it and end.")
+def cli() -> None:
+    """Keep models in a bucket, ship them as immutable versions, serve them and swap them in place."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    as_json = "--json" in args
+    try:
+        code = _run(args, as_json)
+        sys.stdout.flush()
+        return code
+    except (OutputClosedError, BrokenPipeError):
+        # The interpreter flushes standard output once more at exit and would complain there.
+        if argv is None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return exit_codes.OUTPUT_CLOSED
+
+
+def _run(args: list[str], as_json: bool) -> int:
+    try:
+        result = cli.main(args, prog_name="modelrepo", standalone_mode=False)
+        return result if isinstance(result, int) else exit_codes.DONE
+    except OutputClosedError:
+        raise
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message(), file=sys.stderr)
+        return exit_codes.INVALID
+    except (KeyboardInterrupt, click.Abort):
+        print("interrupted", file=sys.stderr)
+        return exit_codes.INTERRUPTED
+    except Exception as error:  # noqa: BLE001 - the one place where anything unexpected becomes a line and a code
+        if os.environ.get("MODELREPO_DEBUG") == "1" and not isinstance(error, click.ClickException):
+            traceback.print_exception(error)
+        return failures.report(error, as_json=as_json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""What every command shares: its common options, its exit codes in `--help`, what it was called with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from modelrepo_cli import exit_codes
+from modelrepo_cli.output import Output
+
+if TYPE_CHECKING:
+    from modelrepo.repository import Repository
+    from modelrepo_cli.progress import Progress
+    from modelrepo_runtime.client import Client
+    from modelrepo_runtime.queue.port import JobQueue
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """The common options of one call, and what they open."""
+
+    repo: str | None
+    queue: str | None
+    files: str | None
+    output: Output
+
+    def repository(self) -> Repository:
+        """Open the repository: `--repo`, else MODELREPO_REPO, else the nearest modelrepo.toml."""
+        from modelrepo.repository import Repository
+        from modelrepo.settings import repository_url
+
+        return Repository.open(repository_url(self.repo))
+
+    @contextmanager
+    def job_queue(self) -> Iterator[JobQueue]:
+        """Open the queue: `--queue`, else MODELREPO_QUEUE, else modelrepo.toml, else the user's own."""
+        from modelrepo_runtime.queue.opening import default_queue_url, open_queue
+
+        queue = open_queue(default_queue_url(self.queue))
+        try:
+            yield queue
+        finally:
+            queue.close()
+
+    @contextmanager
+    def client(self) -> Iterator[Client]:
+        """Open a client on repository, queue and files."""
+        from modelrepo_runtime.client import Client
+
+        client = Client(repo=self.repo, queue=self.queue, files=self.files)
+        try:
+            yield client
+        finally:
+            client.close()
+
+    @contextmanager
+    def progress(self) -> Iterator[Progress | None]:
+        """Show progress while long work runs, where somebody watches."""
+        from modelrepo_cli.progress import bar
+
+        with bar(as_json=self.output.as_json) as shown:
+            yield shown
+
+
+_REPO = click.Option(["--repo"], metavar="URL", help="The repository [MODELREPO_REPO, or `repo` in modelrepo.toml].")
+_QUEUE = click.Option(["--queue"], metavar="URL", help="The queue [MODELREPO_QUEUE, or `queue` in modelrepo.toml].")
+_FILES = click.Option(["--files"], metavar="URL", help="Where inputs and outputs lie [beside the queue].")
+_JSON = click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON document, also for errors.")
+_DEBUG = click.Option(["--debug"], is_flag=True, help="Show the traceback of an unexpected error [MODELREPO_DEBUG=1].")
+_SHARED = {"repo": _REPO, "queue": _QUEUE, "files": _FILES}
+
+
+class Verb(click.Command):
+    """A command whose help ends with its exit codes."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the exit codes below the options."""
+        super().format_epilog(ctx, formatter)
+        write_exit_codes(formatter)
+
+
+class VerbGroup(click.Group):
+    """A command with sub-commands, of which one is meant where none is named."""
+
+    command_class = Verb
+    default_verb = "list"
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read `modelrepo jobs --json` as `modelrepo jobs list --json`."""
+        if not args or (args[0].startswith("-") and args[0] not in ctx.help_option_names):
+            args = [self.default_verb, *args]
+        return super().parse_args(ctx, args)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the exit codes below the sub-commands."""
+        super().format_epilog(ctx, formatter)
+        write_exit_codes(formatter)
+
+
+def write_exit_codes(formatter: click.HelpFormatter) -> None:
+    """Write the table of exit codes as a section of a help text."""
+    with formatter.section("Exit codes"):
+        formatter.write_dl([(str(code), meaning) for code, meaning in exit_codes.MEANINGS.items()])
+
+
+def verb(*shared: str, name: str | None = None, parameters: Sequence[click.Parameter] = ()) -> Callable[[Any], Verb]:
+    """Make a function into a command that takes a `Call` first and then its own parameters.
+
+    `shared` names the common options that it takes: `repo`, `queue`, `files`. `--json` and `--debug` are always there.
+    """
+
+    def decorate(function: Callable[..., None]) -> Verb:
+        def run(
+            *,
+            as_json: bool,
+            debug: bool,
+            repo: str | None = None,
+            queue: str | None = None,
+            files: str | None = None,
+            **values: Any,
+        ) -> None:
+            if debug:
+                os.environ["MODELREPO_DEBUG"] = "1"
+            function(Call(repo, queue, files, Output(as_json)), **values)
+
+        run.__doc__ = function.__doc__
+        run.__click_params__ = list(getattr(function, "__click_params__", ()))  # type: ignore[attr-defined]
+        command = click.command(name, cls=Verb)(run)
+        command.params += [*parameters, *[_SHARED[option] for option in shared], _JSON, _DEBUG]
+        return command
+
+    return decorate

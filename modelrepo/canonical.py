@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import rfc8785
 
@@ -17,11 +17,11 @@ def dumps(value: Json) -> bytes:
     """Return the one JSON text of `value`.
 
     Raises:
-        InvalidInput: it holds NaN, an infinity, an integer beyond 2^53, a date or something else that JSON has no form for.
+        InvalidInput: it holds NaN, an infinity, an integer beyond 2^53, a date or anything else that JSON lacks.
     """
     try:
         return rfc8785.dumps(_plain(value))
-    except (rfc8785.CanonicalizationError, RecursionError) as error:
+    except (rfc8785.CanonicalizationError, UnicodeEncodeError, RecursionError) as error:
         raise InvalidInput(f"cannot be written as canonical JSON: {error}") from error
 
 
@@ -35,7 +35,7 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _plain(value: object) -> object:
+def _plain(value: Any) -> Any:
     # rfc8785 knows dict, list and tuple; a frozen dataclass may hold any Mapping or Sequence.
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}

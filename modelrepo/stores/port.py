@@ -102,7 +102,7 @@ class ObjectStore(Protocol):
         ...
 
     def list(self, prefix: str) -> Iterator[ObjectStat]:
-        """Yield every object below the folder `prefix` ("" or ending in "/"), recursively, sorted by key; never cached."""
+        """Yield every object below the folder `prefix` ("" or ending in "/"), sorted by key; never cached."""
         ...
 
     def delete(self, key: str) -> None:

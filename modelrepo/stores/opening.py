@@ -1,0 +1,46 @@
+"""From a URL to a store."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from modelrepo.errors import InvalidInput
+from modelrepo.stores.filesystem import FilesystemStore
+from modelrepo.stores.memory import MemoryStore
+from modelrepo.stores.port import ObjectStore
+
+SCHEMES = ("file", "memory", "s3", "gs", "az")
+
+
+def open_store(url: str) -> ObjectStore:
+    """Open `file://`, `memory://`, `s3://`, `gs://`, `az://`, or a plain path; nothing is looked up yet.
+
+    Raises:
+        InvalidInput: the URL cannot be read.
+        MissingExtra: the scheme needs a package that is not installed.
+    """
+    if "://" not in url:
+        if not url:
+            raise InvalidInput("a store's URL is empty; name a folder or a bucket, such as s3://bucket/models")
+        return FilesystemStore(Path(url).expanduser())
+    parts = urlsplit(url)
+    if parts.query or parts.fragment or "@" in parts.netloc:
+        raise InvalidInput(f"URL {url!r} is not allowed: a store's URL has no query, fragment or credentials in it")
+    if parts.scheme == "file":
+        if parts.netloc not in ("", "localhost"):
+            raise InvalidInput(f"URL {url!r} names the host {parts.netloc!r}; write file:///{parts.netloc}{parts.path}")
+        return FilesystemStore(Path(os.fsdecode(unquote(parts.path))))
+    if parts.scheme == "memory":
+        name = (parts.netloc + parts.path).strip("/")
+        if not name:
+            raise InvalidInput(f"URL {url!r} names no store; write memory://NAME")
+        return MemoryStore(name)
+    if parts.scheme in SCHEMES:
+        if not parts.netloc:
+            raise InvalidInput(f"URL {url!r} names no bucket; write {parts.scheme}://BUCKET/FOLDER")
+        from modelrepo.stores.bucket import open_bucket
+
+        return open_bucket(parts.scheme, parts.netloc, parts.path.strip("/"))
+    raise InvalidInput(f"URL {url!r} has the scheme {parts.scheme!r}; known are {', '.join(SCHEMES)} and plain paths")

@@ -1,0 +1,1 @@
+"""Environments of versions: locked, carried where no index has them, built once per box."""

@@ -188,9 +188,7 @@ class BucketStore:
 
     def _stat(self, key: str, facts: Mapping[str, Any]) -> ObjectStat:
         etag = next((facts[name] for name in ("ETag", "etag", "generation") if facts.get(name)), "")
-        written = next(
-            facts[name] for name in ("LastModified", "last_modified", "mtime", "updated") if facts.get(name)
-        )
+        written = next(facts[name] for name in ("LastModified", "last_modified", "mtime", "updated") if facts.get(name))
         if isinstance(written, str):
             written = datetime.fromisoformat(written)
         modified = written.timestamp() if isinstance(written, datetime) else float(written)

@@ -141,7 +141,8 @@ def _distrust(store: ObjectStore, record: Mapping[str, Any] | None) -> str | Non
         return (
             f"{store.url} is read-only for us: {layout.STORE} was written for bucket {known.bucket!r} at "
             f"{known.endpoint!r}, and this is bucket {store.identity.bucket!r} at {store.identity.endpoint!r}; if "
-            f"they are the same store, or this one is now the only one in use, run: modelrepo init --adopt --repo {store.url}"
+            f"they are the same store, or this one is now the only one in use, run: "
+            f"modelrepo init --adopt --repo {store.url}"
         )
     if not record.get("creates_if_absent") and not record.get("single_writer"):
         return (

@@ -1,0 +1,183 @@
+"""The bucket store keeps the contract over S3 (moto's server), and says in plain words what a server refuses."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import boto3  # type: ignore[import-untyped]
+import pytest
+from moto.server import ThreadedMotoServer
+
+from modelrepo.errors import Forbidden, InvalidInput, RepositoryNotFound, StoreNotTrusted, Unreachable
+from modelrepo.stores.bucket import open_bucket
+from modelrepo.stores.founding import found, open_founded
+from modelrepo.stores.memory import MemoryStore
+from modelrepo.stores.opening import open_store
+from modelrepo.stores.port import ObjectStore
+from modelrepo.stores.probe import probe
+from modelrepo.testing.store_contract import ObjectStoreContract
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def environment(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    return endpoint
+
+
+@pytest.fixture
+def bucket(environment: str) -> str:
+    name = f"models-{next(_numbers)}"
+    _client(environment).create_bucket(Bucket=name)
+    return name
+
+
+def _client(endpoint: str) -> Any:
+    return boto3.client("s3", endpoint_url=endpoint)
+
+
+class TestS3Store(ObjectStoreContract):
+    @pytest.fixture(autouse=True)
+    def _bucket(self, environment: str, bucket: str) -> None:
+        self.client, self.bucket = _client(environment), bucket
+
+    def open_client(self) -> ObjectStore:
+        return open_store(f"s3://{self.bucket}/some/folder")
+
+    def raw_write(self, key: str, data: bytes) -> None:
+        self.client.put_object(Bucket=self.bucket, Key=f"some/folder/{key}", Body=data)
+
+    def raw_keys(self) -> set[str]:
+        found = self.client.list_objects_v2(Bucket=self.bucket).get("Contents", [])
+        return {each["Key"].removeprefix("some/folder/") for each in found}
+
+
+def test_a_repository_is_founded_and_opened(bucket: str) -> None:
+    url = f"s3://{bucket}/repository"
+    founded = found(open_store(url), client=lambda: open_store(url))
+    assert open_founded(open_store(url)).id == founded.id
+    assert open_founded(open_store(url)).distrust is None
+
+
+def test_a_bucket_reached_elsewhere_is_read_only_until_adopted(
+    bucket: str, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found(open_store(f"s3://{bucket}"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint.replace("127.0.0.1", "localhost"))
+    elsewhere = open_founded(open_store(f"s3://{bucket}"))
+    with pytest.raises(StoreNotTrusted, match="--adopt"):
+        elsewhere.store.create("key", b"")
+    with pytest.raises(StoreNotTrusted, match="localhost"):
+        found(open_store(f"s3://{bucket}"))
+    assert found(open_store(f"s3://{bucket}"), adopt=True).id == elsewhere.id
+    open_founded(open_store(f"s3://{bucket}")).store.create("key", b"")
+
+
+def test_the_root_of_a_bucket_is_a_store_too(bucket: str) -> None:
+    store = open_store(f"s3://{bucket}")
+    assert list(store.list("")) == []
+    store.create("a/b", b"1")
+    assert [stat.key for stat in store.list("")] == ["a/b"]
+    assert probe(store, creators=4, rounds=1).trusted
+
+
+def test_a_bucket_that_is_not_there_is_no_empty_answer(environment: str) -> None:
+    store = open_store("s3://no-such-bucket/folder")
+    for call in (lambda: store.read("a"), lambda: list(store.list("")), lambda: store.create("a", b"")):
+        with pytest.raises(RepositoryNotFound, match="no such bucket"):
+            call()
+
+
+def test_a_server_that_is_not_there_is_unreachable(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    store = open_store(f"s3://{bucket}/folder")
+    for call in (lambda: store.read("a"), lambda: list(store.list("")), lambda: store.create("a", b"")):
+        with pytest.raises(Unreachable, match=f"s3://{bucket}/folder") as caught:
+            call()
+        assert not isinstance(caught.value, Forbidden)
+
+
+def test_missing_credentials_are_said_to_be(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+    store = open_store(f"s3://{bucket}")
+    with pytest.raises(Forbidden, match="none found in the environment"):
+        store.read("a")
+
+
+def test_refused_credentials_name_their_source(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import aiobotocore.client  # type: ignore[import-untyped]
+    from botocore.exceptions import ClientError
+
+    async def refuse(self: Any, operation: str, arguments: Any) -> Any:
+        answer = {"Error": {"Code": "AccessDenied", "Message": "no"}, "ResponseMetadata": {"HTTPStatusCode": 403}}
+        raise ClientError(answer, operation)
+
+    store = open_store(f"s3://{bucket}")
+    assert list(store.list("")) == []
+    monkeypatch.setattr(aiobotocore.client.AioBaseClient, "_make_api_call", refuse)
+    with pytest.raises(Forbidden, match="environment variables AWS_ACCESS_KEY_ID") as caught:
+        store.create("a", b"")
+    assert f"s3://{bucket}" in str(caught.value)
+
+
+def test_what_is_too_large_for_one_put_is_refused(bucket: str) -> None:
+    store = open_store(f"s3://{bucket}")
+    with pytest.raises(InvalidInput, match="cut it into chunks"):
+        store.create("a", bytes(100 * 2**20))
+    assert list(store.list("")) == []
+
+
+@pytest.mark.parametrize("error", [FileExistsError("taken"), OSError(22, "taken")])
+def test_a_lost_precondition_is_told_by_its_status_alone(error: OSError) -> None:
+    """AWS and moto answer one way, SeaweedFS the other; both carry the 412 in their cause."""
+    from botocore.exceptions import ClientError
+
+    answer: Any = {"Error": {"Code": "PreconditionFailed"}, "ResponseMetadata": {"HTTPStatusCode": 412}}
+    error.__cause__ = ClientError(answer, "PutObject")
+    inner = MemoryStore("x", None)
+    inner.replace("folder/a", b"theirs")
+
+    class Filesystem:
+        def pipe_file(self, path: str, data: bytes, **condition: Any) -> None:
+            raise error
+
+        def cat_file(self, path: str) -> bytes:
+            return inner.read(path.removeprefix("bucket/"))
+
+    from modelrepo.errors import ObjectChanged, ObjectExists
+    from modelrepo.stores.bucket import BucketStore
+
+    store = BucketStore("s3", "bucket", "folder", Filesystem())
+    with pytest.raises(ObjectExists):
+        store.create("a", b"ours")
+    store.create("a", b"theirs")
+    with pytest.raises(ObjectChanged):
+        store.replace("a", b"ours", if_etag="x")
+
+
+def test_the_options_that_two_clients_need_are_set(environment: str) -> None:
+    store = open_bucket("s3", "some-bucket", "")
+    other = open_bucket("s3", "some-bucket", "")
+    assert store._filesystem is not other._filesystem
+    assert store._filesystem.dircache.use_listings_cache is False

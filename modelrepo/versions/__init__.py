@@ -1,0 +1,1 @@
+"""Versions: what is packed, published, pulled and compared."""

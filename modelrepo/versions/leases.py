@@ -1,0 +1,125 @@
+"""A push's side of the protocol with prune: docs/format.md, "Publication" and "Prune"."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from modelrepo import canonical, layout
+from modelrepo.errors import Corrupt, ObjectExists, ObjectNotFound
+from modelrepo.stores.port import ObjectStore
+from modelrepo.versions.clock import Clock
+from modelrepo.versions.manifest import FORMAT, check_format
+
+GRACE_S = 24 * 3600.0
+SWEEP_LIMIT_S = 600.0  # a sweeper stops by itself this long after its decision
+REQUEST_TIMEOUT_S = 60.0  # the last delete that a sweeper sent may still be on its way
+SWEEP_POLL_S = 2.0
+SWEEP, CANCEL = b"sweep", b"cancel"
+_PREFIX = "sha256:"
+
+
+class PushLease:
+    """Keeps prune from the objects that a push counts on. It is never deleted by the push: prune does that."""
+
+    def __init__(self, store: ObjectStore, *, model: str, by: str, digests: Collection[str], clock: Clock) -> None:
+        self.id = secrets.token_hex(8)
+        self._store, self._clock = store, clock
+        self._model, self._by = model, by
+        self._digests = [_PREFIX + digest for digest in sorted(digests)]
+        self._renewal = 0
+        self._written_at = 0.0
+
+    def take(self) -> None:
+        """Create the lease; durable on return."""
+        self._write()
+
+    def renew_if_due(self) -> None:
+        """Create the next lease file once half a grace has gone by."""
+        if self._clock.monotonic() - self._written_at > GRACE_S / 2:
+            self._renewal += 1
+            self._write()
+
+    def _write(self) -> None:
+        self._written_at = self._clock.monotonic()
+        record = {
+            "format": FORMAT,
+            "id": self.id,
+            "model": self._model,
+            "at": self._clock.timestamp(),
+            "by": self._by,
+            "digests": self._digests,
+        }
+        self._store.create(layout.push_lease(self.id, self._renewal), canonical.dumps(record))
+
+
+@dataclass(slots=True)
+class PendingPrunes:
+    """The prunes under way when a push began, and the objects that each condemns."""
+
+    store: ObjectStore
+    clock: Clock
+    condemned: dict[str, frozenset[str]] = field(default_factory=dict)
+
+    @classmethod
+    def look(cls, store: ObjectStore, clock: Clock) -> PendingPrunes:
+        """List `prunes/` and read those that are neither done nor called off."""
+        keys = {stat.key for stat in store.list(layout.PRUNES)}
+        condemned: dict[str, frozenset[str]] = {}
+        for key in keys:
+            if not key.endswith(".json"):
+                continue
+            prune_id = key.removeprefix(layout.PRUNES).removesuffix(".json")
+            if layout.prune_done(prune_id) in keys:
+                continue
+            if layout.prune_decision(prune_id) in keys and _decision(store, prune_id) == CANCEL:
+                continue
+            condemned[prune_id] = _read_condemned(store, key)
+        return cls(store, clock, condemned)
+
+    def release(self, wanted: Collection[str]) -> frozenset[str]:
+        """Call off every prune that condemns a wanted object; return those that a sweeper got to first.
+
+        Where a sweep has won, this waits until it is over; what is returned must then be sent without skipping.
+        """
+        lost: set[str] = set()
+        for prune_id, condemned in sorted(self.condemned.items()):
+            at_stake = condemned.intersection(wanted)
+            if at_stake and not self._cancel(prune_id):
+                self._await_sweep(prune_id)
+                lost |= at_stake
+        return frozenset(lost)
+
+    def _cancel(self, prune_id: str) -> bool:
+        try:
+            self.store.create(layout.prune_decision(prune_id), CANCEL)
+        except ObjectExists:
+            return _decision(self.store, prune_id) == CANCEL
+        return True
+
+    def _await_sweep(self, prune_id: str) -> None:
+        until = self.clock.monotonic() + SWEEP_LIMIT_S + REQUEST_TIMEOUT_S
+        while self.clock.monotonic() < until:
+            try:
+                self.store.stat(layout.prune_done(prune_id))
+                return
+            except ObjectNotFound:
+                self.clock.sleep(SWEEP_POLL_S)
+
+
+def _decision(store: ObjectStore, prune_id: str) -> bytes:
+    return store.read(layout.prune_decision(prune_id)).strip()
+
+
+def _read_condemned(store: ObjectStore, key: str) -> frozenset[str]:
+    try:
+        record: Mapping[str, Any] = json.loads(store.read(key))
+        check_format(record, key)
+        return frozenset(str(digest).removeprefix(_PREFIX) for digest in record["digests"])
+    except ObjectNotFound:
+        return frozenset()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Corrupt(f"{key} is no prune record ({error}); remove it, then push again", path=key) from error

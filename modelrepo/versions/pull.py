@@ -1,0 +1,108 @@
+"""Pull a version into a folder that a person can edit and push again."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Callable, Collection
+from pathlib import Path, PurePosixPath
+
+from modelrepo.errors import Corrupt, InvalidInput
+from modelrepo.stores.port import ObjectStore
+from modelrepo.versions.box import checkpoint_names
+from modelrepo.versions.content import Progress
+from modelrepo.versions.disk import Disk, check_space, full_disk_named
+from modelrepo.versions.fetching import Fetcher, Target
+from modelrepo.versions.manifest import FileRecord
+from modelrepo.versions.paths import collision, path_problem
+from modelrepo.versions.version import Version
+
+ELSEWHERE = ".modelrepo/checkpoints"  # for checkpoints whose source is no path inside the model's folder; never packed
+
+
+def pull_version(
+    store: ObjectStore,
+    version: Version,
+    target: Path,
+    *,
+    checkpoints: Collection[str] | None = None,
+    progress: Progress | None = None,
+    stop: Callable[[], bool] | None = None,
+    disk: Disk | None = None,
+) -> Path:
+    """Write a version's files below `target`, which must be absent or empty; all of them or none.
+
+    Raises:
+        InvalidInput: the folder holds something already, or the version has no such checkpoint.
+        Corrupt, NoSpace, Stopped, Unreachable
+    """
+    disk = disk or Disk()
+    target = target.absolute()
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InvalidInput(f"cannot pull {version} to {target}: it is not an empty folder; name another")
+    layout = _layout(version, checkpoint_names(version, checkpoints))
+    size = sum(file.size_bytes for file in layout.values())
+    disk.make_folder(target.parent)
+    check_space(disk, target.parent, size_bytes=size, files=len(layout), what=str(version))
+    draft = target.parent / f".{target.name}.{secrets.token_hex(4)}.incoming"
+    try:
+        with full_disk_named(disk, target.parent, what=str(version), size_bytes=size):
+            _write(store, version, layout, draft, disk, size, progress, stop)
+            _move(draft, target)
+    finally:
+        disk.remove_tree(draft)
+    return target
+
+
+def local_checkpoint(version: Version, name: str) -> str:
+    """Return where `pull` puts a checkpoint, relative to the model's folder: its own source where that lies inside."""
+    source = version.spec.checkpoints.get(name)
+    if source is not None and source.kind == "local":
+        path = PurePosixPath(os.path.normpath(source.source)).as_posix()
+        if path_problem(path) is None:
+            return path
+    record = version.manifest.checkpoints[name]
+    inside = f"{ELSEWHERE}/{name}"
+    return f"{inside}/{record.files[0].path}" if record.single else inside
+
+
+def _layout(version: Version, names: Collection[str]) -> dict[str, FileRecord]:
+    placed = [(file.path, file) for file in version.manifest.code]
+    for name in sorted(names):
+        record, base = version.manifest.checkpoints[name], local_checkpoint(version, name)
+        placed += [(base if record.single else f"{base}/{file.path}", file) for file in record.files]
+    layout = dict(placed)
+    # Two names for one checkpoint folder are fine; different bytes for one path are not.
+    clash = collision(layout) or next((path for path, file in placed if layout[path].sha256 != file.sha256), None)
+    if clash is not None:
+        raise Corrupt(f"cannot pull {version}: two of its files would be {clash!r}", path=clash)
+    return layout
+
+
+def _write(
+    store: ObjectStore,
+    version: Version,
+    layout: dict[str, FileRecord],
+    draft: Path,
+    disk: Disk,
+    size: int,
+    progress: Progress | None,
+    stop: Callable[[], bool] | None,
+) -> None:
+    disk.make_folder(draft)
+    targets = [Target(file, draft / path, file.mode) for path, file in layout.items()]
+    for parent in sorted({target.path.parent for target in targets}):
+        disk.make_folder(parent)
+    Fetcher(store, disk, what=str(version), total_bytes=size, progress=progress, stop=stop).fetch(targets)
+
+
+def _move(draft: Path, target: Path) -> None:
+    try:
+        draft.rename(target)
+    except OSError as error:
+        # A folder that is a mount point or somebody's working directory stays itself.
+        if error.errno not in (errno.EBUSY, errno.EXDEV, errno.EINVAL):
+            raise
+        for path in sorted(draft.iterdir()):
+            path.rename(target / path.name)

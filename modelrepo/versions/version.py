@@ -1,0 +1,53 @@
+"""A published version, as every part of modelrepo passes it around."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from modelrepo.contract.spec import ModelSpec
+from modelrepo.versions.manifest import Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A version and its manifest. `digest` is the sha256 of the manifest's bytes, 64 hex digits."""
+
+    model: str
+    version: str
+    digest: str
+    manifest: Manifest
+    spec: ModelSpec
+
+    def __str__(self) -> str:
+        return f"{self.model}@{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class VersionSummary:
+    """A line of `modelrepo list`."""
+
+    model: str
+    version: str
+    digest: str
+    created_at: str
+    author: str | None
+    message: str | None
+    git_commit: str | None
+    git_dirty: bool
+    size_bytes: int
+    active: bool = False
+    previous: bool = False
+    blocked: bool = False
+    deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LocalVersion:
+    """A version whose bytes are on this box: read-only, verified, complete for the checkpoints that are listed."""
+
+    version: Version
+    folder: Path
+    code: Path
+    checkpoints: Mapping[str, Path]

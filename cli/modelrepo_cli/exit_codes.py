@@ -35,9 +35,9 @@ _BY_CLASS: tuple[tuple[type[errors.ModelRepoError], int], ...] = (
 )
 
 
-def exit_code(error: BaseException) -> int:
-    """Return the code that `error` ends the process with."""
-    for kind, code in _BY_CLASS:
-        if isinstance(error, kind):
+def exit_code(kind: type[BaseException]) -> int:
+    """Return the code that an error of this class ends the process with."""
+    for parent, code in _BY_CLASS:
+        if issubclass(kind, parent):
             return code
     return FAILED

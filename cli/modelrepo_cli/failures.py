@@ -6,6 +6,7 @@ import errno
 import json
 import re
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -14,6 +15,15 @@ from modelrepo.errors import ModelRepoError
 from modelrepo_cli import exit_codes, output
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+class JobUnsuccessful(ModelRepoError):  # noqa: N818 - as the tree of errors names them
+    """The job that was waited for ended without success."""
+
+    def __init__(self, job: Mapping[str, Any]) -> None:
+        self.job = dict(job)
+        why = f": {job['error']['code']}: {job['error']['message']}" if job["error"] else ""
+        super().__init__(f"job {job['id']} ended {job['status']}{why}; see `modelrepo jobs logs {job['id']}`")
 
 
 def report(error: BaseException, *, as_json: bool, program: str = "modelrepo") -> int:
@@ -36,7 +46,8 @@ def describe(error: BaseException, program: str) -> tuple[str, str, dict[str, An
     if isinstance(error, click.ClickException):
         return "invalid_input", _sentence(error.format_message()), {}, exit_codes.INVALID
     if isinstance(error, ModelRepoError):
-        return kind(type(error)), _one_line(str(error)) or kind(type(error)), _facts(error), exit_codes.exit_code(error)
+        code = kind(type(error))
+        return code, _one_line(str(error)) or code, _facts(error), exit_codes.exit_code(type(error))
     if isinstance(error, OSError) and error.errno in _FULL:
         where = f" {error.filename}" if error.filename else ""
         return "no_space", f"cannot write{where}: {error.strerror}; free some space and run it again", {}, 1

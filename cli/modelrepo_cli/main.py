@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import click
 
-from modelrepo_cli import exit_codes, failures
+from modelrepo_cli import exit_codes, failures, output
 from modelrepo_cli.output import OutputClosedError
 from modelrepo_cli.verbs import write_exit_codes
 
@@ -81,8 +81,8 @@ class Verbs(click.Group):
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
             import difflib
 
-            near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=3, cutoff=0.5)
-            ctx.fail(f"no such command {args[0]!r}" + (f", did you mean {' or '.join(near)}?" if near else ""))
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
+            ctx.fail(f"no such command {args[0]!r}" + (f", did you mean {near[0]}?" if near else ""))
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
@@ -115,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _run(args, as_json)
         sys.stdout.flush()
         return code
-    except (OutputClosedError, BrokenPipeError):
+    except (OutputClosedError, BrokenPipeError):  # a broken pipe here is that of the flush above
         # The interpreter flushes standard output once more at exit and would complain there.
         if argv is None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -124,13 +124,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: list[str], as_json: bool) -> int:
     try:
-        result = cli.main(args, prog_name="modelrepo", standalone_mode=False)
-        return result if isinstance(result, int) else exit_codes.DONE
+        # Not through cli.main(), which ends the process by itself on any broken pipe.
+        with cli.make_context("modelrepo", args) as context:
+            if not args:
+                print(context.get_help(), file=sys.stderr)
+                return exit_codes.INVALID
+            cli.invoke(context)
+        return exit_codes.DONE
+    except click.exceptions.Exit as end:
+        return end.exit_code
     except OutputClosedError:
         raise
-    except click.exceptions.NoArgsIsHelpError as error:
-        print(error.format_message(), file=sys.stderr)
-        return exit_codes.INVALID
+    except BrokenPipeError as error:
+        if output.reader_is_gone():
+            raise OutputClosedError from error
+        return failures.report(error, as_json=as_json)
     except (KeyboardInterrupt, click.Abort):
         print("interrupted", file=sys.stderr)
         return exit_codes.INTERRUPTED

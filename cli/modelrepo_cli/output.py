@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import enum
 import json
+import select
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -49,6 +50,13 @@ def write(text: str) -> None:
         sys.stdout.flush()
     except BrokenPipeError as error:
         raise OutputClosedError from error
+
+
+def reader_is_gone() -> bool:
+    """Say whether standard output is a pipe that nobody reads any more."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return bool(poll.poll(0))
 
 
 def plain(value: Any) -> Any:

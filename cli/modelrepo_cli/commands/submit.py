@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from modelrepo.errors import InvalidInput, ModelRepoError, NotConverged
+from modelrepo.errors import InvalidInput, NotConverged
 from modelrepo_cli import job_inputs, job_text, parameters
+from modelrepo_cli.failures import JobUnsuccessful
 from modelrepo_cli.output import span
 from modelrepo_cli.verbs import Call, verb
 
@@ -79,15 +80,6 @@ def command(
     call.output.show(job, job_text.detail(job))
 
 
-class JobUnsuccessful(ModelRepoError):  # noqa: N818 - as the tree of errors names them
-    """The job that was waited for ended without success."""
-
-    def __init__(self, job: Mapping[str, Any]) -> None:
-        self.job = dict(job)
-        why = f": {job['error']['code']}: {job['error']['message']}" if job["error"] else ""
-        super().__init__(f"job {job['id']} ended {job['status']}{why}; see `modelrepo jobs logs {job['id']}`")
-
-
 def _named(reference: str, version: str | None) -> tuple[str, str | None]:
     from modelrepo.names import parse_reference
 
@@ -102,6 +94,7 @@ def _ended(client: Client, job_id: str, wait_s: float) -> Mapping[str, Any]:
     job = client.wait(job_id, timeout_s=wait_s)
     if job["status"] in ("queued", "running"):
         raise NotConverged(
-            f"job {job_id} is {job['status']} still after {span(wait_s)}; it goes on; see `modelrepo jobs show {job_id}`"
+            f"job {job_id} is still {job['status']} after {span(wait_s)} and goes on; "
+            f"see `modelrepo jobs show {job_id}`"
         )
     return job

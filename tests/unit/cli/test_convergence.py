@@ -1,0 +1,60 @@
+import pytest
+
+from modelrepo.errors import NotConverged
+from modelrepo_cli import convergence, fleet_text
+from modelrepo_cli.convergence import Target
+from modelrepo_runtime.queue.port import SlotReport, WorkerInfo, WorkerReport
+
+TARGET = Target("cats", "v2", "b" * 64, 7)
+
+
+def slot(version: str = "v2", digest: str = "b" * 64, generation: int = 7, **more: object) -> SlotReport:
+    values = {"slot": "0", "state": "open", "model": "cats", "version": version, "digest": digest, **more}
+    return SlotReport(generation=generation, **values)  # type: ignore[arg-type]
+
+
+def worker(*slots: SlotReport) -> WorkerReport:
+    return WorkerReport(WorkerInfo("box", "box", 1), "s", 0.4, slots)
+
+
+OLD = slot("v1", "a" * 64, 6, reason="v2 does not fit", next_action="try again")
+
+
+def test_slots_of_other_models_and_converged_ones_are_not_waited_for() -> None:
+    assert convergence.behind([worker(slot(), slot(model="dogs", version="v1"))], TARGET) == ()
+
+
+def test_the_same_version_with_older_config_is_behind() -> None:
+    assert len(convergence.behind([worker(slot(generation=6))], TARGET)) == 1
+
+
+def test_waiting_ends_when_the_last_slot_has_changed() -> None:
+    fleets = [[worker(OLD)], [worker(OLD)], [worker(slot())]]
+    heard: list[object] = []
+    convergence.wait(lambda: fleets.pop(0), TARGET, 60, changed=heard.append, clock=lambda: 0.0, sleep=lambda _s: None)
+    assert fleets == []
+    assert len(heard) == 1
+
+
+def test_when_the_time_is_over_the_error_says_who_is_where() -> None:
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    with pytest.raises(NotConverged, match=r"box slot 0 runs v1 \(v2 does not fit\)"):
+        convergence.wait(lambda: [worker(OLD)], TARGET, 3, clock=lambda: now[0], sleep=sleep)
+    assert now[0] == 3.0
+
+
+def test_status_shows_what_stands_in_the_way_below_the_slots() -> None:
+    text = fleet_text.slots([worker(slot(job_id="job_1", incoming={"version": "v3", "phase": "loading"}), OLD)])
+    assert "cats@v2  job_1, loading v3" in text
+    assert text.endswith("  box 0: v2 does not fit; then try again")
+    assert fleet_text.slots([]) == "no live worker; start one with `modelrepo worker`"
+
+
+def test_status_can_be_narrowed_to_one_model() -> None:
+    both = [worker(slot(), slot(model="dogs"))]
+    assert [found.model for box in fleet_text.only(both, "cats") for found in box.slots] == ["cats"]
+    assert fleet_text.only(both, "birds") == ()

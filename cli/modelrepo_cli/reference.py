@@ -15,8 +15,8 @@ WIDTH = 100
 _MADE = "<!-- Written by `python -m modelrepo_cli.reference`; a test holds it in step. Do not edit. -->"
 
 _ERRORS = """\
-An error is one line on standard error, `error: what failed, on what, what was found; what to do`, and below it, indented,
-the last lines of a log where there is one. With `--json`, standard output holds one object:
+An error is one line on standard error, `error: what failed, on what, what was found; what to do`, and below it,
+indented, the last lines of a log where there is one. With `--json`, standard output holds one object:
 `{"error": {"code": .., "message": ..}}`, with the error's facts (`path`, `line`, `pointer`, `log` and the like) beside the
 message. `code` is one of:"""
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from modelrepo_cli.output import table
+from modelrepo_cli.output import plain, size, table
 from modelrepo_cli.verbs import Call, verb
+
+if TYPE_CHECKING:
+    from modelrepo.versions.version import VersionSummary
 
 
 @verb("repo")
@@ -34,11 +39,30 @@ def _models(call: Call) -> None:
 
 def _versions(call: Call, model: str) -> None:
     repository = call.repository()
-    state = repository.promotions.state(model)
     versions = repository.versions(model)
     rows = [
-        (entry.version, entry.created_at, _standing(entry, state.version), entry.digest[:12], entry.message or "")
+        (
+            entry.version,
+            entry.created_at,
+            size(entry.size_bytes),
+            _standing(entry),
+            entry.digest[:12],
+            entry.message or "",
+        )
         for entry in versions
     ]
-    text = table(("VERSION", "CREATED", "STATE", "DIGEST", "MESSAGE"), rows) if rows else f"{model} has no version yet"
-    call.output.show({"model": model, "active": state.version, "versions": versions}, text)
+    text = table(("VERSION", "CREATED", "SIZE", "STATE", "DIGEST", "MESSAGE"), rows)
+    call.output.show(
+        {"model": model, "versions": [{**plain(entry), "digest": f"sha256:{entry.digest}"} for entry in versions]},
+        text if rows else f"{model} has no version yet",
+    )
+
+
+def _standing(entry: VersionSummary) -> str:
+    states = {
+        "active": entry.active,
+        "previous": entry.previous,
+        "blocked": entry.blocked,
+        "deleted": entry.deleted,
+    }
+    return ", ".join(name for name, holds in states.items() if holds) or "-"

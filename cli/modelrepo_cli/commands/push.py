@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from modelrepo_cli.output import size, table
+from modelrepo_cli.change import describe
+from modelrepo_cli.output import plain, size, table
 from modelrepo_cli.verbs import Call, verb
 
 if TYPE_CHECKING:
-    from modelrepo.repository import PushOptions, Repository
+    from modelrepo.versions.push import CheckLevel, PushPlan, PushResult
 
 
 @verb("repo")
@@ -43,7 +44,7 @@ def command(
     dry_run: bool,
     locked: bool,
     lock: bool,
-    check: str,
+    check: CheckLevel,
     index_url: str | None,
     extra_index_url: tuple[str, ...],
     find_links: tuple[str, ...],
@@ -53,43 +54,52 @@ def command(
     A version that a reader can see is complete. A push that dies leaves nothing visible; run again, it resumes.
     """
     from modelrepo.environments import IndexSettings
-    from modelrepo.repository import PushOptions
+    from modelrepo.versions.push import PushOptions
     from modelrepo_runtime.checking import import_entrypoint
 
-    index = IndexSettings.from_environment().overridden(
-        default_index=index_url, indexes=extra_index_url, find_links=find_links
-    )
+    index = IndexSettings.from_environment(default_index=index_url, indexes=extra_index_url, find_links=find_links)
     options = PushOptions(
         version=version, message=message, locked=locked, lock=lock, if_changed=if_changed, check=check, index=index
     )
     repository = call.repository()
     if dry_run:
-        _plan(call, repository, folder, options)
+        _show_plan(call, repository.plan_push(folder, options))
         return
     with call.progress() as progress:
         result = repository.push(
             folder, options, check=import_entrypoint if check == "import" else None, progress=progress
         )
-    name = f"{result.model}@{result.version}"
-    if result.unchanged:
-        text = f"{name} holds the same already; nothing was published"
-    else:
-        text = (
-            f"{name}  sha256:{result.digest[:12]}  {result.files} files, "
-            f"{size(result.new_bytes)} new, {size(result.reused_bytes)} reused"
-        )
-    promoted = None
+    for line in result.notes:
+        call.output.note(f"note: {line}")
+    text = _text(result)
+    entry = None
     if promote:
         call.output.note(text)
-        promoted = repository.promotions.promote(result.model, result.version, reason=message)
-        text = f"{name} is active (generation {promoted.generation})"
-    call.output.show({**result.to_json(), "promoted": promoted}, text)
+        entry = repository.promotions.promote(result.model, result.version, reason=message)
+        text = describe(result.model, entry)
+    document = {**plain(result), "digest": f"sha256:{result.digest}", "promoted": entry}
+    call.output.show(document, text)
 
 
-def _plan(call: Call, repository: Repository, folder: Path, options: PushOptions) -> None:
-    plan = repository.plan_push(folder, options)
-    rows = [(size(file.size_bytes), file.sha256, "new" if file.new else "reused", file.path) for file in plan.files]
-    text = table(("SIZE", "SHA256", "", "PATH"), rows)
-    call.output.show(
-        plan, f"{text}\n\n{size(plan.new_bytes)} would be sent, {size(plan.reused_bytes)} are there already"
-    )
+def _text(result: PushResult) -> str:
+    name = f"{result.model}@{result.version}"
+    if result.unchanged:
+        return f"{name} holds the same already; nothing was published"
+    sent = f"{size(result.new_bytes)} new, {size(result.reused_bytes)} reused"
+    return f"{name} is published: {result.files} files, {sent}, sha256:{result.digest[:12]}"
+
+
+def _show_plan(call: Call, plan: PushPlan) -> None:
+    rows = [
+        (
+            size(file.size_bytes),
+            size(file.new_bytes),
+            file.digest,
+            f"{file.checkpoint}: " * bool(file.checkpoint) + file.path,
+        )
+        for file in plan.files
+    ]
+    listing = table(("SIZE", "NEW", "DIGEST", "PATH"), rows)
+    total = f"{plan.model}@{plan.version} would hold {size(plan.size_bytes)}, of which {size(plan.new_bytes)} are new"
+    document = {**plain(plan), "size_bytes": plan.size_bytes, "new_bytes": plan.new_bytes, "dry_run": True}
+    call.output.show(document, f"{listing}\n\n{total}")

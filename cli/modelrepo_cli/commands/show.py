@@ -18,7 +18,6 @@ def command(call: Call, reference: str, with_files: bool) -> None:
     """
     version = call.repository().resolve(reference)
     manifest = version.manifest
-    checkpoints = {name: sum(file.size_bytes for file in record.files) for name, record in manifest.checkpoints.items()}
     summary = facts(
         {
             "version": f"{version.model}@{version.version}",
@@ -29,14 +28,15 @@ def command(call: Call, reference: str, with_files: bool) -> None:
             "git": manifest.git_commit and manifest.git_commit + (" (dirty)" if manifest.git_dirty else ""),
             "entrypoint": version.spec.entrypoint,
             "stages": ", ".join(f"{stage.name} on {stage.on}" for stage in version.spec.stages),
-            "inputs": ", ".join(version.spec.inputs) or "anything",
+            "inputs": "anything" if version.spec.inputs is None else ", ".join(version.spec.inputs) or "none",
             "environment": f"sha256:{manifest.environment.digest}",
             "code": f"{len(manifest.code)} files, {size(sum(file.size_bytes for file in manifest.code))}",
-            **{f"checkpoint {name}": size(total) for name, total in checkpoints.items()},
+            **{f"checkpoint {name}": size(record.size_bytes) for name, record in manifest.checkpoints.items()},
         }
     )
-    files = [*manifest.code, *(file for record in manifest.checkpoints.values() for file in record.files)]
-    listing = table(("SIZE", "SHA256", "PATH"), [(size(file.size_bytes), file.sha256, file.path) for file in files])
+    listing = table(
+        ("SIZE", "SHA256", "PATH"), [(size(file.size_bytes), file.sha256, file.path) for file in manifest.files()]
+    )
     call.output.show(
         {"digest": f"sha256:{version.digest}", "manifest": manifest},
         f"{summary}\n\n{listing}" if with_files else summary,

@@ -1,0 +1,44 @@
+"""The `ctx` object that `load`, `warmup` and `reload` get."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .frames import Message
+
+
+class Context:
+    """What a model may know about where it runs."""
+
+    rank = 0
+    local_rank = 0
+    world_size = 1
+
+    def __init__(self, start: Message) -> None:
+        self.stages: tuple[str, ...] = tuple(start["stages"])
+        self.device: str = start["device"]
+        self.devices: tuple[str, ...] = tuple(start["devices"])
+        self.config: dict[str, Any] = start["config"]
+        self.secrets: dict[str, str] = start["secrets"]
+        self.version: str = start["version"]
+        self.scratch = Path(start["scratch"])
+        self._checkpoints: dict[str, str] = start["checkpoints"]
+
+    def checkpoint(self, name: str) -> Path:
+        """The local path of a checkpoint: a file or a folder, read-only."""
+        try:
+            return Path(self._checkpoints[name])
+        except KeyError:
+            known = ", ".join(sorted(self._checkpoints)) or "none"
+            stages = ", ".join(self.stages)
+            raise KeyError(f"no checkpoint {name!r} for stages {stages}; there is {known}") from None
+
+    def load_safetensors(self, name: str, device: str | None = None) -> dict[str, Any]:
+        """Load a checkpoint's tensors by name, as views of its file; copied to `device` where one is named."""
+        from .tensors import load
+
+        return load(self.checkpoint(name), device)
+
+    def __repr__(self) -> str:
+        return f"<ctx of {self.version}: stages {', '.join(self.stages)} on {self.device}>"

@@ -1,0 +1,76 @@
+"""Import a model's class and look at its methods."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from typing import Any
+
+
+class Unfit(Exception):
+    """The entrypoint is there, but is not what the contract asks for."""
+
+
+def find(entrypoint: str, code_roots: list[str]) -> Any:
+    """Put the code on the path and import what `module:attribute` names."""
+    sys.path[:0] = [root for root in code_roots if root not in sys.path]
+    module_name, _, attribute = entrypoint.partition(":")
+    found: Any = importlib.import_module(module_name)
+    for part in attribute.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            where = getattr(found, "__file__", None) or module_name
+            raise Unfit(f"entrypoint {entrypoint}: {where} defines no {part!r}") from None
+    return found
+
+
+def check(found: Any, entrypoint: str, stages: list[str]) -> None:
+    """Hold the class against the contract without making an instance. Raises Unfit with every fault."""
+    faults = []
+    for name, required, argument in [
+        ("load", True, "ctx"),
+        ("warmup", False, "ctx"),
+        ("reload", False, "ctx"),
+        *[(stage, True, "job") for stage in stages],
+    ]:
+        method = getattr(found, name, None)
+        if method is None:
+            if required:
+                faults.append(f"it has no method {name}({argument})")
+        elif not callable(method):
+            faults.append(f"{name} is no method")
+        elif inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method):
+            faults.append(f"{name} is async; write a plain method (asyncio.run inside of it is fine)")
+        elif not _takes_one(found, name, method):
+            faults.append(f"{name}{_signature(method)} does not take exactly ({argument})")
+    if faults:
+        raise Unfit(f"entrypoint {entrypoint}: " + "; ".join(faults))
+
+
+def instance(found: Any) -> Any:
+    """Make the model's object."""
+    return found() if inspect.isclass(found) else found
+
+
+def _takes_one(found: Any, name: str, method: Any) -> bool:
+    try:
+        signature = inspect.signature(method)
+    except (TypeError, ValueError):
+        return True
+    unbound = inspect.isclass(found) and not isinstance(
+        inspect.getattr_static(found, name, None), (staticmethod, classmethod)
+    )
+    try:
+        signature.bind(*([None, None] if unbound else [None]))
+    except TypeError:
+        return False
+    return True
+
+
+def _signature(method: Any) -> str:
+    try:
+        return str(inspect.signature(method))
+    except (TypeError, ValueError):
+        return "(...)"

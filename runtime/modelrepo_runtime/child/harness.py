@@ -1,0 +1,131 @@
+"""The child's main loop: import, load, warm up, then one job after the other."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import time
+from typing import Any
+
+from . import entrypoint, failures, process
+from .context import Context
+from .frames import Channel, Message
+from .job import Job
+
+
+def main(argv: list[str]) -> int:
+    """Run as `<python> -I -B <this folder> <descriptor> <pid of the supervisor>`."""
+    channel = process.open_channel(int(argv[1]))
+    process.die_with_parent(channel, int(argv[2]))
+    start = channel.receive()
+    if start is None:
+        return 1
+    sys.argv[:] = [start["entrypoint"]]
+    process.dump_stacks_on_signal()
+    process.line_buffer_output()
+    channel.send({"t": "up", "n": start["n"]})
+    if start["mode"] == "shell":
+        from .debugging import open_shell
+
+        return open_shell(start)
+    return Harness(channel, start).serve()
+
+
+class Harness:
+    """One model's object and the conversation about it."""
+
+    def __init__(self, channel: Channel, start: Message) -> None:
+        self._channel = channel
+        self._start = start
+        self._context = Context(start)
+        self._scratch = self._context.scratch
+        self._model: Any = None
+
+    def serve(self) -> int:
+        """Answer the supervisor until it says stop or goes away."""
+        if not self._get_ready():
+            return 1
+        while True:
+            message = self._channel.receive()
+            if message is None:
+                return 1
+            if message["t"] == "stop":
+                return 0
+            if message["t"] == "run":
+                self._run(message)
+
+    def _get_ready(self) -> bool:
+        nonce = self._start["n"]
+        phase = "import"
+        try:
+            began = time.perf_counter()
+            stages = self._start["stages"]
+            found = entrypoint.find(self._start["entrypoint"], self._start["code_roots"])
+            entrypoint.check(found, self._start["entrypoint"], stages)
+            self._tell(nonce, "imported", time.perf_counter() - began)
+            if self._start["mode"] == "inspect":
+                return True
+            phase, began = "load", time.perf_counter()
+            self._model = entrypoint.instance(found)
+            self._model.load(self._context)
+            self._tell(nonce, "loaded", time.perf_counter() - began)
+            phase, began = "warmup", time.perf_counter()
+            if hasattr(self._model, "warmup"):
+                self._model.warmup(self._context)
+            self._tell(nonce, "ready", time.perf_counter() - began)
+        except BaseException as error:  # noqa: BLE001 - whatever a model raises is its failure to start
+            self._after(error)
+            self._channel.send({"t": "unfit", "n": nonce, "phase": phase, **failures.describe(error)})
+            return False
+        return True
+
+    def _tell(self, nonce: str, what: str, seconds: float) -> None:
+        process.flush_output()
+        self._channel.send({"t": what, "n": nonce, "seconds": seconds})
+
+    def _run(self, request: Message) -> None:
+        job = Job(self._channel, request)
+        answer: Message
+        try:
+            if request["scratch"]:
+                self._context.scratch = type(self._scratch)(request["scratch"])
+            answer = {"t": "done", "n": request["n"], "result": self._call(job, request["stage"])}
+        except BaseException as error:  # noqa: BLE001 - the job fails, the child goes on
+            self._after(error)
+            answer = {"t": "failed", "n": request["n"], **failures.describe(error)}
+        finally:
+            self._context.scratch = self._scratch
+        job._end()
+        process.flush_output()
+        self._channel.send(answer)
+
+    def _call(self, job: Job, stage: str) -> Any:
+        method = getattr(self._model, stage)
+        what = f"stage {stage}"
+        if self._start["max_batch"].get(stage, 1) > 1:
+            results = method([job])
+            if not isinstance(results, (list, tuple)) or len(results) != 1:
+                raise failures.UnusableResult(f"{what} takes a list of jobs and must return a list of the same length")
+            return failures.checked_result(results[0], what)
+        result = method(job)
+        if inspect.isgenerator(result):
+            result = self._drain(job, result, what)
+        return failures.checked_result(result, what)
+
+    def _drain(self, job: Job, generator: Any, what: str) -> Any:
+        """Send on what a generator yields; what it returns is the stage's result."""
+        while True:
+            try:
+                value = next(generator)
+            except StopIteration as end:
+                return end.value
+            job._partial(failures.checked_result(value, what))
+            job.check()
+
+    def _after(self, error: BaseException) -> None:
+        failures.print_traceback(error)
+        if self._start["post_mortem"]:
+            from .debugging import post_mortem
+
+            post_mortem(error)
+        error.__context__ = None

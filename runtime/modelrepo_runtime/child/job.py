@@ -1,0 +1,150 @@
+"""The `job` object that a stage method gets."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import threading
+from pathlib import Path
+from typing import Any, NoReturn
+
+from .frames import Channel, Message
+
+RESULT_LIMIT_BYTES = 256 * 1024
+"""What a stage may return as JSON; more belongs in an output file."""
+_MESSAGE_LIMIT = 1000
+_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
+
+
+class Cancelled(BaseException):
+    """The job was cancelled. No Exception, so that a model's own `except Exception` does not swallow it."""
+
+
+class Rejected(Exception):
+    """The job can never succeed: its inputs are at fault."""
+
+    def __init__(self, code: str, message: str) -> None:
+        self.code = code
+        super().__init__(message)
+
+
+class Retry(Exception):
+    """The job should be tried again elsewhere or later."""
+
+
+class Job:
+    """One attempt at one stage of a job."""
+
+    def __init__(self, channel: Channel, request: Message) -> None:
+        self._channel = channel
+        self._nonce: str = request["n"]
+        self._process = os.getpid()
+        self._over = False
+        self._telling = threading.Lock()
+        self._cancelled = False
+        self._files: dict[str, str] = request["files"]
+        self._outputs = Path(request["output_dir"])
+        self._handover = Path(request["handover_dir"])
+        self._state = Path(request["state_dir"])
+        self.id: str = request["job_id"]
+        self.attempt: int = request["attempt"]
+        self.inputs: dict[str, Any] = request["inputs"]
+        self.previous: Any = request["previous"]
+        self.adapters: list[Any] = []
+
+    def file(self, name: str) -> Path:
+        """The local path of a file input."""
+        try:
+            return Path(self._files[name])
+        except KeyError:
+            known = ", ".join(sorted(self._files)) or "none"
+            raise KeyError(f"job {self.id} has no file input {name!r}; it has {known}") from None
+
+    def output(self, name: str) -> Path:
+        """Where to write an output; it is kept when the stage succeeds."""
+        return self._outputs / _checked(name)
+
+    def handover(self, name: str) -> Path:
+        """Where to write what a later stage of this job reads, or where an earlier one has written it."""
+        return self._handover / _checked(name)
+
+    def progress(self, fraction: float, message: str | None = None) -> None:
+        """Tell how far the stage has come, 0 to 1. Raises Cancelled."""
+        self.check()
+        value = float(fraction)
+        value = 0.0 if math.isnan(value) else min(1.0, max(0.0, value))
+        text = None if message is None else str(message)[:_MESSAGE_LIMIT]
+        self._send({"t": "progress", "n": self._nonce, "fraction": value, "message": text})
+
+    def check(self) -> None:
+        """Raise Cancelled once the job was cancelled."""
+        if self.cancelled:
+            raise Cancelled(f"job {self.id} was cancelled")
+
+    @property
+    def cancelled(self) -> bool:
+        """True once the job was cancelled."""
+        if not self._cancelled and self._ours():
+            for message in self._channel.arrived():
+                if message["t"] == "cancel" and message.get("n") == self._nonce:
+                    self._cancelled = True
+                elif message["t"] != "cancel":
+                    self._channel.give_back(message)
+            if self._channel.ended:
+                from .process import end_now
+
+                end_now(1)
+        return self._cancelled
+
+    def reject(self, code: str, message: str) -> NoReturn:
+        """End the job for good: its inputs are at fault, another attempt would not help."""
+        raise Rejected(str(code), str(message))
+
+    def retry(self, message: str) -> NoReturn:
+        """Ask for another attempt."""
+        raise Retry(str(message))
+
+    def save_state(self, data: bytes) -> None:
+        """Keep bytes from which a later attempt at this stage can go on; the two newest are held on this box."""
+        self._state.mkdir(parents=True, exist_ok=True)
+        kept = self._saved_states()
+        number = int(kept[-1].name) + 1 if kept else 1
+        partial = self._state / f"{number}.part"
+        partial.write_bytes(data)
+        partial.replace(self._state / str(number))
+        for old in kept[:-1]:
+            old.unlink()
+
+    @property
+    def state(self) -> bytes | None:
+        """What an earlier attempt saved last, on this box; None where there is nothing."""
+        kept = self._saved_states()
+        return kept[-1].read_bytes() if kept else None
+
+    def _saved_states(self) -> list[Path]:
+        if not self._state.is_dir():
+            return []
+        return sorted((file for file in self._state.iterdir() if file.name.isdigit()), key=lambda file: int(file.name))
+
+    def _partial(self, value: Any) -> None:
+        self._send({"t": "partial", "n": self._nonce, "value": value})
+
+    def _end(self) -> None:
+        """Say nothing more: a thread that outlives the stage must not speak for the next job."""
+        with self._telling:
+            self._over = True
+
+    def _send(self, message: Message) -> None:
+        with self._telling:
+            if self._ours():
+                self._channel.send(message)
+
+    def _ours(self) -> bool:
+        return not self._over and os.getpid() == self._process
+
+
+def _checked(name: str) -> str:
+    if not _FILE_NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no plain file name of letters, digits and `._-`")
+    return name

@@ -1,0 +1,383 @@
+"""One child, as its slot sees it: start, load, one job at a time, stop."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from modelrepo.errors import EntrypointFailed
+from modelrepo_runtime.child.frames import BadFrame, Message
+from modelrepo_runtime.jobs import Cause, Json
+
+from . import outcome
+from .logs import BoundedLog
+from .memory_group import MemoryGroups
+from .messages import empty, run_message, start_message
+from .process import ChildProcess
+from .spawner import Spawner
+from .spec import ChildOutcome, ChildSpec, Footprint, JobRequest, StopReport
+from .states import ChildState, may_move
+
+CANCEL_GRACE_S = 30.0
+TERMINATE_S = 3.0
+"""From SIGTERM to SIGKILL."""
+STACKS_S = 2.0
+"""How long a hung child may take to write its stacks before it is killed."""
+
+OnProgress = Callable[[float, str | None], None]
+OnPartial = Callable[[Json], None]
+
+
+class ChildGone(RuntimeError):  # noqa: N818
+    """The child had ended before the job was handed to it; the job was not begun."""
+
+
+class _LostError(Exception):
+    """The conversation is over: the process ended, or what it sends cannot be trusted."""
+
+
+class _UnfitError(_LostError):
+    """The model said itself why it cannot start."""
+
+
+class Child:
+    """A version's process and the conversation with it.
+
+    One thread calls `load` and `run`; `cancel`, `dump_stacks`, `stop` and the properties are safe from any thread.
+    """
+
+    def __init__(self, spec: ChildSpec, process: ChildProcess) -> None:
+        self.spec = spec
+        self._process = process
+        self._nonce = secrets.token_hex(8)
+        self._state = ChildState.STARTING
+        self._inbox: deque[Message] = deque()
+        self._lock = threading.RLock()
+        self._ending = threading.Lock()
+        self._busy = threading.RLock()
+        self._report: StopReport | None = None
+        self._killed_for_memory = False
+        self._let_go = False
+        self._up = False
+        self._stop_asked = False
+        self._job_nonce: str | None = None
+        self._cancel_asked_at: float | None = None
+
+    @classmethod
+    def start(cls, spec: ChildSpec, spawner: Spawner, *, memory: MemoryGroups | None = None) -> Child:
+        """Start the process; it imports the entrypoint at once. Raises OSError where it cannot be started."""
+        child = cls(spec, ChildProcess(spec, spawner, memory))
+        mode = "inspect" if spec.import_only else "serve"
+        child._process.tell(start_message(spec, child._process.scratch, child._nonce, mode=mode))
+        return child
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def state(self) -> ChildState:
+        return self._state
+
+    @property
+    def alive(self) -> bool:
+        """False once the process has ended or is being ended."""
+        with self._lock:
+            return self._report is None and not self._process.watch.has_ended()
+
+    @property
+    def log_path(self) -> Path:
+        """What was printed outside of jobs: import, load, warm-up."""
+        return self._process.log.path
+
+    @property
+    def has_memory_group(self) -> bool:
+        return self._process.has_memory_group
+
+    def footprint(self) -> Footprint:
+        """Measure the host memory of the child and all that it has started; once it is gone, only its peak."""
+        return self._process.footprint()
+
+    def load(self, timeout_s: float | None) -> dict[str, float]:
+        """Wait until the child is ready; say what took how long: `spawn_s`, `import_s`, `load_s`, `warmup_s`.
+
+        Raises EntrypointFailed, with the last lines of the log; the child is gone then.
+        """
+        with self._busy:
+            return self._load(timeout_s)
+
+    def run(
+        self,
+        request: JobRequest,
+        *,
+        timeout_s: float | None,
+        on_progress: OnProgress | None = None,
+        on_partial: OnPartial | None = None,
+        cancel_grace_s: float = CANCEL_GRACE_S,
+    ) -> ChildOutcome:
+        """Run one attempt at a stage to its end, whatever end that is.
+
+        Raises ChildGone where the child had ended before; the job was not begun then.
+        """
+        follow = _Follow(request, timeout_s, cancel_grace_s, on_progress, on_partial)
+        with self._busy:
+            if not self._is_usable():
+                self._finish()
+                raise ChildGone(f"{self.spec.name} had ended before job {request.job_id} was handed to it")
+            return self._run(follow)
+
+    def cancel(self) -> None:
+        """Cancel the job that runs now, if any; `run` returns when the model gives in or its grace is over."""
+        with self._lock:
+            if self._job_nonce is not None and self._cancel_asked_at is None and self._report is None:
+                self._cancel_asked_at = time.monotonic()
+                self._process.tell({"t": "cancel", "n": self._job_nonce})
+                self._process.watch.wake()
+
+    def dump_stacks(self) -> None:
+        """Write the stacks of all its threads to the log that is current, and wait a little for them."""
+        with self._lock:
+            possible = self._up and self._report is None
+        if possible:
+            self._process.dump_stacks(STACKS_S)
+
+    def stop(self, grace_s: float = 10.0, *, terminate_s: float = TERMINATE_S) -> StopReport:
+        """End the child and all that it started: let it finish for `grace_s`, then SIGTERM, then SIGKILL.
+
+        A job that does not end within the grace is PREEMPTED. May be called at any time, from any thread, more than
+        once; returns when everything is gone.
+        """
+        with self._lock:
+            self._stop_asked = True
+            idle_or_busy = self._state in (ChildState.READY, ChildState.RUNNING)
+            if idle_or_busy:
+                self._move(ChildState.DRAINING)
+        return self._finish(polite_s=grace_s if idle_or_busy else 0.0, terminate_s=terminate_s)
+
+    def _load(self, timeout_s: float | None) -> dict[str, float]:
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        phases: dict[str, float] = {}
+        try:
+            while not self._starts(self._next(self._nonce, deadline), phases):
+                if deadline is not None and time.monotonic() >= deadline:
+                    self.dump_stacks()
+                    raise _UnfitError(f"it was not ready after {timeout_s:g} s")
+        except _LostError as lost:
+            self._finish()
+            how = "" if isinstance(lost, _UnfitError) else f" ({self._how_it_ended()})"
+            raise EntrypointFailed(
+                f"{self.spec.name} cannot start: {lost}{how}; its output is in {self.log_path}",
+                log=self._process.last_output,
+            ) from None
+        except BaseException:
+            self._finish()
+            raise
+        return phases
+
+    def _starts(self, message: Message | None, phases: dict[str, float]) -> bool:
+        """Take one message of the start; True once the child is ready."""
+        kind = message["t"] if message else None
+        if message is None:
+            return False
+        if kind == "up":
+            self._up = True
+            phases["spawn_s"] = time.monotonic() - self._process.began
+        elif kind == "imported":
+            phases["import_s"] = _seconds(message)
+            self._move(ChildState.LOADING)
+            return self.spec.import_only
+        elif kind == "loaded":
+            phases["load_s"] = _seconds(message)
+            self._move(ChildState.WARMING)
+        elif kind == "ready":
+            phases["warmup_s"] = _seconds(message)
+            self._move(ChildState.READY)
+            return True
+        elif kind == "unfit":
+            raise _UnfitError(f"{message.get('phase')} failed: {outcome.failure_text(message)}")
+        else:
+            raise _LostError(f"it sent {kind!r} instead of getting ready")
+        return False
+
+    def _run(self, follow: _Follow) -> ChildOutcome:
+        request = follow.request
+        scratch = request.scratch or self._process.scratch
+        log = BoundedLog(request.log_path)
+        nonce = secrets.token_hex(8)
+        try:
+            message = run_message(request, scratch, nonce)
+            self._process.drain.switch(log)
+            self._process.note_memory_kills()
+            with self._lock:
+                if self._stop_asked:
+                    raise _LostError("it was asked to stop")
+                self._move(ChildState.RUNNING)
+                self._job_nonce, self._cancel_asked_at = nonce, None
+            self._process.channel.send(message)
+            while True:
+                ended = self._ends(self._next(nonce, follow.earliest(self._cancel_asked_at)), follow)
+                if ended is not None:
+                    return ended
+                overdue = follow.overdue(self._cancel_asked_at)
+                if overdue is not None:
+                    return self._kill(*overdue, follow)
+        except (_LostError, OSError) as lost:
+            return self._lose(str(lost), follow)
+        except BaseException:
+            self._finish()
+            raise
+        finally:
+            self._leave_job(log, scratch)
+
+    def _ends(self, message: Message | None, follow: _Follow) -> ChildOutcome | None:
+        """Take one message of a job; its outcome once it is over."""
+        if message is None:
+            return None
+        match message["t"]:
+            case "done":
+                return outcome.succeeded(message, follow.request.output_dir, follow.runtime_s())
+            case "failed":
+                return outcome.failed(message, follow.runtime_s(), out_of_memory=self._process.killed_for_memory())
+            case "progress":
+                if follow.on_progress is not None:
+                    follow.on_progress(*outcome.progress(message))
+            case "partial":
+                if follow.on_partial is not None:
+                    follow.on_partial(message.get("value"))
+            case other:
+                raise _LostError(f"it sent {other!r} during a job")
+        return None
+
+    def _next(self, nonce: str, deadline: float | None) -> Message | None:
+        """Wait for one message. None: the deadline is over, or somebody asked for something. Raises _LostError."""
+        process = self._process
+        if self._report is not None:
+            raise _LostError("it was stopped")
+        if not self._inbox:
+            if not process.watch.wait(deadline):
+                return None
+            ended = process.watch.has_ended()
+            try:
+                self._inbox.extend(process.channel.arrived())
+                while ended and not process.channel.ended:
+                    # What it said before its end still counts; a fork of it may hold the socket open.
+                    said = process.channel.arrived()
+                    if not said:
+                        break
+                    self._inbox.extend(said)
+            except BadFrame as bad:
+                raise _LostError(f"something wrote {bad} to its control channel") from None
+            if not self._inbox:
+                if ended:
+                    raise _LostError("it ended without an answer")
+                if process.channel.ended:
+                    raise _LostError("its control channel was closed")
+                return None
+        message = self._inbox.popleft()
+        if message.get("n") != nonce:
+            raise _LostError("something wrote a message that is not its own to its control channel")
+        return message
+
+    def _is_usable(self) -> bool:
+        """True where the child is ready, alive and has said nothing that nobody asked for."""
+        with self._lock:
+            if self._state is not ChildState.READY or self._process.watch.has_ended():
+                return False
+        try:
+            return not self._process.channel.arrived() and not self._process.channel.ended
+        except BadFrame:
+            return False
+
+    def _kill(self, cause: Cause, text: str, follow: _Follow) -> ChildOutcome:
+        self.dump_stacks()
+        self._finish()
+        return outcome.ended(cause, f"{text}; the stacks of its threads are in the log", follow.runtime_s())
+
+    def _lose(self, text: str, follow: _Follow) -> ChildOutcome:
+        self._finish()
+        how = self._how_it_ended()
+        if self._killed_for_memory:
+            cause, text = Cause.OUT_OF_MEMORY, "the kernel ended it for want of memory"
+        elif self._stop_asked:
+            cause, text = Cause.PREEMPTED, "the worker stopped the child"
+        elif self._cancel_asked_at is not None:
+            cause, text = Cause.CANCELLED, "cancelled"
+        else:
+            cause = Cause.CRASH
+        return outcome.ended(cause, f"{text} ({how})", follow.runtime_s())
+
+    def _how_it_ended(self) -> str:
+        return f"its process {self._process.how_it_ended()}"
+
+    def _finish(self, *, polite_s: float = 0.0, terminate_s: float = 0.0) -> StopReport:
+        with self._ending:
+            if self._report is None:
+                report = self._process.end(polite_s=polite_s, terminate_s=terminate_s)
+                self._killed_for_memory = self._process.killed_for_memory()
+                with self._lock:
+                    self._move(ChildState.STOPPING)
+                    self._report = report
+                self._process.watch.wake()
+            report = self._report
+        # Whoever waits on the descriptors leaves first: the process is gone, so that is now.
+        with self._busy, self._lock:
+            if not self._let_go:
+                self._let_go = True
+                self._process.let_go(report.gone)
+        return report
+
+    def _leave_job(self, log: BoundedLog, scratch: Path) -> None:
+        with self._lock:
+            self._job_nonce = None
+            if self._state is ChildState.RUNNING:
+                self._move(ChildState.READY)
+        self._process.drain.switch(None)
+        log.close()
+        empty(scratch)
+
+    def _move(self, new: ChildState) -> None:
+        if self._state is not new:
+            if not may_move(self._state, new):
+                raise RuntimeError(f"child {self.spec.name} cannot go from {self._state} to {new}")
+            self._state = new
+
+
+@dataclass(frozen=True, slots=True)
+class _Follow:
+    """A job that is being followed, and its two deadlines."""
+
+    request: JobRequest
+    timeout_s: float | None
+    cancel_grace_s: float
+    on_progress: OnProgress | None
+    on_partial: OnPartial | None
+    began: float = field(default_factory=time.monotonic)
+
+    def runtime_s(self) -> float:
+        return time.monotonic() - self.began
+
+    def earliest(self, cancel_asked_at: float | None) -> float | None:
+        """When to look again, at the latest."""
+        ends = [] if self.timeout_s is None else [self.began + self.timeout_s]
+        if cancel_asked_at is not None:
+            ends.append(cancel_asked_at + self.cancel_grace_s)
+        return min(ends, default=None)
+
+    def overdue(self, cancel_asked_at: float | None) -> tuple[Cause, str] | None:
+        """Why the job must be ended now, if it must."""
+        now = time.monotonic()
+        if cancel_asked_at is not None and now >= cancel_asked_at + self.cancel_grace_s:
+            return Cause.CANCELLED, f"cancelled; it did not return within {self.cancel_grace_s:g} s"
+        if self.timeout_s is not None and now >= self.began + self.timeout_s:
+            return Cause.HANG, f"stage {self.request.stage} was not done after {self.timeout_s:g} s"
+        return None
+
+
+def _seconds(message: Message) -> float:
+    value = message.get("seconds")
+    return float(value) if isinstance(value, (int, float)) else 0.0

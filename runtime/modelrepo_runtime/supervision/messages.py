@@ -1,0 +1,69 @@
+"""What the supervisor tells a child: who it is, and what to run. Folders are made on the way."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from modelrepo_runtime.child.frames import Message
+
+from .spec import ChildSpec, JobRequest
+
+
+def start_message(spec: ChildSpec, scratch: Path, nonce: str, *, mode: str = "serve") -> Message:
+    """The first message: everything that `ctx` shows."""
+    return {
+        "t": "start",
+        "n": nonce,
+        "mode": mode,
+        "model": spec.model,
+        "version": spec.version,
+        "entrypoint": spec.entrypoint,
+        "code_roots": [str(root) for root in spec.code_roots],
+        "stages": list(spec.stages),
+        "max_batch": dict(spec.max_batch),
+        "device": spec.device,
+        "devices": list(spec.devices),
+        "config": dict(spec.config),
+        "secrets": dict(spec.secrets),
+        "checkpoints": _texts(spec.checkpoints),
+        "scratch": str(scratch),
+        "post_mortem": spec.post_mortem,
+    }
+
+
+def run_message(request: JobRequest, scratch: Path, nonce: str) -> Message:
+    """One job, with its folders made and its scratch empty."""
+    state = request.state_dir or request.output_dir.parent / f".state-{request.job_id}"
+    for folder in (request.output_dir, request.handover_dir):
+        folder.mkdir(parents=True, exist_ok=True)
+    empty(scratch)
+    return {
+        "t": "run",
+        "n": nonce,
+        "job_id": request.job_id,
+        "attempt": request.attempt,
+        "stage": request.stage,
+        "inputs": dict(request.inputs),
+        "files": _texts(request.files),
+        "previous": request.previous,
+        "output_dir": str(request.output_dir),
+        "handover_dir": str(request.handover_dir),
+        "state_dir": str(state),
+        "scratch": str(scratch),
+    }
+
+
+def empty(folder: Path) -> None:
+    """Leave a folder that is there and holds nothing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink(missing_ok=True)
+
+
+def _texts(paths: Mapping[str, Path]) -> dict[str, str]:
+    return {name: str(path) for name, path in paths.items()}

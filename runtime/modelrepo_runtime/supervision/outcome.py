@@ -1,0 +1,86 @@
+"""From a child's last message, or its death, to the outcome of an attempt."""
+
+from __future__ import annotations
+
+import mimetypes
+import signal
+import stat
+from pathlib import Path
+
+from modelrepo_runtime.child.frames import Message
+from modelrepo_runtime.jobs import Cause, JobError
+
+from .spec import ChildOutcome, OutputPath
+
+_CAUSES = {
+    "exception": Cause.EXCEPTION,
+    "out_of_memory": Cause.OUT_OF_MEMORY,
+    "rejected": Cause.REJECTED,
+    "retry": Cause.RETRY,
+    "cancelled": Cause.CANCELLED,
+}
+_MESSAGE_LIMIT = 4000
+
+
+def succeeded(message: Message, output_dir: Path, runtime_s: float) -> ChildOutcome:
+    """Read a `done` message."""
+    return ChildOutcome(Cause.SUCCEEDED, message.get("result"), find_outputs(output_dir), runtime_s=runtime_s)
+
+
+def failed(message: Message, runtime_s: float, *, out_of_memory: bool = False) -> ChildOutcome:
+    """Read a `failed` message; `out_of_memory` says that the kernel has killed a helper process of the child meanwhile.
+
+    A kind that this version does not know is an exception.
+    """
+    cause = _CAUSES.get(str(message.get("kind")), Cause.EXCEPTION)
+    text = failure_text(message)
+    if cause is Cause.EXCEPTION and out_of_memory:
+        cause, text = Cause.OUT_OF_MEMORY, f"{text} (the kernel ended one of its processes for want of memory)"
+    code = str(message.get("code")) if cause is Cause.REJECTED else cause.value
+    retryable = cause not in (Cause.REJECTED, Cause.CANCELLED)
+    return ChildOutcome(cause, error=JobError(code[:200], text, retryable), runtime_s=runtime_s)
+
+
+def failure_text(message: Message) -> str:
+    """The exception's name and message, in the manner of a traceback's last line."""
+    code, text = str(message.get("code") or "exception"), str(message.get("message") or "")
+    if message.get("kind") in ("rejected", "retry", "cancelled"):
+        return (text or code)[:_MESSAGE_LIMIT]
+    return (f"{code}: {text}" if text else code)[:_MESSAGE_LIMIT]
+
+
+def progress(message: Message) -> tuple[float, str | None]:
+    """Read a `progress` message; what is no fraction counts as none."""
+    fraction, text = message.get("fraction"), message.get("message")
+    value = float(fraction) if isinstance(fraction, (int, float)) else 0.0
+    return min(1.0, max(0.0, value)), text if isinstance(text, str) else None
+
+
+def ended(cause: Cause, text: str, runtime_s: float) -> ChildOutcome:
+    """An attempt that the child could not end itself."""
+    retryable = cause is not Cause.CANCELLED
+    return ChildOutcome(cause, error=JobError(cause.value, text, retryable), runtime_s=runtime_s)
+
+
+def describe_exit(code: int | None) -> str:
+    """Say how a process ended, from `Popen.returncode`."""
+    if code is None:
+        return "did not end"
+    if code >= 0:
+        return f"exited with {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"
+
+
+def find_outputs(folder: Path) -> tuple[OutputPath, ...]:
+    """The plain files that a job has left; links and folders are no outputs."""
+    if not folder.is_dir():
+        return ()
+    found = []
+    for path in sorted(folder.iterdir()):
+        if stat.S_ISREG(path.lstat().st_mode):
+            content_type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+            found.append(OutputPath(path.name, path, content_type))
+    return tuple(found)

@@ -1,0 +1,110 @@
+"""What a child is started with, what it is asked, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from modelrepo_runtime.jobs import Cause, JobError, Json
+
+
+@dataclass(frozen=True, slots=True)
+class ChildSpec:
+    """One version's process: its interpreter, its code, and everything that its `ctx` shows."""
+
+    python: Path
+    """`<environment>/bin/python`."""
+    code_roots: tuple[Path, ...]
+    entrypoint: str
+    model: str
+    version: str
+    stages: tuple[str, ...]
+    folder: Path
+    """The child's own: scratch, log of its start, record of its process. Made if absent."""
+    checkpoints: Mapping[str, Path] = field(default_factory=dict)
+    config: Mapping[str, Json] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+    """`env:` of the contract."""
+    device: str = "cpu"
+    devices: tuple[str, ...] = ("cpu",)
+    device_env: Mapping[str, str] = field(default_factory=dict)
+    """CUDA_VISIBLE_DEVICES and its like."""
+    max_batch: Mapping[str, int] = field(default_factory=dict)
+    """Stage -> `max_batch`; above 1 the method takes and returns a list."""
+    keep_open_fds: tuple[int, ...] = ()
+    """Locks that live as long as any process of the child."""
+    memory_limit_bytes: int | None = None
+    """Held by a memory cgroup where this process may make one, else not held."""
+    terminal: bool = False
+    """Give it the terminal: standard input, and output to our standard error instead of logs."""
+    post_mortem: bool = False
+    """Open pdb after an exception; wants `terminal`."""
+    import_only: bool = False
+    """Import the entrypoint and look at its methods, no more: `load` ends after that."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.model}@{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class JobRequest:
+    """One attempt at one stage. Folders are made if absent; `scratch` is emptied before and after."""
+
+    job_id: str
+    attempt: int
+    stage: str
+    inputs: Mapping[str, Json]
+    handover_dir: Path
+    output_dir: Path
+    log_path: Path
+    files: Mapping[str, Path] = field(default_factory=dict)
+    previous: Json = None
+    scratch: Path | None = None
+    """None: the child's own."""
+    state_dir: Path | None = None
+    """Where `save_state` keeps its bytes, the same for all attempts at a stage on this box. None: lost with the job."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutputPath:
+    """A file that a job left in its output folder."""
+
+    name: str
+    path: Path
+    content_type: str
+    """Guessed from the name; the contract's `outputs:` knows better."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChildOutcome:
+    """How an attempt ended. After CRASH, HANG and most OUT_OF_MEMORY the child is gone: look at `child.alive`."""
+
+    cause: Cause
+    result: Json = None
+    outputs: tuple[OutputPath, ...] = ()
+    error: JobError | None = None
+    runtime_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """Host memory of a child and all its descendants."""
+
+    rss_bytes: int
+    peak_bytes: int
+    """The cgroup's high-water mark, else that of the child's first process."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopReport:
+    """What it took to end a child."""
+
+    step: str
+    """`drained`, `terminated`, `killed` or `gone before`."""
+    orphans: tuple[int, ...]
+    """Processes that had left the child's group and were ended too."""
+    gone: bool
+    """False where a process did not die within seconds of SIGKILL (a driver call that never returns)."""

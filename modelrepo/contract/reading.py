@@ -34,9 +34,11 @@ RESERVED_STAGES = frozenset({"load", "warmup", "reload"})
 # What the worker decides for each process; a version that fixed it could not share a box.
 RESERVED_ENV_PREFIXES = ("MODELREPO_", "UV_", "PIP_")
 RESERVED_ENV = frozenset(
-    ("PATH", "HOME", "VIRTUAL_ENV", "PYTHONHOME", "PYTHONPATH")
-    + ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
-    + ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
+    {
+        *("PATH", "HOME", "VIRTUAL_ENV", "PYTHONHOME", "PYTHONPATH"),
+        *("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"),
+        *("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT"),
+    }
 )
 
 

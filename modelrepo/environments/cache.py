@@ -1,0 +1,227 @@
+"""Virtual environments of this box: built once, never changed, shared by every version that has the same lock.
+
+<cache>/environments/<digest>/<extra or _>/<python tag>-<platform>/          READY written last
+<cache>/environments/<digest>/<extra or _>/.building-<random>/               what is being built
+<cache>/uv/                                                                  uv's cache, on the same file system
+<cache>/locks/environment-<name>.lock                                        flock: a dead holder's lock is free
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from modelrepo.contract.conditions import AcceleratorFacts
+from modelrepo.environments.index_settings import IndexSettings
+from modelrepo.environments.installing import WantedEnvironment
+from modelrepo.environments.interpreters import Interpreter, choose_interpreter, inspect, version_specifier
+from modelrepo.environments.record import NO_EXTRA, EnvironmentRecord
+from modelrepo.environments.torch_build import check_torch_build
+from modelrepo.environments.uv_tool import Finished, Uv, failed
+from modelrepo.errors import EnvironmentFailed, InterpreterMissing, InvalidInput, Stopped
+
+Progress = Callable[[str, int, int | None], None]
+
+READY = "READY"
+_LOCK_POLL_S = 0.05
+_STOP_POLL_S = 0.5
+_UNBUILT = re.compile(
+    r"(?i)[`'\"]?([A-Za-z0-9][\w.-]*)==[^\s`'\"]+[`'\"]?[^\n]*(?:no usable wheels|no wheels|building source dist)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentCache:
+    """Builds and finds environments under `root`, the box's cache folder; threads and processes may share it."""
+
+    root: Path
+    index: IndexSettings = field(default_factory=IndexSettings)
+    allow_builds: bool = False
+    link_mode: str | None = None
+
+    def ensure(
+        self,
+        record: EnvironmentRecord,
+        *,
+        extra: str | None,
+        carried: Mapping[str, Path] | None = None,
+        python: Path | None = None,
+        accelerator: AcceleratorFacts | None = None,
+        progress: Progress | None = None,
+        stop: Callable[[], bool] | None = None,
+    ) -> Path:
+        """Return the virtual environment, building it where this box lacks it; its Python is `<venv>/bin/python`.
+
+        `carried` are the files of `record.carried` by name, needed only for a build. With `accelerator`, a torch that
+        cannot use it is refused.
+
+        Raises: InterpreterMissing, EnvironmentFailed, Corrupt (a carried wheel), Unreachable (index), NoSpace, Stopped.
+        """
+        interpreter = self._interpreter(record, python)
+        if (extra or NO_EXTRA) not in record.requirements:
+            known = ", ".join(record.requirements) or "none"
+            raise InvalidInput(
+                f"the version was pushed without an environment for the extra {extra or 'none'!r} (it has {known})"
+            )
+        venv = self.path(record, extra, interpreter)
+        if not is_ready(venv):
+            with self._locked(venv, progress, stop):
+                if not is_ready(venv):  # somebody else may have built it meanwhile
+                    self._build(venv, WantedEnvironment(record, extra, interpreter, carried or {}), progress, stop)
+        if accelerator is not None:
+            check_torch_build(venv, accelerator, extra)
+        return venv
+
+    def find(self, record: EnvironmentRecord, *, extra: str | None, python: Path | None = None) -> Path | None:
+        """Return the environment if this box has it whole, None otherwise. Raises: InterpreterMissing."""
+        venv = self.path(record, extra, self._interpreter(record, python))
+        return venv if is_ready(venv) else None
+
+    def path(self, record: EnvironmentRecord, extra: str | None, interpreter: Interpreter) -> Path:
+        """Return where an environment lies, or would lie."""
+        return self.folder / record.digest / (extra or NO_EXTRA) / f"{interpreter.tag}-{interpreter.platform}"
+
+    @property
+    def folder(self) -> Path:
+        return self.root.absolute() / "environments"
+
+    def _interpreter(self, record: EnvironmentRecord, python: Path | None) -> Interpreter:
+        wanted = version_specifier(record.python) & version_specifier(record.requires_python)
+        if python is None:
+            return choose_interpreter(wanted)
+        found = inspect(python)
+        if found is None or not wanted.contains(found.version):
+            has = f"is {found.version}" if found else "is no CPython that runs"
+            raise InterpreterMissing(f"{python} {has}, the environment wants {wanted}; name another one")
+        return found
+
+    def _build(
+        self, venv: Path, wanted: WantedEnvironment, progress: Progress | None, stop: Callable[[], bool] | None
+    ) -> None:
+        for leftover in venv.parent.glob(".building-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        building = venv.parent / f".building-{uuid.uuid4().hex[:8]}"
+        building.parent.mkdir(parents=True, exist_ok=True)
+        uv = Uv(self.index, cache=self.root.absolute() / "uv", link_mode=self.link_mode)
+        try:
+            _tell(progress, f"making an environment of Python {wanted.interpreter.version}")
+            made = uv.run(
+                ["venv", "--relocatable", "--no-project", "--python", wanted.interpreter.path, building],
+                cwd=venv.parent,
+                stop=stop,
+            )
+            if made.returncode != 0:
+                raise failed(f"cannot make a virtual environment below {venv.parent}", made)
+            self._install(uv, building, wanted, progress, stop)
+            _write_ready(building, wanted)
+            if venv.exists():
+                shutil.rmtree(venv)  # never READY, or its interpreter is gone
+            building.rename(venv)
+            _sync_folder(venv.parent)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+
+    def _install(
+        self,
+        uv: Uv,
+        building: Path,
+        wanted: WantedEnvironment,
+        progress: Progress | None,
+        stop: Callable[[], bool] | None,
+    ) -> None:
+        lines, needs_index = wanted.lines()
+        if not lines:
+            return
+        assert_ours(building, self.folder)
+        listed = building / "requirements.txt"
+        listed.write_text("\n".join(lines) + "\n", "utf-8")
+        arguments: list[str | Path] = ["pip", "sync", "--python", building / "bin" / "python", "--require-hashes"]
+        arguments += ["--compile-bytecode", "--index-strategy", "unsafe-best-match"]
+        arguments += [] if self.allow_builds else ["--no-build"]
+        arguments += [] if needs_index else ["--no-index"]
+        _tell(progress, f"installing {len(lines)} packages")
+        done = uv.run([*arguments, listed], cwd=building, offline=not needs_index, stop=stop)
+        if done.returncode != 0:
+            raise self._why(wanted, done)
+
+    def _why(self, wanted: WantedEnvironment, done: Finished) -> Exception:
+        what = f"cannot install environment {wanted.record.digest[:12]} (extra {wanted.extra or 'none'})"
+        unbuilt = _UNBUILT.search(done.stderr)
+        if unbuilt and not self.allow_builds:
+            return EnvironmentFailed(
+                f"{what}: {unbuilt[1]} has no wheel for {wanted.interpreter}, and a "
+                "worker never compiles; push again with --vendor on such a box, or allow it here with --allow-builds",
+                log=done.log,
+            )
+        return failed(what, done)
+
+    @contextmanager
+    def _locked(self, venv: Path, progress: Progress | None, stop: Callable[[], bool] | None) -> Iterator[None]:
+        locks = self.root.absolute() / "locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        name = hashlib.sha256(str(venv.relative_to(self.folder)).encode()).hexdigest()[:24]
+        lock = FileLock(locks / f"environment-{name}.lock", poll_interval=_LOCK_POLL_S)
+        waiting = False
+        while True:
+            try:
+                lock.acquire(timeout=_STOP_POLL_S)
+                break
+            except Timeout:
+                if stop is not None and stop():
+                    raise Stopped("stopped while another process built the same environment") from None
+                if not waiting:
+                    _tell(progress, "waiting for another process that builds this environment")
+                waiting = True
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def is_ready(venv: Path) -> bool:
+    """Tell whether an environment is whole, and the Python that it stands on still there."""
+    return (venv / READY).is_file() and (venv / "bin" / "python").exists()
+
+
+def assert_ours(venv: Path, folder: Path) -> None:
+    """Refuse to install into anything but a virtual environment below `folder`. Raises: EnvironmentFailed."""
+    real, ours = venv.resolve(), folder.resolve()
+    python = venv / "bin" / "python"
+    if ours not in real.parents or not (real / "pyvenv.cfg").is_file() or not python.is_symlink():
+        raise EnvironmentFailed(f"{venv} is no virtual environment below {folder}; nothing was installed")
+
+
+def _write_ready(building: Path, wanted: WantedEnvironment) -> None:
+    facts = {
+        "digest": wanted.record.digest,
+        "extra": wanted.extra,
+        "python": wanted.interpreter.version,
+        "base": str(wanted.interpreter.path),
+    }
+    with (building / READY).open("w", encoding="utf-8") as stream:
+        json.dump(facts, stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _tell(progress: Progress | None, phase: str) -> None:
+    if progress is not None:
+        progress(phase, 0, None)

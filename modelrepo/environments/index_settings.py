@@ -1,0 +1,91 @@
+"""Where this box gets packages from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from modelrepo.environments.pip_configuration import pip_setting
+
+_TRUE = ("1", "true", "yes", "on")
+
+
+@dataclass(frozen=True, slots=True)
+class IndexSettings:
+    """Index addresses, folders of wheels and certificates to trust, as this box has them; never written anywhere."""
+
+    default_index: str | None = None
+    indexes: tuple[str, ...] = ()
+    find_links: tuple[str, ...] = ()
+    cert: str | None = None
+    no_index: bool = False
+
+    @classmethod
+    def from_environment(
+        cls,
+        environ: Mapping[str, str] | None = None,
+        *,
+        default_index: str | None = None,
+        indexes: Sequence[str] = (),
+        find_links: Sequence[str] = (),
+        cert: str | None = None,
+    ) -> IndexSettings:
+        """Take the flags given, else the user's UV_*, else pip's configuration.
+
+        Indexes go together: one given by a stronger source is never mixed with those of a weaker one.
+        """
+        env = os.environ if environ is None else environ
+        default, more, none = default_index, tuple(indexes), False
+        if not (default or more):
+            default = env.get("UV_DEFAULT_INDEX") or env.get("UV_INDEX_URL") or None
+            more = (*_words(env.get("UV_INDEX")), *_words(env.get("UV_EXTRA_INDEX_URL")))
+            none = env.get("UV_NO_INDEX", "").lower() in _TRUE
+        if not (default or more or none):
+            default = pip_setting(env, "index-url")
+            more = _words(pip_setting(env, "extra-index-url"))
+            none = (pip_setting(env, "no-index") or "").lower() in _TRUE
+        folders = tuple(find_links)
+        if not folders:
+            folders = tuple(part for part in env.get("UV_FIND_LINKS", "").split(",") if part)
+        if not folders:
+            folders = _words(pip_setting(env, "find-links"))
+        bundle = cert or env.get("SSL_CERT_FILE") or pip_setting(env, "cert")
+        return cls(
+            default_index=default,
+            indexes=tuple(index for index in more if _exists(index)),
+            find_links=tuple(folder for folder in folders if _exists(folder)),
+            cert=bundle or None,
+            no_index=none,
+        )
+
+    def variables(self) -> dict[str, str]:
+        """Return the settings as uv's environment variables."""
+        found = {
+            "UV_DEFAULT_INDEX": self.default_index,
+            "UV_INDEX": " ".join(self.indexes),
+            "UV_FIND_LINKS": ",".join(self.find_links),
+            "UV_NO_INDEX": "1" if self.no_index else None,
+            "SSL_CERT_FILE": self.cert,
+        }
+        return {name: value for name, value in found.items() if value}
+
+
+def local_path(address: str) -> Path | None:
+    """Return the path of a file URL or plain path, None for what is fetched over a network."""
+    parts = urlsplit(address)
+    if parts.scheme == "file":
+        return Path(unquote(parts.path))
+    return None if "://" in address else Path(address).expanduser()
+
+
+def _words(text: str | None) -> tuple[str, ...]:
+    return tuple((text or "").split())
+
+
+def _exists(address: str) -> bool:
+    # pip passes over a folder that is gone; uv would end with an error.
+    path = local_path(address.partition("=")[2] if "=" in address.partition("://")[0] else address)
+    return path is None or path.exists()

@@ -1,0 +1,155 @@
+"""Runs uv with an environment of our own making: nothing that a shell exports can point it elsewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from modelrepo.environments.index_settings import IndexSettings
+from modelrepo.errors import EnvironmentFailed, NoSpace, Stopped, Unreachable
+
+# Inherited UV_*, PIP_*, VIRTUAL_ENV and PYTHON* never reach uv: UV_PYTHON alone once emptied a base interpreter.
+INHERITED = (
+    *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "NETRC", "SSH_AUTH_SOCK"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "XDG_CONFIG_HOME", "XDG_CONFIG_DIRS"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy"),
+)
+# The first day that a zip file can hold, so that the same source makes the same wheel.
+_SOURCE_DATE_EPOCH = "315532800"
+_STOP_POLL_S = 0.2
+_STOP_GRACE_S = 5.0
+_KEPT_LINES = 40
+_DRAWN = re.compile(r"^[^\w\[`'\"(/.-]+")  # the tree that uv draws around causes
+_UNREACHABLE = re.compile(
+    r"(?i)error sending request|failed to fetch|dns error|connection refused|timed out|tcp connect"
+)
+_FULL = re.compile(r"(?i)no space left on device|os error 28|disk quota exceeded")
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What uv answered."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+    @property
+    def log(self) -> str:
+        return "\n".join(self.stderr.splitlines()[-_KEPT_LINES:])
+
+
+@dataclass(frozen=True, slots=True)
+class Uv:
+    """uv with this box's index settings and one cache. `cache=None` is the user's own."""
+
+    index: IndexSettings = field(default_factory=IndexSettings)
+    cache: Path | None = None
+    link_mode: str | None = None
+
+    def environment(self, *, offline: bool = False) -> dict[str, str]:
+        """Return the whole environment that uv gets."""
+        env = {name: os.environ[name] for name in INHERITED if name in os.environ}
+        env |= {"UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1", "NO_COLOR": "1"}
+        env |= {"SOURCE_DATE_EPOCH": _SOURCE_DATE_EPOCH}
+        if self.cache is not None:
+            env["UV_CACHE_DIR"] = str(self.cache)
+        elif "UV_CACHE_DIR" in os.environ:
+            env["UV_CACHE_DIR"] = os.environ["UV_CACHE_DIR"]
+        if self.link_mode is not None:
+            env["UV_LINK_MODE"] = self.link_mode
+        return env | ({"UV_OFFLINE": "1"} if offline else {}) | self.index.variables()
+
+    def run(
+        self,
+        arguments: Sequence[str | Path],
+        *,
+        cwd: Path,
+        offline: bool = False,
+        extra_environment: Mapping[str, str] | None = None,
+        stop: Callable[[], bool] | None = None,
+    ) -> Finished:
+        """Run uv to its end, whatever its exit status.
+
+        Raises: Stopped once `stop()` says so, NoSpace, EnvironmentFailed where uv cannot be started.
+        """
+        command = [uv_binary(), *map(str, arguments)]
+        env = self.environment(offline=offline) | dict(extra_environment or {})
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            try:
+                process = subprocess.Popen(
+                    command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
+                )
+            except OSError as error:
+                raise EnvironmentFailed(f"uv cannot be started from {command[0]}: {error}") from error
+            try:
+                _wait(process, stop)
+            finally:
+                _end(process)
+            done = Finished(process.returncode, _text(out), _text(err))
+        if done.returncode != 0 and _FULL.search(done.stderr):
+            raise NoSpace(f"the disk is full: uv could not write below {cwd}: {_last_line(done.stderr)}")
+        return done
+
+
+@cache
+def uv_binary() -> str:
+    """Return the full path of the uv that came with us."""
+    import uv
+
+    return uv.find_uv_bin()
+
+
+def failed(what: str, done: Finished) -> EnvironmentFailed | Unreachable:
+    """Return the error for a uv that did not succeed, with what it said last."""
+    if _UNREACHABLE.search(done.stderr):
+        return Unreachable(f"{what}: the package index did not answer: {_told(done.stderr)}")
+    return EnvironmentFailed(f"{what}: {_told(done.stderr)}", log=done.log)
+
+
+def _wait(process: subprocess.Popen[bytes], stop: Callable[[], bool] | None) -> None:
+    while True:
+        try:
+            process.wait(timeout=_STOP_POLL_S if stop is not None else None)
+            return
+        except subprocess.TimeoutExpired:
+            if stop is not None and stop():
+                raise Stopped("stopped while uv was at work; what was half-built is gone") from None
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is not None:
+        return
+    process.terminate()
+    try:
+        process.wait(timeout=_STOP_GRACE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _text(stream: object) -> str:
+    assert hasattr(stream, "seek") and hasattr(stream, "read")
+    stream.seek(0)
+    return bytes(stream.read()).decode("utf-8", "replace")
+
+
+def _told(stderr: str) -> str:
+    """Put uv's error and its causes on one line."""
+    lines = [_DRAWN.sub("", line) for line in stderr.splitlines()]
+    start = next((index for index, line in enumerate(lines) if line.startswith("error:")), None)
+    if start is None:
+        return _last_line(stderr)
+    kept = [line.removeprefix("error:").removeprefix("cause:").strip() for line in lines[start:]]
+    return " ".join(line for line in kept if line and not line.startswith("hint:"))[:600]
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "it said nothing"

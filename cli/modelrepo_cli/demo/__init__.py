@@ -1,0 +1,1 @@
+"""The demo: a real repository, a real worker, real jobs, told one line a step."""

@@ -1,15 +1,15 @@
 """Find and end what a child has started, wherever it went.
 
 A process group is left by `setsid`, an environment by `exec`, a parent by a double fork. What stays is a resource
-limit: each child gets a soft limit for POSIX message queues that nobody else has, its descendants inherit it, and it
-can be read even of zombies. Only descendants of this process are looked at, so two workers of a box cannot meet each
-other's marks.
+limit: each child gets a soft limit for POSIX message queues that nobody else has (drawn from some 400,000 numbers), its
+descendants inherit it, and it can be read even of zombies.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import random
 import select
 import signal
 import sys
@@ -18,7 +18,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-MARKS = 4096
+_LEAST = 65536
+_NO_LIMIT = 1 << 40
 _FIELDS_BEFORE_START = 19
 """Of /proc/<pid>/stat behind the name: field 22 is the start time."""
 
@@ -36,19 +37,20 @@ class Process:
     zombie: bool
 
 
-def mark(pid: int, number: int) -> bool:
-    """Mark a process and all that it will start. False where the system has no such limits."""
+def mark(pid: int, taken: Collection[int | None] = ()) -> int | None:
+    """Mark a process and all that it will start with a number of its own. None where the system has no such limits."""
     if not sys.platform.startswith("linux"):
-        return False
+        return None
     import resource
 
     with contextlib.suppress(OSError, ValueError):
         _, hard = resource.prlimit(pid, resource.RLIMIT_MSGQUEUE)
-        if hard == resource.RLIM_INFINITY or hard > MARKS:
-            top = hard if hard != resource.RLIM_INFINITY else 1 << 30
-            resource.prlimit(pid, resource.RLIMIT_MSGQUEUE, (top - 1 - number, hard))
-            return True
-    return False
+        top = _NO_LIMIT if hard == resource.RLIM_INFINITY else hard
+        if top >= _LEAST:
+            number = next(n for n in iter(lambda: random.randrange(top // 2, top), None) if n not in taken)
+            resource.prlimit(pid, resource.RLIMIT_MSGQUEUE, (number, hard))
+            return number
+    return None
 
 
 def mark_of(pid: int) -> int | None:
@@ -59,9 +61,7 @@ def mark_of(pid: int) -> int | None:
 
     with contextlib.suppress(OSError, ValueError):
         soft, hard = resource.prlimit(pid, resource.RLIMIT_MSGQUEUE)
-        top = hard if hard != resource.RLIM_INFINITY else 1 << 30
-        number = top - 1 - soft
-        return number if 0 <= number < MARKS else None
+        return soft if soft != hard else None
     return None
 
 
@@ -164,7 +164,7 @@ def wait_gone(pids: Iterable[int], limit_s: float) -> None:
             os.close(descriptor)
 
 
-def collect_zombies(marks: Collection[int], leaders: Collection[int]) -> None:
+def collect_zombies(marks: Collection[int | None], leaders: Collection[int]) -> None:
     """Wait for ended orphans of our children; never for a process that somebody else of this process started."""
     ours = os.getpid()
     for process in all_processes().values():

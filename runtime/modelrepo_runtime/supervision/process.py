@@ -85,7 +85,7 @@ class ChildProcess:
             if self._memory is not None:
                 # The harness waits for its first message: nothing of the model can have escaped yet.
                 self._memory.add(spawned.process.pid)
-            write_record(spec.folder, spawned.process.pid, token)
+            write_record(spec.folder, spawned.process.pid, token, spawned.mark)
         except BaseException:
             spawned.process.kill()
             spawned.process.wait()

@@ -19,18 +19,21 @@ _LIMIT_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class ProcessRecord:
-    """A process beyond doubt: its pid, when it started, in which boot, and the token in its environment."""
+    """A child beyond doubt: pid and start of its first process, the boot, and what all its descendants carry."""
 
     pid: int
     started: int
     boot: str
     token: str
+    """In the environment of everything that it starts."""
+    mark: int | None
+    """A resource limit that survives a new session and an empty environment."""
 
 
-def write_record(folder: Path, pid: int, token: str) -> None:
+def write_record(folder: Path, pid: int, token: str, mark: int | None) -> None:
     """Write down a child that was just started."""
     process = descendants.read_process(pid)
-    record = ProcessRecord(pid, process.started if process else 0, _boot(), token)
+    record = ProcessRecord(pid, process.started if process else 0, _boot(), token, mark)
     partial = folder / (RECORD_NAME + ".part")
     partial.write_text(json.dumps(asdict(record)))
     partial.replace(folder / RECORD_NAME)
@@ -82,8 +85,14 @@ def _leftovers(record: ProcessRecord) -> list[int]:
     return [
         process.pid
         for process in living
-        if process.pid != os.getpid() and (process.pid in same_group or wanted in _variables(process.pid))
+        if process.started >= record.started
+        and process.pid != os.getpid()
+        and (process.pid in same_group or wanted in _variables(process.pid) or _carries(process.pid, record.mark))
     ]
+
+
+def _carries(pid: int, mark: int | None) -> bool:
+    return mark is not None and descendants.mark_of(pid) == mark
 
 
 def _variables(pid: int) -> list[bytes]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import queue
 import subprocess
@@ -51,9 +50,8 @@ class Spawner:
     def __init__(self) -> None:
         self.is_subreaper = _become_subreaper()
         self._requests: queue.SimpleQueue[tuple[SpawnRequest, Future[Spawned]]] = queue.SimpleQueue()
-        self._numbers = itertools.count(1)
         self._own_mark = descendants.mark_of(os.getpid())
-        self._alive: dict[int, int] = {}
+        self._alive: dict[int, int | None] = {}
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._serve, name="spawner", daemon=True)
         self._thread.start()
@@ -92,16 +90,14 @@ class Spawner:
             pass_fds=request.pass_fds,
             start_new_session=request.new_session,
         )
-        mark = next(number for number in self._numbers if number % descendants.MARKS != self._own_mark)
-        mark %= descendants.MARKS
-        marked = descendants.mark(process.pid, mark)
         with self._lock:
+            mark = descendants.mark(process.pid, {*self._alive.values(), self._own_mark})
             self._alive[process.pid] = mark
-        return Spawned(process, mark if marked else None)
+        return Spawned(process, mark)
 
     def _sweep(self) -> None:
         with self._lock:
-            leaders, marks = set(self._alive), set(self._alive.values())
+            leaders, marks = set(self._alive), set(self._alive.values()) - {None}
         if leaders:
             descendants.collect_zombies(marks, leaders)
 

@@ -1,0 +1,212 @@
+"""What a stage may do and return, through a real process."""
+
+from pathlib import Path
+
+import pytest
+
+from modelrepo_runtime.jobs import Cause
+from modelrepo_runtime.supervision import ChildState
+from modelrepo_runtime.testing.children import a_request, a_spec, started
+
+
+def test_a_result_comes_back_and_the_child_is_ready_again(tmp_path: Path) -> None:
+    child = started(a_spec(tmp_path, "def run(self, job): return {'sum': job.inputs['a'] + 1, 'attempt': job.attempt}"))
+    try:
+        for a in range(3):
+            outcome = child.run(a_request(tmp_path, {"a": a}), timeout_s=10)
+            assert outcome.cause is Cause.SUCCEEDED, outcome
+            assert outcome.result == {"sum": a + 1, "attempt": 1}
+            assert child.state is ChildState.READY
+    finally:
+        report = child.stop()
+    assert (report.step, report.gone, report.orphans) == ("drained", True, ())
+    assert child.state is ChildState.STOPPING and not child.alive
+
+
+def test_outputs_handover_files_and_previous_reach_the_stage(tmp_path: Path) -> None:
+    code = """
+        def prepare(self, job):
+            job.handover("latents.bin").write_bytes(job.file("image").read_bytes() * 2)
+            return {"n": 2}
+        def run(self, job):
+            job.output("video.mp4").write_bytes(job.handover("latents.bin").read_bytes())
+            (job.output("video.mp4").parent / "link").symlink_to("/etc/hosts")
+            return job.previous
+    """
+    image = tmp_path / "in.png"
+    image.write_bytes(b"png")
+    child = started(a_spec(tmp_path, code, stages=("prepare", "run")))
+    try:
+        first = a_request(tmp_path, stage="prepare", files={"image": image})
+        prepared = child.run(first, timeout_s=10)
+        assert prepared.result == {"n": 2}, prepared
+        second = a_request(tmp_path, previous=prepared.result, handover_dir=first.handover_dir)
+        outcome = child.run(second, timeout_s=10)
+    finally:
+        child.stop()
+    assert outcome.result == {"n": 2}
+    assert [(file.name, file.path.read_bytes(), file.content_type) for file in outcome.outputs] == [
+        ("video.mp4", b"pngpng", "video/mp4")
+    ]
+
+
+def test_ctx_shows_what_the_spec_says(tmp_path: Path) -> None:
+    code = """
+        def load(self, ctx):
+            self.seen = [list(ctx.stages), ctx.device, list(ctx.devices), ctx.rank, ctx.local_rank, ctx.world_size,
+                ctx.checkpoint("w").read_text(), ctx.config, ctx.secrets, ctx.version, ctx.scratch.is_dir()]
+            self.ctx = ctx
+        def run(self, job):
+            before = [entry.name for entry in self.ctx.scratch.iterdir()]
+            (self.ctx.scratch / "left").mkdir()
+            return [self.seen, before, job.adapters]
+    """
+    weights = tmp_path / "w.txt"
+    weights.write_text("weights")
+    spec = a_spec(
+        tmp_path,
+        code,
+        checkpoints={"w": weights},
+        config={"k": 0.5},
+        secrets={"TOKEN": "s"},
+        device="cuda:0",
+        devices=("cuda:0",),
+    )
+    child = started(spec)
+    try:
+        for _ in range(2):
+            outcome = child.run(a_request(tmp_path), timeout_s=10)
+            assert outcome.result == [
+                [["run"], "cuda:0", ["cuda:0"], 0, 0, 1, "weights", {"k": 0.5}, {"TOKEN": "s"}, "v1", True], [], []
+            ]  # fmt: skip
+    finally:
+        child.stop()
+
+
+@pytest.mark.parametrize(
+    ("body", "cause", "code", "words"),
+    [
+        ("raise ValueError('no such style')", Cause.EXCEPTION, "exception", "ValueError: no such style"),
+        ("job.reject('nsfw', 'not this one')", Cause.REJECTED, "nsfw", "not this one"),
+        ("job.retry('cache was cold')", Cause.RETRY, "retry", "cache was cold"),
+        ("raise MemoryError()", Cause.OUT_OF_MEMORY, "out_of_memory", "MemoryError"),
+        ("raise type('OutOfMemoryError', (RuntimeError,), {})('CUDA')", Cause.OUT_OF_MEMORY, "out_of_memory", "CUDA"),
+        ("import sys; sys.exit(3)", Cause.EXCEPTION, "exception", "sys.exit(3)"),
+        ("return object()", Cause.EXCEPTION, "exception", "stage run returned object, which is not JSON"),
+        ("return float('nan')", Cause.EXCEPTION, "exception", "not JSON"),
+        ("return 'x' * 300000", Cause.EXCEPTION, "exception", "300002 bytes of JSON, above 262144"),
+        ("job.file('image')", Cause.EXCEPTION, "exception", "no file input 'image'"),
+        ("job.output('../up')", Cause.EXCEPTION, "exception", "no plain file name"),
+    ],
+)
+def test_a_failure_has_its_cause_and_costs_no_child(
+    tmp_path: Path, body: str, cause: Cause, code: str, words: str
+) -> None:
+    child = started(a_spec(tmp_path, f"def run(self, job):\n    if job.inputs: return 'fine'\n    {body}"))
+    try:
+        request = a_request(tmp_path)
+        outcome = child.run(request, timeout_s=10)
+        assert outcome.cause is cause
+        assert outcome.error is not None and outcome.error.code == code
+        assert words in outcome.error.message
+        assert outcome.error.retryable == (cause is not Cause.REJECTED)
+        assert "Traceback" in request.log_path.read_text()
+        assert child.run(a_request(tmp_path, {"again": True}), timeout_s=10).result == "fine"
+    finally:
+        child.stop()
+
+
+def test_the_traceback_begins_in_the_models_code(tmp_path: Path) -> None:
+    child = started(a_spec(tmp_path, "def run(self, job): raise ValueError('here')"))
+    request = a_request(tmp_path)
+    child.run(request, timeout_s=10)
+    child.stop()
+    lines = request.log_path.read_text().splitlines()
+    assert lines[0].startswith("Traceback") and "model.py" in lines[1] and lines[-1] == "ValueError: here"
+
+
+def test_a_generator_yields_partial_results_and_returns_the_last_word(tmp_path: Path) -> None:
+    code = """
+        def run(self, job):
+            for token in ["a", "b"]:
+                yield {"token": token}
+            return "ab"
+    """
+    child = started(a_spec(tmp_path, code))
+    partials: list[object] = []
+    outcome = child.run(a_request(tmp_path), timeout_s=10, on_partial=partials.append)
+    child.stop()
+    assert partials == [{"token": "a"}, {"token": "b"}] and outcome.result == "ab"
+
+
+def test_a_stage_with_a_batch_takes_and_returns_lists(tmp_path: Path) -> None:
+    child = started(
+        a_spec(tmp_path, "def run(self, jobs): return [job.inputs['a'] for job in jobs]", max_batch={"run": 4})
+    )
+    outcome = child.run(a_request(tmp_path, {"a": 7}), timeout_s=10)
+    child.stop()
+    assert outcome.result == 7
+
+
+def test_every_progress_call_is_told_in_order_and_in_bounds(tmp_path: Path) -> None:
+    code = """
+        def run(self, job):
+            job.progress(-1)
+            job.progress(0.25, "denoising")
+            job.progress(float("nan"))
+            job.progress(9)
+    """
+    child = started(a_spec(tmp_path, code))
+    told: list[tuple[float, str | None]] = []
+    child.run(a_request(tmp_path), timeout_s=10, on_progress=lambda fraction, message: told.append((fraction, message)))
+    child.stop()
+    assert told == [(0.0, None), (0.25, "denoising"), (0.0, None), (1.0, None)]
+
+
+def test_state_survives_the_attempt_and_its_process(tmp_path: Path) -> None:
+    code = """
+        def run(self, job):
+            for step in range(3):
+                job.save_state(b"step %d of attempt %d" % (step, job.attempt))
+            if job.attempt == 1:
+                import os; os.abort()
+            return job.state.decode()
+        def look(self, job):
+            return None if job.state is None else job.state.decode()
+    """
+    spec = a_spec(tmp_path, code, stages=("run", "look"))
+    state = tmp_path / "state"
+    child = started(spec)
+    assert child.run(a_request(tmp_path, stage="look", state_dir=state), timeout_s=10).result is None
+    assert child.run(a_request(tmp_path, state_dir=state), timeout_s=10).cause is Cause.CRASH
+    child = started(spec)
+    try:
+        assert (
+            child.run(a_request(tmp_path, stage="look", state_dir=state), timeout_s=10).result == "step 2 of attempt 1"
+        )
+        assert child.run(a_request(tmp_path, attempt=2, state_dir=state), timeout_s=10).result == "step 2 of attempt 2"
+        assert len(list(state.iterdir())) == 2
+    finally:
+        child.stop()
+
+
+def test_each_job_has_its_own_output_in_its_own_log(tmp_path: Path) -> None:
+    code = """
+        def load(self, ctx): print("loading")
+        def run(self, job):
+            import os, sys
+            print("out", job.inputs["a"], end="")
+            print("err", job.inputs["a"], file=sys.stderr, end="")
+            os.write(1, b"raw %d" % job.inputs["a"])
+    """
+    child = started(a_spec(tmp_path, code))
+    requests = [a_request(tmp_path, {"a": a}) for a in range(5)]
+    for request in requests:
+        child.run(request, timeout_s=10)
+    child.stop()
+    for a, request in enumerate(requests):
+        text = request.log_path.read_text()
+        assert sorted(text.replace("out", " out").replace("err", " err").replace("raw", " raw").split()) == sorted(
+            f"out {a} err {a} raw {a}".split()
+        )
+    assert child.log_path.read_text() == "loading\n"

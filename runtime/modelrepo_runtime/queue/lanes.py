@@ -1,0 +1,82 @@
+"""Lanes: the ready jobs that every poll reading them may claim."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from modelrepo_runtime.queue.port import Offer
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """What the ready jobs of a lane have in common; they are alike to a claim, so only heads are compared."""
+
+    model: str
+    stage: str
+    tier: str
+    version: str | None = None
+    """None: any version may take it. Always set past the first stage."""
+    avoid: frozenset[str] = frozenset()
+    """Constraint class: places to keep away from while another live one may take the job."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A slot that could take a job, and where it is."""
+
+    worker: str
+    slot: str
+    host: str
+
+    @property
+    def key(self) -> str:
+        return f"{self.worker}/{self.slot}"
+
+    def avoided_by(self, avoid: frozenset[str]) -> bool:
+        """True if a job that keeps away from `avoid` keeps away from here."""
+        return f"slot:{self.key}" in avoid or f"box:{self.host}" in avoid
+
+
+@dataclass(frozen=True, slots=True)
+class LiveSlot:
+    """A slot of a session that beats, as last reported."""
+
+    place: Place
+    state: str
+    model: str | None
+    version: str | None
+    incoming_version: str | None = None
+
+    def may_take(self, lane: Lane) -> bool:
+        """True if this slot is open for the lane's jobs and none of them avoids it."""
+        return (
+            self.state == "open"
+            and self.model == lane.model
+            and lane.version in (None, self.version, self.incoming_version)
+            and not self.place.avoided_by(lane.avoid)
+        )
+
+
+def fits(lane: Lane, offer: Offer) -> bool:
+    """True if the offer's version and stages match the lane, whatever it avoids."""
+    if lane.model != offer.model:
+        return False
+    if lane.version is None:
+        return (offer.plan[0].name if offer.plan else lane.stage) in offer.stages
+    return lane.version == offer.version and lane.stage in offer.stages
+
+
+def admits(lane: Lane, place: Place, live: Iterable[LiveSlot]) -> bool:
+    """True if `place` may take the lane's jobs: none avoids it, or no other live slot may take them."""
+    return not place.avoided_by(lane.avoid) or not any(slot.may_take(lane) for slot in live)
+
+
+def write_avoid(avoid: frozenset[str]) -> str:
+    """Write a set of places as one canonical line."""
+    return "\n".join(sorted(avoid))
+
+
+def read_avoid(text: str) -> frozenset[str]:
+    """Read what `write_avoid` wrote."""
+    return frozenset(text.split("\n")) if text else frozenset()

@@ -1,0 +1,1 @@
+"""The embedded queue: one SQLite file that the processes of one box share."""

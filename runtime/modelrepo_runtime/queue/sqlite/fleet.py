@@ -1,0 +1,144 @@
+"""Sessions: their beats, what they hold, what is taken back from them, and turns."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from typing import Any
+
+from modelrepo.errors import StaleSession
+from modelrepo_runtime.jobs import Cause, Fence, Outcome, Status
+from modelrepo_runtime.queue.port import BeatReply, Reaped, SlotReport, WorkerInfo, WorkerReport
+from modelrepo_runtime.queue.sqlite.finishing import close, requeue
+from modelrepo_runtime.queue.sqlite.statements import sql
+from modelrepo_runtime.queue.sqlite.writer import Transaction
+from modelrepo_runtime.queue.steps import lost_outcome, outcome_text
+from modelrepo_runtime.queue.turns import slots_allowed
+from modelrepo_runtime.timing import Timing
+
+BEAT_MOVE, LEASES_OF_SESSION, SLOT_INSERT = sql("beat_move"), sql("leases_of_session"), sql("slot_insert")
+BEATS_LEFT_OUT = 2
+_NO_ANSWER = Outcome(Cause.PREEMPTED, counted=False)
+
+
+def hello(tx: Transaction, info: WorkerInfo, live_since: float) -> str:
+    """Begin a session, and forget earlier ones of the same worker that hold nothing."""
+    connection = tx.connection
+    for row in connection.execute(sql("sessions_replaced"), (info.name, info.host, live_since)).fetchall():
+        _forget(connection, row["id"])
+    session = secrets.token_hex(8)
+    slots = json.dumps(info.slots)
+    connection.execute(sql("session_insert"), (session, info.name, info.host, info.pid, info.cluster, slots, tx.now))
+    connection.execute(sql("beat_insert"), (session, tx.now))
+    return session
+
+
+def goodbye(tx: Transaction, session: str, timing: Timing) -> None:
+    """End a session and give back what it holds."""
+    for row in tx.connection.execute(LEASES_OF_SESSION, (session,)).fetchall():
+        _give_back(tx, row, timing, "attempt")
+    _forget(tx.connection, session)
+
+
+def _forget(connection: sqlite3.Connection, session: str) -> None:
+    for name in ("session_delete", "beat_delete", "slots_delete"):
+        connection.execute(sql(name), (session,))
+
+
+def _give_back(tx: Transaction, row: sqlite3.Row, timing: Timing, event: str) -> None:
+    step = close(tx, row, _NO_ANSWER, outcome_text(_NO_ANSWER), timing, event)
+    if step.status is Status.QUEUED:
+        requeue(tx, row, step)
+
+
+def beat(
+    tx: Transaction, session: str, holding: Sequence[tuple[str, Fence]], slots: Sequence[SlotReport], timing: Timing
+) -> BeatReply:
+    """Move a session's beat, keep its slots' reports, and compare what it holds with its leases."""
+    connection = tx.connection
+    if connection.execute(BEAT_MOVE, (tx.now, session)).fetchone() is None:
+        raise StaleSession(f"session {session} has ended; begin a new one")
+    connection.execute(sql("slots_delete"), (session,))
+    connection.executemany(SLOT_INSERT, [_slot_row(session, report) for report in slots])
+    leases = connection.execute(LEASES_OF_SESSION, (session,)).fetchall()
+    leased = {(row["name"], Fence(row["fence"], row["token"])) for row in leases}
+    told = set(holding)
+    some_left_out = connection.execute(sql("left_out_any")).fetchone()[0]
+    for row in leases:
+        if (row["name"], Fence(row["fence"], row["token"])) in told:
+            if some_left_out:
+                connection.execute(sql("left_out_delete"), (row["fence"],))
+            continue
+        beats = connection.execute(sql("left_out_add"), (row["fence"],)).fetchone()[0]
+        if beats >= BEATS_LEFT_OUT and tx.now - row["claimed"] > timing.unanswered_claim_s:
+            connection.execute(sql("left_out_delete"), (row["fence"],))
+            _give_back(tx, row, timing, "unanswered")
+    cancelled = {row["name"] for row in connection.execute(sql("cancelled_of_session"), (session,))}
+    return BeatReply(frozenset(cancelled & {name for name, _ in told}), frozenset(told - leased))
+
+
+def _slot_row(session: str, report: SlotReport) -> tuple[Any, ...]:
+    incoming = report.incoming.get("version") if report.incoming else None
+    body = json.dumps(asdict(report))
+    return (session, report.slot, report.state, report.model, report.version, incoming, body)
+
+
+def read_report(text: str) -> SlotReport:
+    """Read a slot's report; fields of a newer modelrepo are dropped."""
+    body = json.loads(text)
+    return SlotReport(**{field.name: body[field.name] for field in fields(SlotReport) if field.name in body})
+
+
+def expire_session(tx: Transaction, session: str, number: int, timing: Timing) -> tuple[Reaped, ...]:
+    """Take back the leases of a session whose beat has not moved."""
+    connection = tx.connection
+    row = connection.execute(sql("beat_number"), (session,)).fetchone()
+    if (row["number"] if row is not None else -1) != number:
+        return ()
+    reaped: list[Reaped] = []
+    for leased in connection.execute(LEASES_OF_SESSION, (session,)).fetchall():
+        outcome = lost_outcome(leased["slot"])
+        step = close(tx, leased, outcome, outcome_text(outcome), timing)
+        if step.status is Status.QUEUED:
+            requeue(tx, leased, step)
+        reaped.append(Reaped(leased["name"], session, step.status))
+    return tuple(reaped)
+
+
+def fleet(connection: sqlite3.Connection, now: float) -> tuple[WorkerReport, ...]:
+    """Return every session with what its slots last said."""
+    reports: list[WorkerReport] = []
+    for row in connection.execute(sql("fleet")).fetchall():
+        slots = connection.execute(sql("slots_reported"), (row["id"],)).fetchall()
+        info = WorkerInfo(row["worker"], row["host"], row["pid"], row["cluster"], tuple(json.loads(row["slots"])))
+        told = tuple(read_report(slot["report"]) for slot in slots)
+        reports.append(WorkerReport(info, row["id"], max(0.0, now - row["at"]), told))
+    return tuple(reports)
+
+
+def forget_silent(tx: Transaction, before: float) -> None:
+    """Drop sessions that hold nothing and have been silent since `before`."""
+    for row in tx.connection.execute(sql("sessions_forgotten"), (before,)).fetchall():
+        _forget(tx.connection, row["id"])
+
+
+def take_turn(tx: Transaction, model: str, slot: str, slots_total: int, max_unavailable: str, ttl_s: float) -> bool:
+    """Take or keep a turn where fewer than the allowed number of others have one."""
+    allowed = slots_allowed(max_unavailable, slots_total)
+    taken = {row["slot"] for row in tx.connection.execute(sql("turns_of_model"), (model, tx.now))}
+    if len(taken - {slot}) >= allowed:
+        return False
+    tx.connection.execute(sql("turn_put"), (model, slot, tx.now + ttl_s))
+    return True
+
+
+def renew_turn(tx: Transaction, model: str, slot: str, ttl_s: float) -> bool:
+    """Prolong a turn that has not run out."""
+    taken = {row["slot"] for row in tx.connection.execute(sql("turns_of_model"), (model, tx.now))}
+    if slot not in taken:
+        return False
+    tx.connection.execute(sql("turn_put"), (model, slot, tx.now + ttl_s))
+    return True

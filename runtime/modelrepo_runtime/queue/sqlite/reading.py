@@ -1,0 +1,176 @@
+"""Looking at jobs without changing them."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from typing import Any
+
+from modelrepo.errors import JobNotFound
+from modelrepo_runtime.jobs import Fence, Job, JobError, OutputFile, Status
+from modelrepo_runtime.queue.explain import Surroundings, explain
+from modelrepo_runtime.queue.lanes import Lane
+from modelrepo_runtime.queue.port import Explanation, HistoryRow, JobFilter, Tier
+from modelrepo_runtime.queue.rank import slo_share
+from modelrepo_runtime.queue.sqlite.claiming import slots_live
+from modelrepo_runtime.queue.sqlite.statements import sql
+from modelrepo_runtime.queue.sqlite.waiting import DELAYED_OF_JOB, LANE_BY_ID, READY_OF_JOB, lane_of, read_stages
+from modelrepo_runtime.queue.steps import MOST_RESTARTS
+
+JOB_VIEW, JOB_INPUTS = sql("job_view"), sql("job_inputs")
+COUNTED_TO = 1000
+"""Jobs of one lane that a position counts."""
+
+
+def get(connection: sqlite3.Connection, job_id: str, now: float) -> Job:
+    """Return one job with its inputs and its place in the queue. Raises: JobNotFound."""
+    row = view(connection, job_id)
+    payload = connection.execute(JOB_INPUTS, (row["id"],)).fetchone()
+    extra: dict[str, Any] = {"inputs": json.loads(payload["inputs"]), "files": json.loads(payload["files"])}
+    if _status(row) is Status.QUEUED:
+        extra["position"] = position(connection, row, now)
+    return job_of(row, now, **extra)
+
+
+def view(connection: sqlite3.Connection, job_id: str) -> sqlite3.Row:
+    """Return everything about a job in one row. Raises: JobNotFound."""
+    row: sqlite3.Row | None = connection.execute(f"{JOB_VIEW} where job.name = ?", (job_id,)).fetchone()
+    if row is None:
+        raise JobNotFound(f"no job {job_id} in this queue; `modelrepo jobs list` shows what there is")
+    return row
+
+
+def list_jobs(connection: sqlite3.Connection, where: JobFilter, now: float) -> tuple[Job, ...]:
+    """Return matching jobs, newest first."""
+    clauses: list[str] = []
+    values: list[object] = []
+    for column, value in (("job.model", where.model), ("job.tier", where.tier), ("job.tenant", where.tenant)):
+        if value is not None:
+            clauses.append(f"{column} = ?")
+            values.append(value)
+    if where.older_than_s is not None:
+        clauses.append("job.created <= ?")
+        values.append(now - where.older_than_s)
+    if where.status is Status.QUEUED:
+        clauses.append("done.job is null and lease.job is null")
+    elif where.status is Status.RUNNING:
+        clauses.append("lease.job is not null")
+    elif where.status is not None:
+        clauses.append("done.status = ?")
+        values.append(where.status.value)
+    condition = f" where {' and '.join(clauses)}" if clauses else ""
+    rows = connection.execute(f"{JOB_VIEW}{condition} order by job.id desc limit ?", (*values, where.limit))
+    return tuple(job_of(row, now) for row in rows.fetchall())
+
+
+def _status(row: sqlite3.Row) -> Status:
+    if row["status"] is not None:
+        return Status(row["status"])
+    return Status.QUEUED if row["fence"] is None else Status.RUNNING
+
+
+def job_of(row: sqlite3.Row, now: float, **extra: Any) -> Job:
+    """Return a row of the view as a Job."""
+    status = _status(row)
+    outcome = json.loads(row["outcome"]) if row["outcome"] else {}
+    succeeded = status is Status.SUCCEEDED
+    starts = [at for at in (row["first_claimed"], row["claimed"]) if at is not None]
+    stages = read_stages(row["pinned_stages"] or row["stages"])
+    waits_at = stages[row["next_index"] or 0].name
+    version = row["done_version"] or row["lease_version"] or row["pinned_version"] or row["wanted"]
+    waited_until = min([*starts, now]) if status is not Status.QUEUED else now
+    return Job(
+        id=row["name"],
+        model=row["model"],
+        tier=row["tier"],
+        tenant=row["tenant"],
+        status=status,
+        created_at=row["created"],
+        enqueued=row["enqueued"],
+        version=version,
+        stage=row["done_stage"] if status.ended else row["lease_stage"] or waits_at,
+        attempt=row["done_attempt"] or row["lease_attempt"] or 0,
+        progress=1.0 if succeeded else row["fraction"],
+        message=row["message"],
+        started_at=min(starts, default=None),
+        finished_at=row["finished"],
+        slo_share=None if status.ended else slo_share(row["enqueued"], waited_until, row["slo_s"]),
+        result=outcome.get("result") if succeeded else None,
+        outputs=tuple(OutputFile.from_json(value) for value in outcome.get("outputs", ())) if succeeded else (),
+        error=JobError.from_json(json.loads(row["error"])) if row["error"] else None,
+        metadata=json.loads(row["metadata"]),
+        deadline=row["deadline"],
+        log_key=outcome.get("log_key"),
+        cancel_requested=row["cancel_at"] is not None,
+        **extra,
+    )
+
+
+def position(connection: sqlite3.Connection, row: sqlite3.Row, now: float) -> int | None:
+    """Return how many jobs of the model would be taken before a ready one, lane by lane; None for a delayed one."""
+    if connection.execute(READY_OF_JOB, (row["model"], row["enqueued"], row["id"])).fetchone() is None:
+        return None
+    share = slo_share(row["enqueued"], now, row["slo_s"])
+    ahead = 0
+    for lane in connection.execute(sql("lanes_of_model"), (row["model"],)).fetchall():
+        before = row["enqueued"] if lane["tier"] == row["tier"] else now - share * lane["slo_s"]
+        ahead += connection.execute(sql("ready_before"), (lane["id"], before, COUNTED_TO)).fetchone()[0]
+    return ahead
+
+
+def tiers(connection: sqlite3.Connection) -> tuple[Tier, ...]:
+    """Return all tiers, the strictest first."""
+    rows = connection.execute(sql("tiers")).fetchall()
+    return tuple(Tier(row["name"], row["slo_s"], row["allowed_miss"], bool(row["is_default"])) for row in rows)
+
+
+def history(connection: sqlite3.Connection, job_id: str | None) -> tuple[HistoryRow, ...]:
+    """Return what happened, oldest first."""
+    if job_id is None:
+        rows = connection.execute(sql("history_all")).fetchall()
+    else:
+        rows = connection.execute(sql("history_of_job"), (view(connection, job_id)["id"],)).fetchall()
+    return tuple(_history_row(row) for row in rows)
+
+
+def _history_row(row: sqlite3.Row) -> HistoryRow:
+    return HistoryRow(
+        job_id=row["name"],
+        event=row["event"],
+        at=row["at"],
+        cause=row["cause"],
+        counted=bool(row["counted"]),
+        stage=row["stage"],
+        attempt=row["attempt"],
+        fence=Fence(row["fence"], row["token"]) if row["fence"] is not None else None,
+        session=row["session"],
+        slot=row["slot"],
+        version=row["version"],
+        claimed_at=row["claimed"],
+    )
+
+
+def explain_job(connection: sqlite3.Connection, job_id: str, now: float, live_since: float) -> Explanation:
+    """Say where a job is and what it waits for."""
+    job = get(connection, job_id, now)
+    row = view(connection, job_id)
+    ready = connection.execute(READY_OF_JOB, (row["model"], row["enqueued"], row["id"])).fetchone()
+    delayed = connection.execute(DELAYED_OF_JOB, (row["id"],)).fetchone()
+    waits = ready or delayed
+    lane: Lane | None = None
+    if waits is not None:
+        lane = lane_of(connection.execute(LANE_BY_ID, (waits["lane"],)).fetchone())
+    holder = connection.execute(sql("lease_of_job"), (row["id"],)).fetchone()
+    pinned = connection.execute(sql("pinned_get"), (row["id"],)).fetchone()
+    around = Surroundings(
+        now=now,
+        slo_s=row["slo_s"],
+        lane=lane,
+        due=delayed["due"] if delayed is not None else None,
+        holder=holder["slot"] if holder is not None else None,
+        live=slots_live(connection, live_since),
+        history=history(connection, job_id),
+        restarts=pinned["restarts"] if pinned is not None else 0,
+        restarts_allowed=MOST_RESTARTS,
+    )
+    return explain(job, around)

@@ -1,0 +1,182 @@
+-- Ids are AUTOINCREMENT: a plain integer primary key gives deleted ids out again.
+create table job (
+  id integer primary key autoincrement,
+  name text not null unique,
+  model text not null,
+  tier text not null,
+  tenant text not null,
+  wanted text,
+  created real not null,
+  enqueued real not null,
+  deadline real,
+  stages text not null,
+  metadata text not null
+);
+create table payload (
+  job integer primary key,
+  inputs text not null,
+  files text not null
+);
+create table input_file (
+  store_key text not null,
+  job integer not null,
+  primary key (store_key, job)
+) without rowid;
+create index input_file_job on input_file (job);
+create table idempotency (
+  tenant text not null,
+  idempotency_key text not null,
+  body text not null,
+  job integer not null,
+  primary key (tenant, idempotency_key)
+) without rowid;
+create index idempotency_job on idempotency (job);
+create table deadline (
+  at real not null,
+  job integer not null,
+  primary key (at, job)
+) without rowid;
+
+-- The registry of lanes: a lane is there while it may have rows; empty ones are swept.
+create table lane (
+  id integer primary key autoincrement,
+  model text not null,
+  stage text not null,
+  tier text not null,
+  version text not null,
+  avoid text not null,
+  unique (model, stage, tier, version, avoid)
+);
+create table ready (
+  lane integer not null,
+  enqueued real not null,
+  job integer not null,
+  stage_index integer not null,
+  attempt integer not null,
+  primary key (lane, enqueued, job)
+) without rowid;
+create table delayed (
+  job integer primary key,
+  due real not null,
+  lane integer not null,
+  enqueued real not null,
+  stage_index integer not null,
+  attempt integer not null
+);
+create index delayed_due on delayed (due);
+
+create table counter (
+  name text primary key,
+  value integer not null
+) without rowid;
+insert into counter values ('fence', 0);
+create table lease (
+  fence integer primary key,
+  token text not null,
+  job integer not null unique,
+  session text not null,
+  seq integer not null,
+  after_fence integer,
+  slot text not null,
+  box text not null,
+  stage text not null,
+  stage_index integer not null,
+  stages text,
+  attempt integer not null,
+  version text not null,
+  claimed real not null
+);
+create index lease_session on lease (session, seq);
+create table left_out (
+  fence integer primary key,
+  beats integer not null
+);
+create table pinned (
+  job integer primary key,
+  version text,
+  stages text,
+  next_index integer not null,
+  previous text,
+  restarts integer not null
+);
+create table progress (
+  job integer primary key,
+  fraction real,
+  message text
+);
+create table cancel (
+  job integer primary key,
+  at real not null
+);
+create table done (
+  job integer primary key,
+  status text not null,
+  finished real not null,
+  version text,
+  stage text,
+  attempt integer not null,
+  outcome text not null,
+  error text
+);
+create table failed (
+  job integer primary key
+);
+
+-- What happened, for people and for whoever checks the queue's promises afterwards.
+create table history (
+  id integer primary key autoincrement,
+  job integer not null,
+  event text not null,
+  at real not null,
+  cause text,
+  counted integer not null,
+  stage text,
+  attempt integer not null,
+  fence integer,
+  token text,
+  session text,
+  slot text,
+  box text,
+  version text,
+  claimed real,
+  digest text,
+  status text
+);
+create index history_job on history (job);
+
+create table tier (
+  name text primary key,
+  slo_s real not null,
+  allowed_miss real not null,
+  is_default integer not null
+) without rowid;
+create table session (
+  id text primary key,
+  worker text not null,
+  host text not null,
+  pid integer not null,
+  cluster text not null,
+  slots text not null,
+  began real not null
+) without rowid;
+create table beat (
+  session text primary key,
+  number integer not null,
+  at real not null
+) without rowid;
+create table slot (
+  session text not null,
+  slot text not null,
+  state text not null,
+  model text,
+  version text,
+  incoming text,
+  report text not null,
+  primary key (session, slot)
+) without rowid;
+create table turn (
+  model text not null,
+  slot text not null,
+  until real not null,
+  primary key (model, slot)
+) without rowid;

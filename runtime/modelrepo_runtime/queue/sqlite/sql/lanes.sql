@@ -1,0 +1,88 @@
+-- name: lane_insert
+insert or ignore into lane (model, stage, tier, version, avoid) values (?, ?, ?, ?, ?);
+
+-- name: lane_id
+select id from lane where model = ? and stage = ? and tier = ? and version = ? and avoid = ?;
+
+-- name: lane_by_id
+select id, model, stage, tier, version, avoid from lane where id = ?;
+
+-- name: lane_heads
+-- Every non-empty lane of a model with its oldest row: one seek a lane.
+select lane.id, lane.model, lane.stage, lane.tier, lane.version, lane.avoid, tier.slo_s,
+  (select enqueued from ready where ready.lane = lane.id order by enqueued, job limit 1) as head
+from lane join tier on tier.name = lane.tier
+where lane.model = ?;
+
+-- name: lanes_of_model
+select lane.id, lane.model, lane.stage, lane.tier, lane.version, lane.avoid, tier.slo_s
+from lane join tier on tier.name = lane.tier where lane.model = ?;
+
+-- name: lanes_pinned
+select id, model, stage, tier, version, avoid from lane where version <> '';
+
+-- name: lanes_sweep
+delete from lane
+where not exists (select 1 from ready where ready.lane = lane.id)
+  and not exists (select 1 from delayed where delayed.lane = lane.id);
+
+-- name: ready_rows
+select lane, enqueued, job, stage_index, attempt from ready where lane = ? order by enqueued, job limit ?;
+
+-- name: ready_insert
+insert into ready (lane, enqueued, job, stage_index, attempt) values (?, ?, ?, ?, ?);
+
+-- name: ready_delete
+delete from ready where lane = ? and enqueued = ? and job = ?;
+
+-- name: ready_of_job
+-- Where a job waits: one seek in each lane of its model.
+select ready.lane, ready.enqueued, ready.job, ready.stage_index, ready.attempt
+from lane join ready on ready.lane = lane.id and ready.enqueued = ?2 and ready.job = ?3
+where lane.model = ?1;
+
+-- name: ready_before
+-- Jobs of a lane that entered before a moment, counted to a limit.
+select count(*) from (select 1 from ready where lane = ? and enqueued < ? limit ?);
+
+-- name: delayed_insert
+insert into delayed (job, due, lane, enqueued, stage_index, attempt) values (?, ?, ?, ?, ?, ?);
+
+-- name: delayed_due
+select delayed.job, delayed.lane, delayed.enqueued, delayed.stage_index, delayed.attempt, lane.model
+from delayed join lane on lane.id = delayed.lane where delayed.due <= ? order by delayed.due limit ?;
+
+-- name: delayed_delete
+delete from delayed where job = ?;
+
+-- name: delayed_of_job
+select job, due, lane, enqueued, stage_index, attempt from delayed where job = ?;
+
+-- name: deadlines_passed
+-- Waiting jobs only: a leased one is looked at when its attempt ends.
+select deadline.at, deadline.job, job.name, job.model, job.enqueued
+from deadline join job on job.id = deadline.job
+where deadline.at <= ? and not exists (select 1 from lease where lease.job = deadline.job)
+order by deadline.at limit ?;
+
+-- name: deadline_insert
+insert into deadline (at, job) values (?, ?);
+
+-- name: deadline_delete
+delete from deadline where at = ? and job = ?;
+
+-- name: tiers
+select name, slo_s, allowed_miss, is_default from tier order by slo_s, name;
+
+-- name: tier_put
+insert into tier (name, slo_s, allowed_miss, is_default) values (?, ?, ?, ?)
+on conflict (name) do update set slo_s = excluded.slo_s, allowed_miss = excluded.allowed_miss;
+
+-- name: tier_default
+update tier set is_default = (name = ?);
+
+-- name: work_waiting
+-- Whether a claim is worth a write: rows for one of the models, something due, or leases of the same claim to be told again.
+select exists (select 1 from lane join ready on ready.lane = lane.id where lane.model in (select value from json_each(?1)))
+  or exists (select 1 from delayed where due <= ?2)
+  or exists (select 1 from lease where session = ?3 and seq = ?4);

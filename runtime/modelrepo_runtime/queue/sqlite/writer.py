@@ -1,0 +1,159 @@
+"""Group commit: one thread per process and database that does all its writing.
+
+Calls that wait at the same time share one transaction, and so one fsync; each gets its own answer, and one that fails
+takes only its own changes back.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from modelrepo.errors import Unreachable
+from modelrepo_runtime.queue.sqlite.database import prepare, translated
+from modelrepo_runtime.queue.sqlite.turnstile import Turnstile
+from modelrepo_runtime.queue.sqlite.wake import WakeFolder
+
+Answer = TypeVar("Answer")
+LARGEST_GROUP = 200
+"""Calls in one transaction: bounds how long other processes wait for their turn."""
+
+
+@dataclass(slots=True)
+class Transaction:
+    """What a call may use while it writes."""
+
+    connection: sqlite3.Connection
+    now: float
+    ready_models: set[str] = field(default_factory=set)
+    """Models that got ready jobs; their waiters are told after the commit."""
+    changed_jobs: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An answer that is an error, given without taking back what the call wrote."""
+
+    error: Exception
+
+
+@dataclass(slots=True)
+class _Call(Generic[Answer]):
+    work: Callable[[Transaction], Answer | Refused]
+    future: Future[Answer] = field(default_factory=Future)
+
+
+class Writer:
+    """Runs calls in the order they come, grouped."""
+
+    def __init__(self, path: Path, clock: Callable[[], float], wakes: WakeFolder, answer_s: float = 30.0) -> None:
+        self._path, self._clock, self._wakes, self._answer_s = path, clock, wakes, answer_s
+        self._turnstile = Turnstile(path)
+        try:
+            self._connection = prepare(path, self._turnstile)
+        except BaseException:
+            self._turnstile.close()
+            raise
+        self._calls: deque[_Call[Any]] = deque()
+        self._news = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name=f"queue writer {path.name}", daemon=True)
+        self._thread.start()
+
+    def run(self, work: Callable[[Transaction], Answer | Refused]) -> Answer:
+        """Run one call in a transaction and return its answer once that is on disk.
+
+        Raises: what `work` raises; Unreachable.
+        """
+        call: _Call[Answer] = _Call(work)
+        with self._news:
+            if self._closing:
+                raise Unreachable(f"queue {self._path} is closed")
+            self._calls.append(call)
+            self._news.notify()
+        try:
+            return call.future.result(self._answer_s)
+        except FutureTimeoutError:
+            call.future.cancel()
+            raise Unreachable(
+                f"queue {self._path} did not answer within {self._answer_s:g} s: another process holds"
+                f" {self._path}.main; look for a stopped one"
+            ) from None
+
+    def _run(self) -> None:
+        while True:
+            with self._news:
+                while not self._calls and not self._closing:
+                    self._news.wait()
+                if not self._calls:
+                    return
+            with self._turnstile.turn():
+                with self._news:
+                    group = [self._calls.popleft() for _ in range(min(len(self._calls), LARGEST_GROUP))]
+                answers, transaction = self._commit([c for c in group if c.future.set_running_or_notify_cancel()])
+            self._wakes.tell(transaction.ready_models, transaction.changed_jobs)
+            for call, answer in answers:
+                _answer(call, answer)
+
+    def _commit(self, group: list[_Call[Any]]) -> tuple[list[tuple[_Call[Any], Any]], Transaction]:
+        connection = self._connection
+        transaction = Transaction(connection, self._clock())
+        try:
+            with translated(self._path):
+                connection.execute("begin immediate")
+                alone = len(group) == 1
+                answers = [(call, self._attempt(call, transaction, alone=alone)) for call in group]
+                connection.execute("commit")
+        except Exception as error:  # noqa: BLE001 - whatever went wrong, it is every waiting caller's answer
+            if connection.in_transaction:
+                connection.execute("rollback")
+            return [(call, Refused(error)) for call in group], Transaction(connection, transaction.now)
+        return answers, transaction
+
+    def _attempt(self, call: _Call[Any], transaction: Transaction, *, alone: bool) -> Any:
+        connection = transaction.connection
+        if not alone:
+            connection.execute("savepoint call")
+        try:
+            answer = call.work(transaction)
+        except sqlite3.Error:
+            raise
+        except Exception as error:  # noqa: BLE001 - it belongs to the caller, not to this thread
+            connection.execute("rollback" if alone else "rollback to call")
+            if alone:
+                connection.execute("begin immediate")
+            else:
+                connection.execute("release call")
+            return Refused(error)
+        if not alone:
+            connection.execute("release call")
+        return answer
+
+    def close(self) -> None:
+        """Finish what waits, then close the database inside the turnstile; closing twice is legal."""
+        with self._news:
+            if self._closing:
+                return
+            self._closing = True
+            self._news.notify()
+        self._thread.join()
+        with self._turnstile.turn():
+            self._connection.close()
+        self._turnstile.close()
+
+
+def _answer(call: _Call[Any], answer: Any) -> None:
+    try:
+        if isinstance(answer, Refused):
+            call.future.set_exception(answer.error)
+        else:
+            call.future.set_result(answer)
+    except InvalidStateError:
+        pass

@@ -1,0 +1,146 @@
+"""What a finish does to its job: decided here once, carried out by every adapter."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from modelrepo.errors import InvalidInput
+from modelrepo_runtime.attempts import Attempt, decide
+from modelrepo_runtime.jobs import Cause, JobError, Outcome, StageNeed, Status, Submission
+from modelrepo_runtime.timing import Timing
+
+MOST_RESTARTS = 2
+"""Times that a job may begin again because the version of its first stage is served nowhere."""
+EXPIRED = JobError("expired", "the job's deadline passed before it was done")
+LARGEST_RESULT_BYTES = 256 * 1024
+LARGEST_INPUTS_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A lease and its job, as far as the next step depends on them."""
+
+    stage_index: int
+    last_stage: bool
+    attempt: int
+    version: str
+    wanted: str | None
+    deadline: float | None
+    cancel_requested: bool
+    slot: str
+    box: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """An end, or back into the queue at `stage_index`."""
+
+    status: Status
+    error: JobError | None = None
+    stage_index: int = 0
+    attempt: int = 1
+    version: str | None = None
+    """The only version that may take it now; None: any."""
+    avoid: frozenset[str] = frozenset()
+    delay_s: float = 0.0
+
+
+def step_after(held: Held, outcome: Outcome, earlier: Sequence[Attempt], now: float, timing: Timing) -> Step:
+    """Return what becomes of a job after an attempt. `earlier` matters only where it did not succeed."""
+    if held.cancel_requested:
+        return Step(Status.CANCELLED)
+    if outcome.cause is Cause.SUCCEEDED:
+        if held.last_stage:
+            return Step(Status.SUCCEEDED)
+        if _late(held, now):
+            return Step(Status.EXPIRED, EXPIRED)
+        return Step(Status.QUEUED, stage_index=held.stage_index + 1, version=held.version)
+    decision = decide(outcome, Attempt(outcome.cause, outcome.counted, held.slot, held.box), earlier, timing)
+    if decision.ends_as is not None:
+        return Step(decision.ends_as, decision.error)
+    if _late(held, now):
+        return Step(Status.EXPIRED, EXPIRED)
+    return Step(
+        Status.QUEUED,
+        stage_index=held.stage_index,
+        attempt=held.attempt + 1,
+        version=held.version if held.stage_index else held.wanted,
+        avoid=decision.avoid,
+        delay_s=decision.delay_s,
+    )
+
+
+def _late(held: Held, now: float) -> bool:
+    return held.deadline is not None and held.deadline <= now
+
+
+def lost_outcome(worker: str) -> Outcome:
+    """Return how an attempt ends whose worker fell silent for a whole lease."""
+    return Outcome(
+        Cause.WORKER_LOST, error=JobError("worker_lost", f"worker {worker} was lost while it ran the job", True)
+    )
+
+
+def check_submission(submission: Submission) -> None:
+    """Refuse what no queue can hold. Raises: InvalidInput."""
+    if not submission.stages:
+        raise InvalidInput(f"cannot submit a job for {submission.model}: it has no stages; push the model again")
+    try:
+        size = len(json.dumps([submission.inputs, submission.metadata], allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"cannot submit a job for {submission.model}: its inputs are not JSON ({error})") from error
+    if size > LARGEST_INPUTS_BYTES:
+        raise InvalidInput(
+            f"cannot submit a job for {submission.model}: inputs and metadata are {size} bytes, the limit is"
+            f" {LARGEST_INPUTS_BYTES}; hand large data over as files"
+        )
+
+
+def check_result(outcome: Outcome, text: str) -> None:
+    """Refuse a result that is too large; `text` is the outcome as JSON. Raises: InvalidInput."""
+    if len(text) > LARGEST_RESULT_BYTES and len(json.dumps(outcome.result)) > LARGEST_RESULT_BYTES:
+        raise InvalidInput(
+            f"output too large: the result is {len(json.dumps(outcome.result))} bytes of JSON, the limit is"
+            f" {LARGEST_RESULT_BYTES}; write large data to a file with job.output()"
+        )
+
+
+def outcome_text(outcome: Outcome) -> str:
+    """Return an outcome as one line of JSON. Raises: InvalidInput."""
+    try:
+        text = json.dumps(outcome.to_json(), separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"cannot finish the job: its result is not JSON ({error})") from error
+    check_result(outcome, text)
+    return text
+
+
+def digest_of(text: str) -> str:
+    """Return the digest by which a repeated finish is told from a different one."""
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def body_digest(submission: Submission) -> str:
+    """Return the digest by which a repeated submission is told from a different one under the same key."""
+    body = {
+        "model": submission.model,
+        "inputs": dict(submission.inputs),
+        "tier": submission.tier,
+        "version": submission.version,
+        "deadline": submission.deadline,
+        "metadata": dict(submission.metadata),
+    }
+    return digest_of(json.dumps(body, sort_keys=True, separators=(",", ":")))
+
+
+def key_reused(key: str) -> InvalidInput:
+    """Return the error for an idempotency key that came with another body before."""
+    return InvalidInput(f"idempotency key {key!r} was used with another body; use a new key for a new job")
+
+
+def write_stages(stages: Sequence[StageNeed]) -> str:
+    """Write the plan of a job as JSON."""
+    return json.dumps([stage.to_json() for stage in stages], separators=(",", ":"))

@@ -1,0 +1,22 @@
+"""How many slots of a model may swap at once."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from modelrepo.errors import InvalidInput
+
+
+def slots_allowed(max_unavailable: str, slots_total: int) -> int:
+    """Return max(1, floor(share x slots)) for a share such as "10%", or the number itself for one such as "2".
+
+    Raises: InvalidInput.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(%?)\s*", max_unavailable)
+    if match is None:
+        raise InvalidInput(
+            f"cannot read max_unavailable {max_unavailable!r}; give a share such as 10% or a number of slots"
+        )
+    figure = float(match[1])
+    return max(1, math.floor(figure / 100 * slots_total) if match[2] else math.floor(figure))

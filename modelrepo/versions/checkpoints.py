@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -72,7 +73,7 @@ def _local(name: str, source: CheckpointSource, path: Path, record: Mapping[str,
         what = f"{path} is a symlink to {path.readlink()}, which is missing" if broken else f"{path} does not exist"
         raise InvalidCheckpoint(f"checkpoint {name!r} is missing: {what}; download it, or correct model.yaml")
     if path.is_file():
-        files = (_file(name, path.name, path),)
+        files: tuple[SourceFile, ...] = (_file(name, path.name, path),)
         single = True
     else:
         everything = tuple(_walk(name, path, "", ()))
@@ -163,14 +164,14 @@ def _from_repository(name: str, source: CheckpointSource, lookup: Lookup) -> Che
 
 def _from_hub(name: str, source: CheckpointSource) -> SourceCheckpoint:
     try:
-        from huggingface_hub import snapshot_download
+        hub = importlib.import_module("huggingface_hub")
     except ImportError as error:
         raise MissingExtra(f"checkpoint {name!r} from {source.source}", "hf") from error
     repository, _, revision = source.source.removeprefix("hf://").partition("@")
     if repository.count("/") != 1 or not revision:
         raise InvalidCheckpoint(f"checkpoint {name!r}: {source.source!r} is not of the form hf://ORG/NAME@COMMIT")
     snapshot = Path(
-        snapshot_download(
+        hub.snapshot_download(
             repository,
             revision=revision,
             allow_patterns=list(source.include) or None,

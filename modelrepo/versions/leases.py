@@ -45,7 +45,7 @@ class PushLease:
 
     def _write(self) -> None:
         self._written_at = self._clock.monotonic()
-        record = {
+        record: dict[str, canonical.Json] = {
             "format": FORMAT,
             "id": self.id,
             "model": self._model,

@@ -1,0 +1,297 @@
+"""A repository: what everything else in modelrepo goes through to reach versions and promotions."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Self
+
+from modelrepo.contract import spec_from_json
+from modelrepo.errors import InvalidActiveFile, InvalidReference, VersionDeleted, VersionNotFound
+from modelrepo.identity import whoami
+from modelrepo.names import check_model_name, next_version, parse_reference
+from modelrepo.promotion import Promotions
+from modelrepo.stores.founding import Founded, found, open_founded
+from modelrepo.stores.opening import open_store
+from modelrepo.stores.port import ObjectStore
+from modelrepo.versions import drafting
+from modelrepo.versions import push as pushing
+from modelrepo.versions.bundles import bundle_carried, find_carried
+from modelrepo.versions.catalogue import Catalogue, Listed
+from modelrepo.versions.clock import Clock
+from modelrepo.versions.content import Progress
+from modelrepo.versions.diff import VersionDiff, compare
+from modelrepo.versions.disk import Disk, check_space, full_disk_named
+from modelrepo.versions.drafting import PushPlan
+from modelrepo.versions.fetching import Fetcher, Target
+from modelrepo.versions.manifest import PLAIN, Manifest
+from modelrepo.versions.publish import missing_objects, publish, refuse_taken, taken_versions
+from modelrepo.versions.pull import pull_version
+from modelrepo.versions.push import PushCheck, PushOptions, PushResult
+from modelrepo.versions.version import Version, VersionSummary
+
+SHORTEST_COMMIT = 7  # as Git abbreviates
+
+Stop = Callable[[], bool]
+"""Asked during long work; True ends it with Stopped."""
+
+
+class Repository:
+    """An open repository; may be shared by threads. Make one with `open` or `init`."""
+
+    def __init__(self, founded: Founded, *, by: str | None = None) -> None:
+        self.id = founded.id
+        self.store: ObjectStore = founded.store
+        self.distrust = founded.distrust
+        self._catalogue = Catalogue(self.store)
+        self.by = by or whoami()
+        self.promotions = Promotions(self.store, self._catalogue, by=self.by)
+
+    @classmethod
+    def open(cls, url: str, *, by: str | None = None) -> Self:
+        """Open a repository. One whose store has not shown that it creates-if-absent is read-only.
+
+        Raises:
+            RepositoryNotFound, NewerFormat, Unreachable, Forbidden, MissingExtra
+        """
+        return cls(open_founded(open_store(url)), by=by)
+
+    @classmethod
+    def init(cls, url: str, *, adopt: bool = False, single_writer: bool = False, by: str | None = None) -> Self:
+        """Found a repository, or open the one that is there; the store is probed first.
+
+        Raises:
+            StoreNotTrusted: the store lets two writers create one object; `single_writer` takes it all the same.
+        """
+        founded = found(open_store(url), adopt=adopt, single_writer=single_writer, client=lambda: open_store(url))
+        return cls(founded, by=by)
+
+    @property
+    def url(self) -> str:
+        return self.store.url
+
+    def models(self) -> list[str]:
+        """Return the names of all models."""
+        return self._catalogue.models()
+
+    def versions(self, model: str) -> list[VersionSummary]:
+        """Return a model's versions, oldest publication first, deleted ones too.
+
+        Raises:
+            ModelNotFound
+        """
+        listed = self._catalogue.listed(check_model_name(model))
+        if not listed:
+            if model in self.models():
+                return []
+            raise self._catalogue.unknown(model)
+        active, previous = self._active(model), self.promotions.previous(model)
+        blocked = self.promotions.blocked(model)
+        return [self._summary(model, one, active, previous, blocked) for one in listed]
+
+    def resolve(self, reference: str) -> Version:
+        """Find the version that a reference means; a model alone means its active version.
+
+        Raises:
+            ModelNotFound, VersionNotFound: with near names.
+            VersionDeleted
+            InvalidReference: it cannot be read, or a commit is too short or not unique.
+        """
+        named = parse_reference(reference)
+        if named.version is None or named.version == "active":
+            version = self._active_or_raise(named.model, reference)
+        elif named.version == "previous":
+            version = self._previous_or_raise(named.model)
+        elif named.commit is not None:
+            version = self._by_commit(named.model, named.commit)
+        else:
+            version = named.version
+        return self.version(named.model, version)
+
+    def version(self, model: str, version: str) -> Version:
+        """Return the version of exactly this id; raises as `resolve` does."""
+        manifest, digest = self._catalogue.manifest(model, version)
+        if self._catalogue.is_deleted(model, version):
+            raise VersionDeleted(f"{model}@{version} was deleted; its id stays taken, its bytes may be gone")
+        return Version(model, version, digest, manifest, spec_from_json(manifest.spec))
+
+    def plan_push(
+        self, folder: Path, options: PushOptions | None = None, *, progress: Progress | None = None
+    ) -> PushPlan:
+        """Say what a push would send; the environment is not looked at, nothing is written anywhere."""
+        options = options or PushOptions()
+        spec = pushing.read_spec(folder, options)
+        packed = drafting.pack(folder, spec, self._lookup, progress=progress)
+        if options.version is not None:
+            refuse_taken(self.store, spec.name, options.version)
+        version = options.version or next_version(taken_versions(self.store, spec.name))
+        return drafting.plan(packed, missing_objects(self.store, packed.objects()), version)
+
+    def push(
+        self,
+        folder: Path,
+        options: PushOptions | None = None,
+        *,
+        check: PushCheck | None = None,
+        progress: Progress | None = None,
+        stop: Stop | None = None,
+        clock: Clock | None = None,
+    ) -> PushResult:
+        """Publish a model's folder as a new version.
+
+        `check` is given the packed code and the interpreter of the built environment; what it raises ends the push
+        before anything is published.
+
+        Raises:
+            InvalidSpec, InvalidCode, InvalidCheckpoint, LockOutOfDate, EnvironmentFailed, VersionExists, ...
+        """
+        options, clock = options or PushOptions(), clock or Clock()
+        spec = pushing.read_spec(folder, options)
+        if options.version is not None:
+            refuse_taken(self.store, spec.name, options.version)
+        drafting.look(folder, spec, self._lookup)
+        with tempfile.TemporaryDirectory(prefix="modelrepo-push-") as scratch:
+            prepared = pushing.prepare_environment(folder, spec, options, Path(scratch) / "environment")
+            packed = drafting.pack(folder, spec, self._lookup, progress=progress, stop=stop)
+            bundles = bundle_carried(
+                prepared.record, prepared.carried, pushing.interpreter_of(prepared), packed.content
+            )
+            publication = drafting.draft(
+                folder,
+                packed,
+                prepared.record,
+                at=clock.timestamp(),
+                author=options.author or self.by,
+                message=options.message,
+                bundles=bundles,
+            )
+            if options.if_changed and (same := self._unchanged(publication.manifest)) is not None:
+                return same
+            notes = pushing.check_push(folder, spec, prepared, options, check, progress=progress, stop=stop)
+            done = publish(
+                self.store,
+                publication,
+                version=options.version,
+                by=self.by,
+                clock=clock,
+                progress=progress,
+                stop=stop,
+            )
+        files = sum(1 for _ in done.manifest.files())
+        return PushResult(
+            spec.name, done.manifest.version, done.digest, done.new_bytes, done.reused_bytes, files, notes=notes
+        )
+
+    def pull(
+        self,
+        reference: str,
+        target: Path,
+        *,
+        checkpoints: Collection[str] | None = None,
+        progress: Progress | None = None,
+        stop: Stop | None = None,
+    ) -> Path:
+        """Write a version's files into a folder that can be edited and pushed; `target` must be absent or empty."""
+        version = self.resolve(reference)
+        return pull_version(self.store, version, target, checkpoints=checkpoints, progress=progress, stop=stop)
+
+    def diff(self, before: str, after: str) -> VersionDiff:
+        """Compare the versions that two references mean."""
+        return compare(self.resolve(before), self.resolve(after))
+
+    def carried_wheels(
+        self, version: Version, target: Path, *, progress: Progress | None = None, stop: Stop | None = None
+    ) -> Mapping[str, Path]:
+        """Fetch the wheels that a version's environment carries into the folder `target`; returns them by name.
+
+        Raises:
+            Corrupt: one is missing from every bundle, or its bytes are not what the manifest says.
+        """
+        records = find_carried(self.store, version.manifest.environment)
+        disk, what = Disk(), f"the wheels of {version}"
+        disk.make_folder(target)
+        size = sum(record.size_bytes for record in records)
+        check_space(disk, target, size_bytes=size, files=len(records), what=what)
+        fetcher = Fetcher(self.store, disk, what=what, total_bytes=size, progress=progress, stop=stop)
+        with full_disk_named(disk, target, what=what, size_bytes=size):
+            fetcher.fetch(Target(record, target / record.path, PLAIN) for record in records)
+        return {record.path: target / record.path for record in records}
+
+    def _lookup(self, reference: str) -> Manifest:
+        return self.resolve(reference).manifest
+
+    def _summary(
+        self, model: str, one: Listed, active: str | None, previous: str | None, blocked: Collection[str]
+    ) -> VersionSummary:
+        manifest, digest = self._catalogue.manifest(model, one.version)
+        return VersionSummary(
+            model=model,
+            version=one.version,
+            digest=digest,
+            created_at=manifest.created_at,
+            author=manifest.author,
+            message=manifest.message,
+            git_commit=manifest.git_commit,
+            git_dirty=manifest.git_dirty,
+            size_bytes=manifest.size_bytes,
+            active=one.version == active,
+            previous=one.version == previous,
+            blocked=one.version in blocked,
+            deleted=one.deleted,
+        )
+
+    def _active(self, model: str) -> str | None:
+        with contextlib.suppress(InvalidActiveFile):  # a list is still of use while a hand edit is broken
+            return self.promotions.state(model).version
+        return None
+
+    def _active_or_raise(self, model: str, reference: str) -> str:
+        version = self.promotions.state(model).version
+        if version is not None:
+            return version
+        listed = self._catalogue.versions(model)
+        if not listed:
+            raise self._catalogue.unknown(model)
+        raise VersionNotFound(
+            f"{reference} means the active version, and {model} has none; promote one or name one, such as "
+            f"{model}@{listed[-1]}"
+        )
+
+    def _previous_or_raise(self, model: str) -> str:
+        version = self.promotions.previous(model)
+        if version is not None:
+            return version
+        if not self._catalogue.listed(model):
+            raise self._catalogue.unknown(model)
+        raise VersionNotFound(f"{model} has no previous version: none that was active before is there and not blocked")
+
+    def _by_commit(self, model: str, commit: str) -> str:
+        if len(commit) < SHORTEST_COMMIT:
+            raise InvalidReference(f"commit {commit!r} is too short; give {SHORTEST_COMMIT} digits or more")
+        listed = self._catalogue.versions(model)
+        if not listed:
+            raise self._catalogue.unknown(model)
+        found: dict[str, str] = {}  # commit -> the version published last from it
+        for version in listed:
+            known = self._catalogue.manifest(model, version)[0].git_commit
+            if known is not None and known.startswith(commit):
+                found[known] = version
+        if not found:
+            raise VersionNotFound(f"{model} has no version of commit {commit}; its last is {listed[-1]}")
+        if len(found) > 1:
+            commits = ", ".join(sorted(found))
+            raise InvalidReference(f"{model}@git:{commit} is not unique: it may be {commits}; give more digits")
+        return next(iter(found.values()))
+
+    def _unchanged(self, draft: Manifest) -> PushResult | None:
+        listed = self._catalogue.versions(draft.model)
+        if not listed:
+            return None
+        newest, digest = self._catalogue.manifest(draft.model, listed[-1])
+        if newest.content_digest() != draft.content_digest():
+            return None
+        files = sum(1 for _ in newest.files())
+        size = sum(newest.objects().values())
+        return PushResult(draft.model, newest.version, digest, 0, size, files, unchanged=True)

@@ -19,7 +19,7 @@ _CONDITION = re.compile(r"\s*([a-z]+)\s*((?:[<>=!~]=?).*)?")
 
 @dataclass(frozen=True, slots=True)
 class AcceleratorFacts:
-    """What a slot offers. `version` is the newest CUDA or ROCm that its driver serves, `memory_bytes` that of one device."""
+    """What a slot offers; `version` is the newest CUDA or ROCm of its driver, `memory_bytes` that of one device."""
 
     kind: Kind
     version: str | None = None

@@ -21,7 +21,7 @@ def effective_config(spec: ModelSpec, overrides: Mapping[str, Any]) -> dict[str,
         if not _fits(spec.config[key], value):
             default = spec.config[key]
             raise InvalidInput(
-                f"config of {spec.name}: {key}: {describe(value)} is of another type than its default {describe(default)}"
+                f"config of {spec.name}: {key}: {describe(value)} has another type than its default {describe(default)}"
             )
     return {**spec.config, **overrides}
 
@@ -49,7 +49,7 @@ def _read(spec: ModelSpec, key: str, text: str) -> Any:
         if default is None:
             return text
         raise InvalidInput(
-            f"config of {spec.name}: {key}: {text!r} is of another type than its default {describe(default)}"
+            f"config of {spec.name}: {key}: {text!r} has another type than its default {describe(default)}"
         ) from None
     return value
 

@@ -45,7 +45,7 @@ class Ctx(Protocol):
     def checkpoint(self, name: str) -> Path:
         """The file or folder of a named checkpoint, read-only; folders keep their layout."""
     def load_safetensors(self, name: str, device: str | None = None) -> dict[str, Tensor]:
-        """The tensors of a .safetensors checkpoint (or of all such files in its folder), on `device` or on ctx.device."""
+        """The tensors of a .safetensors checkpoint, or of all such files in its folder; on ctx.device by default."""
 
 class Job(Protocol):
     """What a stage's method is given: one job, or a list of them where max_batch is above 1."""

@@ -15,6 +15,7 @@ class Load:
     """Submits from one thread a tier between `with` and its end, and keeps the ids that it was given."""
 
     def __init__(self, submit: Submit, between_jobs_s: Mapping[str, float]) -> None:
+        self.between_jobs_s = between_jobs_s
         self._submit = submit
         self._numbers = itertools.count()
         self._stop = threading.Event()
@@ -43,11 +44,15 @@ class Load:
             if thread.ident is not None:
                 thread.join()
 
-    def submitted(self) -> tuple[str, ...]:
-        """Return the ids so far. Raises: what a submission raised."""
+    def check(self) -> None:
+        """Raises: what a submission raised."""
         with self._lock:
             if self._failure is not None:
                 raise self._failure
+
+    def submitted(self) -> tuple[str, ...]:
+        """Return the ids so far."""
+        with self._lock:
             return tuple(self._submitted)
 
     def _user(self, tier: str, pause_s: float) -> None:

@@ -1,0 +1,92 @@
+"""Where the demo plays: a folder of its own with a repository, a queue, and what opens them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from modelrepo.contract import ModelSpec, load_spec
+from modelrepo.environments import IndexSettings
+from modelrepo.repository import Repository
+from modelrepo_cli.demo.examples import example_folder
+from modelrepo_cli.demo.scenario import Scenario
+from modelrepo_cli.demo.telling import Tell
+from modelrepo_cli.demo.worker_process import Place
+from modelrepo_runtime.client import Client
+from modelrepo_runtime.jobs import Job
+from modelrepo_runtime.jobstore import JobStore
+from modelrepo_runtime.queue.opening import open_queue
+from modelrepo_runtime.queue.port import JobQueue
+
+RUNS_KEPT = 3  # with this one: enough to look back, and no demo that still runs is taken away
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What every act of the demo uses."""
+
+    scenario: Scenario
+    spec: ModelSpec
+    place: Place
+    repository: Repository
+    queue: JobQueue
+    client: Client
+    index: IndexSettings
+    tell: Tell
+
+    @property
+    def model(self) -> str:
+        return self.spec.name
+
+    @property
+    def folder(self) -> Path:
+        return self.place.folder
+
+    def output(self, job: Job, name: str) -> bytes:
+        """Return an output file of a job. Raises: LookupError."""
+        key = next(output.key for output in job.outputs if output.name == name)
+        target = self.folder / f"{job.id}.{name}"
+        JobStore(self.place.files).fetch(key, target)
+        return target.read_bytes()
+
+
+@contextmanager
+def set_up(scenario: Scenario, folder: Path, cache: Path, tell: Tell) -> Iterator[Stage]:
+    """Make a new folder below `folder` with an empty repository and queue in it."""
+    run = _new_folder(folder)
+    place = Place(
+        repo=(run / "repository").as_uri(),
+        queue=f"sqlite:///{run / 'queue.db'}",
+        files=(run / "files").as_uri(),
+        cache=cache,
+        folder=run,
+    )
+    with ExitStack() as stack:
+        repository = Repository.init(place.repo)
+        queue = open_queue(place.queue)
+        stack.callback(queue.close)
+        client = Client(repo=place.repo, queue=place.queue, files=place.files)
+        stack.callback(client.close)
+        spec = load_spec(example_folder(scenario.example))
+        yield Stage(scenario, spec, place, repository, queue, client, IndexSettings.from_environment(), tell)
+
+
+def _new_folder(folder: Path) -> Path:
+    """Make a folder for this run and take away those of long past ones."""
+    folder.mkdir(parents=True, exist_ok=True)
+    base = f"run-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
+    for number in range(100):
+        run = folder / (base if number == 0 else f"{base}-{number}")
+        try:
+            run.mkdir()
+        except FileExistsError:
+            continue
+        break
+    older = sorted(path for path in folder.glob("run-*") if path.is_dir() and path != run)
+    for path in older[: -(RUNS_KEPT - 1)]:
+        shutil.rmtree(path, ignore_errors=True)
+    return run

@@ -35,10 +35,10 @@ class Context:
             raise KeyError(f"no checkpoint {name!r} for stages {stages}; there is {known}") from None
 
     def load_safetensors(self, name: str, device: str | None = None) -> dict[str, Any]:
-        """Load a checkpoint's tensors by name, as views of its file; copied to `device` where one is named."""
+        """Load a checkpoint's tensors by name, on `device` or `ctx.device`; on the CPU they are views of its file."""
         from .tensors import load
 
-        return load(self.checkpoint(name), device)
+        return load(self.checkpoint(name), device or self.device)
 
     def __repr__(self) -> str:
         return f"<ctx of {self.version}: stages {', '.join(self.stages)} on {self.device}>"

@@ -27,7 +27,7 @@ def find(entrypoint: str, code_roots: list[str]) -> Any:
 
 
 def check(found: Any, entrypoint: str, stages: list[str]) -> None:
-    """Hold the class against the contract without making an instance. Raises Unfit with every fault."""
+    """Hold a class, or an object, against the contract. Raises Unfit with every fault."""
     faults = []
     for name, required, argument in [
         ("load", True, "ctx"),
@@ -49,9 +49,20 @@ def check(found: Any, entrypoint: str, stages: list[str]) -> None:
         raise Unfit(f"entrypoint {entrypoint}: " + "; ".join(faults))
 
 
-def instance(found: Any) -> Any:
-    """Make the model's object."""
-    return found() if inspect.isclass(found) else found
+def check_unmade(found: Any, entrypoint: str, stages: list[str]) -> None:
+    """Hold what was imported against the contract: a class whole, another callable only for being one. Raises Unfit."""
+    if inspect.isclass(found):
+        check(found, entrypoint, stages)
+    elif not callable(found):
+        raise Unfit(f"entrypoint {entrypoint} is {type(found).__name__}, neither a class nor a function that makes one")
+
+
+def make(found: Any, entrypoint: str, stages: list[str]) -> Any:
+    """Make the model's object. Raises Unfit where a function made something else."""
+    model = found()
+    if not inspect.isclass(found):
+        check(model, entrypoint, stages)
+    return model
 
 
 def _takes_one(found: Any, name: str, method: Any) -> bool:

@@ -59,14 +59,14 @@ class Harness:
         phase = "import"
         try:
             began = time.perf_counter()
-            stages = self._start["stages"]
-            found = entrypoint.find(self._start["entrypoint"], self._start["code_roots"])
-            entrypoint.check(found, self._start["entrypoint"], stages)
+            name, stages = self._start["entrypoint"], self._start["stages"]
+            found = entrypoint.find(name, self._start["code_roots"])
+            entrypoint.check_unmade(found, name, stages)
             self._tell(nonce, "imported", time.perf_counter() - began)
             if self._start["mode"] == "inspect":
                 return True
             phase, began = "load", time.perf_counter()
-            self._model = entrypoint.instance(found)
+            self._model = entrypoint.make(found, name, stages)
             self._model.load(self._context)
             self._tell(nonce, "loaded", time.perf_counter() - began)
             phase, began = "warmup", time.perf_counter()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import pickle
 import re
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -105,22 +107,27 @@ class Job:
         """Ask for another attempt."""
         raise Retry(str(message))
 
-    def save_state(self, data: bytes) -> None:
-        """Keep bytes from which a later attempt at this stage can go on; the two newest are held on this box."""
+    def save_state(self, state: Mapping[str, Any]) -> None:
+        """Keep what a later attempt at this stage can go on from; the two newest are held on this box."""
         self._state.mkdir(parents=True, exist_ok=True)
         kept = self._saved_states()
         number = int(kept[-1].name) + 1 if kept else 1
         partial = self._state / f"{number}.part"
-        partial.write_bytes(data)
+        with partial.open("wb") as file:
+            pickle.dump(dict(state), file, protocol=4)
         partial.replace(self._state / str(number))
         for old in kept[:-1]:
             old.unlink()
 
     @property
-    def state(self) -> bytes | None:
+    def state(self) -> dict[str, Any] | None:
         """What an earlier attempt saved last, on this box; None where there is nothing."""
         kept = self._saved_states()
-        return kept[-1].read_bytes() if kept else None
+        if not kept:
+            return None
+        with kept[-1].open("rb") as file:
+            state: dict[str, Any] = pickle.load(file)
+        return state
 
     def _saved_states(self) -> list[Path]:
         if not self._state.is_dir():

@@ -33,8 +33,8 @@ _maps: list[mmap.mmap] = []
 """Kept for the life of the process: a tensor from a buffer does not keep the map alive."""
 
 
-def load(path: Path, device: str | None) -> dict[str, Any]:
-    """Load one `.safetensors` file, or all of a folder's, as tensors on `device` (CPU where None).
+def load(path: Path, device: str) -> dict[str, Any]:
+    """Load one `.safetensors` file, or all of a folder's, as tensors on `device`.
 
     CPU tensors are private views of the file: a write to one changes neither the file nor another process.
     """
@@ -46,7 +46,7 @@ def load(path: Path, device: str | None) -> dict[str, Any]:
         for name, tensor in _load_file(file).items():
             if name in tensors:
                 raise ValueError(f"tensor {name!r} is in two files under {path}; load them one by one")
-            tensors[name] = tensor if device is None else tensor.to(device)
+            tensors[name] = tensor if device == "cpu" else tensor.to(device)
     return tensors
 
 

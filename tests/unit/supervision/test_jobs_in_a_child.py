@@ -167,12 +167,12 @@ def test_state_survives_the_attempt_and_its_process(tmp_path: Path) -> None:
     code = """
         def run(self, job):
             for step in range(3):
-                job.save_state(b"step %d of attempt %d" % (step, job.attempt))
+                job.save_state({"step": step, "attempt": job.attempt, "raw": b"x"})
             if job.attempt == 1:
                 import os; os.abort()
-            return job.state.decode()
+            return [job.state["step"], job.state["attempt"]]
         def look(self, job):
-            return None if job.state is None else job.state.decode()
+            return job.state and [job.state["step"], job.state["attempt"]]
     """
     spec = a_spec(tmp_path, code, stages=("run", "look"))
     state = tmp_path / "state"
@@ -181,10 +181,8 @@ def test_state_survives_the_attempt_and_its_process(tmp_path: Path) -> None:
     assert child.run(a_request(tmp_path, state_dir=state), timeout_s=10).cause is Cause.CRASH
     child = started(spec)
     try:
-        assert (
-            child.run(a_request(tmp_path, stage="look", state_dir=state), timeout_s=10).result == "step 2 of attempt 1"
-        )
-        assert child.run(a_request(tmp_path, attempt=2, state_dir=state), timeout_s=10).result == "step 2 of attempt 2"
+        assert child.run(a_request(tmp_path, stage="look", state_dir=state), timeout_s=10).result == [2, 1]
+        assert child.run(a_request(tmp_path, attempt=2, state_dir=state), timeout_s=10).result == [2, 2]
         assert len(list(state.iterdir())) == 2
     finally:
         child.stop()

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -185,6 +186,16 @@ class BucketStore:
             if facts.get("type") != "file":
                 raise FileNotFoundError(key)
             return self._stat(key, facts)
+
+    def put_file(self, key: str, path: Path) -> None:
+        """Write a file of any size, in parts where it is large; without any condition."""
+        with self._mapped("write", key):
+            self._filesystem.put_file(str(path), self._path(key))
+
+    def signed_url(self, key: str, life_s: int) -> str:
+        """Return a URL by which anybody may read the object for `life_s` seconds."""
+        with self._mapped("sign", key):
+            return str(self._filesystem.sign(self._path(key), expiration=life_s))
 
     def _stat(self, key: str, facts: Mapping[str, Any]) -> ObjectStat:
         etag = next((facts[name] for name in ("ETag", "etag", "generation") if facts.get(name)), "")

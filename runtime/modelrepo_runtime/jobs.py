@@ -231,7 +231,7 @@ class Job:
     log_key: str | None = None
     cancel_requested: bool = False
 
-    def to_json(self, urls: Mapping[str, tuple[str, float | None]] | None = None) -> dict[str, Json]:
+    def to_json(self, urls: Mapping[str, tuple[str | None, float | None]] | None = None) -> dict[str, Json]:
         """Return the job object of the API; `urls` maps an output's key to (url, expiry)."""
         places = urls or {}
         return {

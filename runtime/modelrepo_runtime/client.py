@@ -1,0 +1,285 @@
+"""Submit jobs and follow them, on this box's queue."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypedDict, cast
+
+from modelrepo.errors import InvalidJobInput, NotFound, Unreachable
+from modelrepo_runtime.jobs import Job, Json, StageNeed, Status, Submission, new_id
+from modelrepo_runtime.jobstore import JobStore
+from modelrepo_runtime.queue.opening import default_files_url, default_queue_url, open_queue
+from modelrepo_runtime.queue.port import JobFilter, JobQueue
+from modelrepo_runtime.timing import Timing
+
+if TYPE_CHECKING:
+    from modelrepo.contract.spec import ModelSpec
+    from modelrepo.repository import Repository
+
+LONGEST_WAIT_S = 24 * 3600.0
+
+
+class JobObject(TypedDict):
+    """A job as the API shows it."""
+
+    id: str
+    model: str
+    version: str | None
+    tier: str
+    tenant: str
+    status: str
+    stage: str | None
+    progress: float | None
+    message: str | None
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+    eta: dict[str, str] | None
+    queue: dict[str, float | None] | None
+    result: Json
+    outputs: list[dict[str, Json]]
+    error: dict[str, Json] | None
+    metadata: dict[str, Json]
+
+
+class Client:
+    """A client of one repository, queue and file store; may be shared by threads.
+
+    Each is a URL, or found as commands do: environment, then the nearest modelrepo.toml, then the user's own queue with
+    its files beside it.
+    """
+
+    def __init__(
+        self,
+        repo: str | Repository | None = None,
+        queue: str | JobQueue | None = None,
+        files: str | JobStore | None = None,
+        *,
+        timing: Timing | None = None,
+    ) -> None:
+        self._repo = repo
+        self._timing = timing or Timing.embedded()
+        self._owns_queue = not hasattr(queue, "submit")
+        self.queue: JobQueue = (
+            open_queue(default_queue_url(cast("str | None", queue)), timing)
+            if self._owns_queue
+            else cast(JobQueue, queue)
+        )
+        self.files = files if isinstance(files, JobStore) else JobStore(default_files_url(self.queue.url, files))
+        self._specs: dict[tuple[str, str], ModelSpec] = {}
+        self._active: dict[str, tuple[str, float]] = {}
+
+    def submit(
+        self,
+        model: str,
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        tier: str | None = None,
+        tenant: str = "default",
+        version: str | None = None,
+        deadline: float | None = None,
+        metadata: Mapping[str, Json] | None = None,
+        idempotency_key: str | None = None,
+    ) -> JobObject:
+        """Check the inputs against the model's schema and queue a job.
+
+        An input of `format: file` may be a path, `{"file": id}` of an `upload`, or an https URL. `deadline` is in epoch
+        seconds. Raises: ModelNotFound, VersionNotFound, InvalidJobInput, InvalidInput, Unreachable.
+        """
+        from modelrepo.contract import inputs as contract_inputs
+
+        named, spec = self._spec(model, version)
+        values = contract_inputs.check(spec, dict(inputs or {}))
+        job_id, now = new_id("job"), time.time()
+        files: dict[str, str] = {}
+        try:
+            for name in contract_inputs.file_inputs(spec):
+                if values.get(name) is not None:
+                    values[name], files[name] = self._keep_input(spec, job_id, now, name, values[name])
+            submission = Submission(
+                model=model,
+                inputs=values,
+                stages=tuple(StageNeed(stage.name, stage.on, stage.timeout_s) for stage in spec.stages),
+                tier=tier,
+                tenant=tenant,
+                version=named if version is not None else None,
+                deadline=deadline,
+                metadata=dict(metadata or {}),
+                files=files,
+                job_id=job_id,
+            )
+            job = self.queue.submit(submission, idempotency_key=idempotency_key)
+        except Exception:
+            self._drop_inputs(job_id, now, files)
+            raise
+        if job.id != job_id:
+            self._drop_inputs(job_id, now, files)
+        return self._show(job)
+
+    def get(self, job_id: str) -> JobObject:
+        """Return a job as it is now. Raises: JobNotFound."""
+        return self._show(self.queue.get(job_id))
+
+    def list(
+        self,
+        *,
+        status: str | None = None,
+        model: str | None = None,
+        tier: str | None = None,
+        tenant: str | None = None,
+        limit: int = 100,
+    ) -> tuple[JobObject, ...]:
+        """Return matching jobs, newest first."""
+        where = JobFilter(Status(status) if status else None, model, tier, tenant, None, limit)
+        return tuple(self._show(job) for job in self.queue.list(where))
+
+    def wait(self, job_id: str, timeout_s: float = LONGEST_WAIT_S) -> JobObject:
+        """Return the job once it has ended, or as it is when the time is over. Raises: JobNotFound."""
+        until = time.monotonic() + timeout_s
+        waiter = self.queue.waiter(jobs=[job_id])
+        try:
+            while True:
+                job = self.queue.get(job_id)
+                left = until - time.monotonic()
+                if job.status.ended or left <= 0:
+                    return self._show(job)
+                waiter.wait(left)
+        finally:
+            waiter.close()
+
+    def events(self, job_id: str, timeout_s: float = LONGEST_WAIT_S) -> Iterator[JobObject]:
+        """Yield the job now and after each change of status, stage or progress, until it has ended."""
+        until = time.monotonic() + timeout_s
+        waiter = self.queue.waiter(jobs=[job_id])
+        seen: object = None
+        try:
+            while True:
+                job = self.queue.get(job_id)
+                now = (job.status, job.stage, job.attempt, job.progress, job.message, job.cancel_requested)
+                if now != seen:
+                    seen = now
+                    yield self._show(job)
+                left = until - time.monotonic()
+                if job.status.ended or left <= 0:
+                    return
+                waiter.wait(left)
+        finally:
+            waiter.close()
+
+    def cancel(self, job_id: str) -> JobObject:
+        """End a queued job; ask a running one to stop. Raises: JobNotFound."""
+        return self._show(self.queue.cancel(job_id))
+
+    def delete(self, job_id: str) -> None:
+        """Forget a job with its payload and files. Raises: JobNotFound; Conflict while it runs."""
+        deleted = self.queue.delete(job_id)
+        self.files.delete_job(job_id, deleted.created_at)
+        for key in deleted.files:
+            self.files.delete(key)
+
+    def upload(self, path: str | os.PathLike[str]) -> str:
+        """Keep a file for later submissions; return its id, to be given as `{"file": id}`."""
+        return self.files.put_upload(Path(path))
+
+    def log(self, job_id: str) -> str:
+        """Return what the last ended attempt at a job printed; empty where nothing is kept. Raises: JobNotFound."""
+        key = self.queue.get(job_id).log_key
+        try:
+            return self.files.read(key).decode("utf-8", "replace") if key else ""
+        except NotFound:
+            return ""
+
+    def models(self) -> tuple[dict[str, Json], ...]:
+        """Return name, active version, and input and output schema of every model that has one."""
+        found: list[dict[str, Json]] = []
+        repository = self._repository()
+        for model in repository.models():
+            if repository.promotions.state(model).version is not None:
+                version, spec = self._spec(model, None)
+                found.append({"name": model, "version": version, "inputs": spec.inputs, "outputs": dict(spec.outputs)})
+        return tuple(found)
+
+    def schemas(self, model: str, version: str | None = None) -> dict[str, Mapping[str, Any]]:
+        """Return the schema of each input of a model; the active version's unless one is named."""
+        return dict(self._spec(model, version)[1].inputs or {})
+
+    def close(self) -> None:
+        """Let go of the queue where the client opened it; closing twice is legal."""
+        if self._owns_queue:
+            self.queue.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _repository(self) -> Repository:
+        from modelrepo.repository import Repository
+        from modelrepo.settings import repository_url
+
+        if self._repo is None or isinstance(self._repo, str):
+            self._repo = Repository.open(repository_url(self._repo))
+        return self._repo
+
+    def _spec(self, model: str, version: str | None) -> tuple[str, ModelSpec]:
+        """Return the version that a job would run as now, and its spec; what is active may be a poll interval old."""
+        if version is None:
+            known, at = self._active.get(model, ("", float("-inf")))
+            if time.monotonic() - at < self._timing.active_poll_local_s:
+                return known, self._specs[model, known]
+        if version is not None and (model, version) in self._specs:
+            return version, self._specs[model, version]
+        found = self._repository().resolve(model if version is None else f"{model}@{version}")
+        self._specs[model, found.version] = found.spec
+        if version is None:
+            self._active[model] = (found.version, time.monotonic())
+        return found.version, found.spec
+
+    def _keep_input(
+        self, spec: ModelSpec, job_id: str, created_at: float, name: str, value: Any
+    ) -> tuple[dict[str, str], str]:
+        if isinstance(value, Mapping):
+            try:
+                return {"file": value["file"]}, self.files.find_upload(value["file"])
+            except NotFound as error:
+                raise InvalidJobInput(f"inputs of {spec.name}: /{name}: {error}", pointer=f"/{name}") from error
+        if isinstance(value, str):
+            with tempfile.TemporaryDirectory(prefix="modelrepo-input-") as folder:
+                path = _download(spec, name, value, Path(folder))
+                return {"file": path.name}, self.files.put_input(job_id, created_at, name, path)
+        path = Path(value)
+        return {"file": path.name}, self.files.put_input(job_id, created_at, name, path)
+
+    def _drop_inputs(self, job_id: str, created_at: float, files: Mapping[str, str]) -> None:
+        if files:
+            self.files.delete_job(job_id, created_at)
+
+    def _show(self, job: Job) -> JobObject:
+        places = {output.key: self.files.place(output.key) for output in job.outputs}
+        return cast(JobObject, job.to_json(places))
+
+
+def _download(spec: ModelSpec, name: str, url: str, folder: Path) -> Path:
+    from modelrepo.contract import inputs as contract_inputs
+
+    path = folder / (Path(urllib.request.url2pathname(urllib.parse.urlsplit(url).path)).name or name)
+    try:
+        with urllib.request.urlopen(url, timeout=60) as answer, path.open("wb") as file:
+            shutil.copyfileobj(answer, file, 2**20)
+            kind = answer.headers.get_content_type()
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        raise Unreachable(f"cannot fetch input {name} from {url}: {error}") from error
+    contract_inputs.check_file(spec, name, size_bytes=path.stat().st_size, content_type=kind)
+    return path

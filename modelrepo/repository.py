@@ -27,6 +27,7 @@ from modelrepo.versions.disk import Disk, check_space, full_disk_named
 from modelrepo.versions.drafting import PushPlan
 from modelrepo.versions.fetching import Fetcher, Target
 from modelrepo.versions.manifest import PLAIN, Manifest
+from modelrepo.versions.paths import inside
 from modelrepo.versions.publish import missing_objects, publish, refuse_taken, taken_versions
 from modelrepo.versions.pull import pull_version
 from modelrepo.versions.push import PushCheck, PushOptions, PushResult
@@ -216,7 +217,7 @@ class Repository:
         check_space(disk, target, size_bytes=size, files=len(records), what=what)
         fetcher = Fetcher(self.store, disk, what=what, total_bytes=size, progress=progress, stop=stop)
         with full_disk_named(disk, target, what=what, size_bytes=size):
-            fetcher.fetch(Target(record, target / record.path, PLAIN) for record in records)
+            fetcher.fetch(Target(record, inside(target, record.path), PLAIN) for record in records)
         return {record.path: target / record.path for record in records}
 
     def _lookup(self, reference: str) -> Manifest:

@@ -27,6 +27,7 @@ from modelrepo.versions.content import Progress
 from modelrepo.versions.disk import READ_ONLY, READ_ONLY_EXECUTABLE, Disk, check_space, full_disk_named
 from modelrepo.versions.fetching import Fetcher, Target
 from modelrepo.versions.manifest import EXECUTABLE, CheckpointRecord, FileRecord, Manifest
+from modelrepo.versions.paths import inside
 from modelrepo.versions.version import LocalVersion, Version
 
 READY = "READY"
@@ -191,7 +192,7 @@ class _Fetch:
         folder = self._incoming / "code"
         self._disk.make_folder(folder)
         targets = [
-            Target(file, folder / file.path, READ_ONLY_EXECUTABLE if file.mode == EXECUTABLE else READ_ONLY)
+            Target(file, inside(folder, file.path), READ_ONLY_EXECUTABLE if file.mode == EXECUTABLE else READ_ONLY)
             for file in self._manifest.code
         ]
         for parent in sorted({target.path.parent for target in targets}):
@@ -211,12 +212,13 @@ class _Fetch:
 
     def _link(self, name: str) -> Path:
         record: CheckpointRecord = self._manifest.checkpoints[name]
-        folder = self._incoming / "checkpoints" / name
+        folder = inside(self._incoming / "checkpoints", name)
         self._disk.make_folder(folder)
-        for parent in sorted({(folder / file.path).parent for file in record.files}):
+        paths = {inside(folder, file.path): file for file in record.files}
+        for parent in sorted({path.parent for path in paths}):
             self._disk.make_folder(parent)
-        for file in record.files:
-            self._disk.link(self._content(content_key(file)), folder / file.path)
+        for path, file in paths.items():
+            self._disk.link(self._content(content_key(file)), path)
         return folder
 
     def _place(self, built: Path, target: Path) -> None:

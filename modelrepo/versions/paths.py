@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
+
+from modelrepo.errors import Corrupt
 
 LONGEST_PATH_BYTES = 3072  # leaves a kilobyte of PATH_MAX for the folder that it is written below
 LONGEST_NAME_BYTES = 255  # NAME_MAX of every file system in use
@@ -35,6 +38,18 @@ def path_problem(path: str) -> str | None:
 def name_problem(name: str) -> str | None:
     """Say why `name` may not be the name of one folder; None when it may."""
     return "holds a slash" if "/" in name else path_problem(name)
+
+
+def inside(folder: Path, path: str) -> Path:
+    """Return where `path` lies below `folder`.
+
+    Raises:
+        Corrupt: it would lie elsewhere. Manifests are checked when they are read; this is the second lock on the door.
+    """
+    problem = path_problem(path)
+    if problem is not None:
+        raise Corrupt(f"cannot write {path!r} below {folder}: the path {problem}", path=path)
+    return folder / path
 
 
 def collision(paths: Iterable[str]) -> str | None:

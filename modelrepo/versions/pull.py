@@ -15,7 +15,7 @@ from modelrepo.versions.content import Progress
 from modelrepo.versions.disk import Disk, check_space, full_disk_named
 from modelrepo.versions.fetching import Fetcher, Target
 from modelrepo.versions.manifest import FileRecord
-from modelrepo.versions.paths import collision, path_problem
+from modelrepo.versions.paths import collision, inside, path_problem
 from modelrepo.versions.version import Version
 
 ELSEWHERE = ".modelrepo/checkpoints"  # for checkpoints whose source is no path inside the model's folder; never packed
@@ -91,7 +91,7 @@ def _write(
     stop: Callable[[], bool] | None,
 ) -> None:
     disk.make_folder(draft)
-    targets = [Target(file, draft / path, file.mode) for path, file in layout.items()]
+    targets = [Target(file, inside(draft, path), file.mode) for path, file in layout.items()]
     for parent in sorted({target.path.parent for target in targets}):
         disk.make_folder(parent)
     Fetcher(store, disk, what=str(version), total_bytes=size, progress=progress, stop=stop).fetch(targets)

@@ -1,0 +1,91 @@
+"""A child that fills its memory cgroup: only that attempt is lost, and it is told from a crash.
+
+Needs the right to make memory cgroups, as root has on most machines.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from modelrepo_runtime.jobs import Cause
+from modelrepo_runtime.supervision import MemoryGroups, find_memory_groups
+from modelrepo_runtime.testing.children import a_request, a_spec, started
+
+pytestmark = pytest.mark.system
+
+LIMIT_BYTES = 128 << 20
+GREEDY = """
+def run(self, job):
+    import os
+    do = job.inputs["do"]
+    if do == "little":
+        self.kept = b"x" * (32 << 20)
+        return "fine"
+    if do == "kill itself":
+        os.kill(os.getpid(), 9)
+    if do == "in a helper":
+        import subprocess, sys
+        helper = subprocess.run([sys.executable, "-c", "b'x' * (512 << 20)"])
+        raise RuntimeError(f"helper ended with {helper.returncode}")
+    if do == "beside a helper that is not the largest":
+        import subprocess, sys
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+    kept = []
+    while True:
+        kept.append(b"x" * (8 << 20))
+"""
+
+
+@pytest.fixture(scope="module")
+def groups() -> MemoryGroups:
+    found = find_memory_groups()
+    assert found.parent is not None, f"this test needs memory cgroups: {found.problem}"
+    return found
+
+
+def left(groups: MemoryGroups) -> list[Path]:
+    assert groups.parent is not None
+    return list(groups.parent.glob("modelrepo-*"))
+
+
+@pytest.mark.parametrize("do", ["fill it", "in a helper", "beside a helper that is not the largest"])
+def test_filling_the_cgroup_costs_the_attempt_and_is_said_to_be_for_memory(
+    tmp_path: Path, groups: MemoryGroups, do: str
+) -> None:
+    spec = a_spec(tmp_path, GREEDY, memory_limit_bytes=LIMIT_BYTES)
+    child = started(spec, memory=groups)
+    try:
+        outcome = child.run(a_request(tmp_path, {"do": do}), timeout_s=60)
+    finally:
+        child.stop(0)
+    assert outcome.cause is Cause.OUT_OF_MEMORY, outcome
+    assert outcome.error is not None and "want of memory" in outcome.error.message
+    assert not left(groups)
+    child = started(spec, memory=groups)
+    try:
+        assert child.run(a_request(tmp_path, {"do": "little"}), timeout_s=60).result == "fine"
+    finally:
+        child.stop(0)
+
+
+def test_a_kill_that_is_not_for_memory_is_a_crash(tmp_path: Path, groups: MemoryGroups) -> None:
+    child = started(a_spec(tmp_path, GREEDY, memory_limit_bytes=LIMIT_BYTES), memory=groups)
+    outcome = child.run(a_request(tmp_path, {"do": "kill itself"}), timeout_s=60)
+    assert outcome.cause is Cause.CRASH, outcome
+    assert not left(groups)
+
+
+def test_the_footprint_is_that_of_the_child_and_its_peak(tmp_path: Path, groups: MemoryGroups) -> None:
+    child = started(a_spec(tmp_path, GREEDY), memory=groups)
+    try:
+        assert child.has_memory_group
+        before = child.footprint()
+        child.run(a_request(tmp_path, {"do": "little"}), timeout_s=60)
+        after = child.footprint()
+    finally:
+        child.stop()
+    assert after.rss_bytes - before.rss_bytes >= 30 << 20
+    assert after.peak_bytes >= after.rss_bytes - (16 << 20)
+    assert not left(groups)

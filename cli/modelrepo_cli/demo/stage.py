@@ -6,8 +6,8 @@ import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
+from urllib.parse import quote
 
 from modelrepo.contract import ModelSpec, load_spec
 from modelrepo.environments import IndexSettings
@@ -18,7 +18,6 @@ from modelrepo_cli.demo.telling import Tell
 from modelrepo_cli.demo.worker_process import Place
 from modelrepo_runtime.client import Client
 from modelrepo_runtime.jobs import Job
-from modelrepo_runtime.jobstore import JobStore
 from modelrepo_runtime.queue.opening import open_queue
 from modelrepo_runtime.queue.port import JobQueue
 
@@ -47,20 +46,18 @@ class Stage:
         return self.place.folder
 
     def output(self, job: Job, name: str) -> bytes:
-        """Return an output file of a job. Raises: LookupError."""
-        key = next(output.key for output in job.outputs if output.name == name)
-        target = self.folder / f"{job.id}.{name}"
-        JobStore(self.place.files).fetch(key, target)
-        return target.read_bytes()
+        """Return an output file of a job. Raises: LookupError, Unreachable."""
+        keys = {output.name: output.key for output in job.outputs}
+        return self.client.files.read(keys[name])
 
 
 @contextmanager
 def set_up(scenario: Scenario, folder: Path, cache: Path, tell: Tell) -> Iterator[Stage]:
     """Make a new folder below `folder` with an empty repository and queue in it."""
-    run = _new_folder(folder)
+    run = new_folder(folder)
     place = Place(
         repo=(run / "repository").as_uri(),
-        queue=f"sqlite:///{run / 'queue.db'}",
+        queue=f"sqlite://{quote(str(run / 'queue.db'))}",
         files=(run / "files").as_uri(),
         cache=cache,
         folder=run,
@@ -69,24 +66,22 @@ def set_up(scenario: Scenario, folder: Path, cache: Path, tell: Tell) -> Iterato
         repository = Repository.init(place.repo)
         queue = open_queue(place.queue)
         stack.callback(queue.close)
-        client = Client(repo=place.repo, queue=place.queue, files=place.files)
+        client = Client(repo=repository, queue=queue, files=place.files)
         stack.callback(client.close)
         spec = load_spec(example_folder(scenario.example))
         yield Stage(scenario, spec, place, repository, queue, client, IndexSettings.from_environment(), tell)
 
 
-def _new_folder(folder: Path) -> Path:
-    """Make a folder for this run and take away those of long past ones."""
+def new_folder(folder: Path) -> Path:
+    """Make `run-0001` or the next below `folder`, and take away those of long past runs."""
     folder.mkdir(parents=True, exist_ok=True)
-    base = f"run-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
-    for number in range(100):
-        run = folder / (base if number == 0 else f"{base}-{number}")
+    while True:
+        older = sorted(folder.glob("run-[0-9][0-9][0-9][0-9]"))
+        run = folder / f"run-{int(older[-1].name.removeprefix('run-')) + 1 if older else 1:04}"
         try:
             run.mkdir()
         except FileExistsError:
-            continue
-        break
-    older = sorted(path for path in folder.glob("run-*") if path.is_dir() and path != run)
-    for path in older[: -(RUNS_KEPT - 1)]:
-        shutil.rmtree(path, ignore_errors=True)
-    return run
+            continue  # another demo took the number
+        for path in older[: -(RUNS_KEPT - 1)]:
+            shutil.rmtree(path, ignore_errors=True)
+        return run

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modelrepo.errors import ModelRepoError
-from modelrepo.repository import PushOptions
+from modelrepo.versions.push import PushOptions
 from modelrepo_cli.demo import contrast, downloads
 from modelrepo_cli.demo.accounts import SUCCEEDED, Accounts, count
 from modelrepo_cli.demo.examples import assemble
@@ -128,7 +128,7 @@ def start_load(stage: Stage) -> Load:
     """Let a user of each tier submit jobs at its own pace."""
 
     def submit(tier: str, number: int) -> str:
-        return stage.client.submit(stage.model, stage.scenario.short_job(number), tier=tier).id
+        return stage.client.submit(stage.model, stage.scenario.short_job(number), tier=tier)["id"]
 
     paces = ", ".join(f"{tier} every {pause_s:g} s" for tier, pause_s in stage.scenario.between_jobs_s.items())
     stage.tell(f"five users submit jobs: {paces}")
@@ -149,7 +149,7 @@ def act(stage: Stage, watch: Watch, version: str) -> Job | None:
     """See a version at work, and have it draw where it can."""
     shown = None
     if stage.scenario.shown_job is not None:
-        shown = stage.client.submit(stage.model, stage.scenario.shown_job, tier="enterprise").id
+        shown = stage.client.submit(stage.model, stage.scenario.shown_job, tier="enterprise")["id"]
     watch.succeeded_by(version, JOBS_BETWEEN, JOB_S)
     stage.tell(f"{version} has done {watch.versions()[version]} jobs")
     return None if shown is None else watch.ended(shown, JOB_S)
@@ -177,7 +177,7 @@ def roll_back(stage: Stage, watch: Watch, worker: WorkerProcess) -> bool:
 def kill(stage: Stage, watch: Watch, worker: WorkerProcess) -> Killed:
     """SIGKILL the worker in the middle of a long job."""
     for _ in range(TRIES_TO_KILL):
-        victim = stage.client.submit(stage.model, stage.scenario.long_job, tier="api").id
+        victim = stage.client.submit(stage.model, stage.scenario.long_job, tier="api")["id"]
         stage.tell(f"submitted a long job, {victim}")
 
         def far_enough(job_id: str = victim) -> Job | None:

@@ -22,7 +22,7 @@ class Target:
 
     model: str
     version: str
-    digest: str
+    digest: str | None
     generation: int
 
 

@@ -133,6 +133,8 @@ def _run(args: list[str], as_json: bool) -> int:
         return exit_codes.DONE
     except click.exceptions.Exit as end:
         return end.exit_code
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else exit_codes.DONE if end.code is None else exit_codes.FAILED
     except OutputClosedError:
         raise
     except BrokenPipeError as error:

@@ -17,8 +17,8 @@ _MADE = "<!-- Written by `python -m modelrepo_cli.reference`; a test holds it in
 _ERRORS = """\
 An error is one line on standard error, `error: what failed, on what, what was found; what to do`, and below it,
 indented, the last lines of a log where there is one. With `--json`, standard output holds one object:
-`{"error": {"code": .., "message": ..}}`, with the error's facts (`path`, `line`, `pointer`, `log` and the like) beside the
-message. `code` is one of:"""
+`{"error": {"code": .., "message": ..}}`, with the error's facts (`path`, `line`, `pointer`, `log` and the like) beside
+the message. `code` is one of:"""
 
 
 def pages() -> Mapping[str, str]:
@@ -67,8 +67,9 @@ def _help(path: str, command: click.Command) -> str:
 
 
 def _context(path: str, command: click.Command) -> click.Context:
-    names = {"help_option_names": ["-h", "--help"]}
-    return click.Context(command, info_name=path, terminal_width=WIDTH, max_content_width=WIDTH, **names)
+    return click.Context(
+        command, info_name=path, terminal_width=WIDTH, max_content_width=WIDTH, help_option_names=["-h", "--help"]
+    )
 
 
 def _exit_codes() -> str:

@@ -12,7 +12,10 @@ from modelrepo_cli.verbs import Call, verb
 @click.argument("model")
 def command(call: Call, model: str) -> None:
     """List every change of what is live, newest first."""
-    entries = tuple(reversed(call.repository().promotions.history(model)))
+    repository = call.repository()
+    entries = tuple(reversed(repository.promotions.history(model)))
+    if not entries:
+        repository.versions(model)  # says so where there is no such model
     rows = [
         (entry.generation, entry.kind, entry.version or "-", entry.at, entry.by, entry.reason or "")
         for entry in entries

@@ -12,7 +12,8 @@ from modelrepo_cli.output import plain, size, table
 from modelrepo_cli.verbs import Call, verb
 
 if TYPE_CHECKING:
-    from modelrepo.versions.push import CheckLevel, PushPlan, PushResult
+    from modelrepo.versions.drafting import PushPlan
+    from modelrepo.versions.push import CheckLevel, PushCheck, PushResult
 
 
 @verb("repo")
@@ -55,7 +56,6 @@ def command(
     """
     from modelrepo.environments import IndexSettings
     from modelrepo.versions.push import PushOptions
-    from modelrepo_runtime.checking import import_entrypoint
 
     index = IndexSettings.from_environment(default_index=index_url, indexes=extra_index_url, find_links=find_links)
     options = PushOptions(
@@ -66,9 +66,7 @@ def command(
         _show_plan(call, repository.plan_push(folder, options))
         return
     with call.progress() as progress:
-        result = repository.push(
-            folder, options, check=import_entrypoint if check == "import" else None, progress=progress
-        )
+        result = repository.push(folder, options, check=_check(check), progress=progress)
     for line in result.notes:
         call.output.note(f"note: {line}")
     text = _text(result)
@@ -79,6 +77,14 @@ def command(
         text = describe(result.model, entry)
     document = {**plain(result), "digest": f"sha256:{result.digest}", "promoted": entry}
     call.output.show(document, text)
+
+
+def _check(level: CheckLevel) -> PushCheck | None:
+    if level != "import":
+        return None
+    from modelrepo_runtime.checking import import_entrypoint
+
+    return import_entrypoint
 
 
 def _text(result: PushResult) -> str:
@@ -94,7 +100,7 @@ def _show_plan(call: Call, plan: PushPlan) -> None:
         (
             size(file.size_bytes),
             size(file.new_bytes),
-            file.digest,
+            file.sha256,
             f"{file.checkpoint}: " * bool(file.checkpoint) + file.path,
         )
         for file in plan.files

@@ -22,8 +22,10 @@ def command(
 
     A second rollback goes further back, never forth.
     """
-    promotions = call.repository().promotions
-    left = promotions.state(model).version
-    entry = promotions.rollback(model, to=to, block=not no_block, reason=reason)
+    repository = call.repository()
+    left = repository.promotions.state(model).version
+    if left is None:
+        repository.versions(model)  # says so where there is no such model
+    entry = repository.promotions.rollback(model, to=to, block=not no_block, reason=reason)
     text = describe(model, entry) + ("" if no_block or left is None else f"; {model}@{left} is blocked")
     finish(call, model, entry, text, wait_s)

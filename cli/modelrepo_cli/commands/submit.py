@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,7 +14,7 @@ from modelrepo_cli.output import span
 from modelrepo_cli.verbs import Call, verb
 
 if TYPE_CHECKING:
-    from modelrepo_runtime.client import Client
+    from modelrepo_runtime.client import Client, JobObject
 
 
 @verb("repo", "queue", "files")
@@ -90,7 +89,7 @@ def _named(reference: str, version: str | None) -> tuple[str, str | None]:
     return parsed.model, None if named == "active" else named
 
 
-def _ended(client: Client, job_id: str, wait_s: float) -> Mapping[str, Any]:
+def _ended(client: Client, job_id: str, wait_s: float) -> JobObject:
     job = client.wait(job_id, timeout_s=wait_s)
     if job["status"] in ("queued", "running"):
         raise NotConverged(

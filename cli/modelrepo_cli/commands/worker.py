@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +52,4 @@ def command(call: Call, config: Path | None, print_config: bool, **flags: Any) -
         return
     from modelrepo_runtime.worker.daemon import run_worker
 
-    code = run_worker(decided)
-    if code:
-        sys.exit(code)
+    click.get_current_context().exit(run_worker(decided))

@@ -14,6 +14,7 @@ import yaml
 from modelrepo.errors import InvalidInput
 
 _FLOAT = r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+_LINE_ENDS = frozenset("\r\x85\u2028\u2029\ufeff")
 _CORE = (
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
@@ -44,10 +45,16 @@ class _Dumper(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
         return True
 
+    def text(self, data: str) -> yaml.ScalarNode:
+        # In any other style a reader would take these for the end of a line.
+        style = '"' if _LINE_ENDS & set(data) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
 
 for _tag, _pattern, _first in _CORE:
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})\Z"), _first)
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.decimal)
+_Dumper.add_representer(str, _Dumper.text)
 # The dumper quotes a text that either schema would take for something else.
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(rf"(?:{_FLOAT})\Z"), list("-+.0123456789"))
 
@@ -127,5 +134,6 @@ def _plain(value: Any) -> Any:
 def _one_line(error: Exception) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem:
         mark = error.problem_mark
-        return error.problem if mark is None else f"line {mark.line + 1}: {error.problem}"
+        problem = f"{error.context}, {error.problem}" if error.problem.startswith("but ") else error.problem
+        return problem if mark is None else f"line {mark.line + 1}: {problem}"
     return " ".join(str(error).split()) or type(error).__name__

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from modelrepo.errors import Unreachable
+from modelrepo.errors import ModelRepoError, Unreachable
 from modelrepo.stores.port import LocalFolders, ObjectStat, ObjectStore, StoreAbility, StoreIdentity
 
 T = TypeVar("T")
@@ -37,14 +37,23 @@ class Fault:
 
 
 class FaultyStore:
-    """A store that passes everything on to `inner`, but for its faults; it counts and names the operations."""
+    """A store that passes everything on to `inner`, but for its faults; it counts and names the operations.
 
-    def __init__(self, inner: ObjectStore, *faults: Fault, on_kill: Callable[[], None] | None = None) -> None:
+    `before` is called ahead of each operation, `on_kill` where a fault kills (to end the whole process, say).
+    """
+
+    def __init__(
+        self,
+        inner: ObjectStore,
+        *faults: Fault,
+        before: Callable[[Verb, str], None] | None = None,
+        on_kill: Callable[[], None] | None = None,
+    ) -> None:
         self.inner = inner
         self.operations: list[tuple[Verb, str]] = []
         self._faults = faults
         self._counts = [0] * len(faults)
-        self._on_kill = on_kill
+        self._before, self._on_kill = before, on_kill
         self._killed = False
         self._lock = threading.Lock()
 
@@ -86,11 +95,20 @@ class FaultyStore:
         for fault in faults:
             if fault.moment == "before":
                 self._strike(fault, verb, key)
-        result = operation()
+        if self._before is not None:
+            self._before(verb, key)
+        try:
+            result = operation()
+        except ModelRepoError:
+            self._strike_after(faults, verb, key)
+            raise
+        self._strike_after(faults, verb, key)
+        return result
+
+    def _strike_after(self, faults: tuple[Fault, ...], verb: Verb, key: str) -> None:
         for fault in faults:
             if fault.moment == "after":
                 self._strike(fault, verb, key)
-        return result
 
     def _due(self, verb: Verb, key: str) -> tuple[Fault, ...]:
         with self._lock:
@@ -133,7 +151,12 @@ class FaultyLocalStore(FaultyStore):
         return self.inner
 
 
-def faulty(inner: ObjectStore, *faults: Fault, on_kill: Callable[[], None] | None = None) -> FaultyStore:
+def faulty(
+    inner: ObjectStore,
+    *faults: Fault,
+    before: Callable[[Verb, str], None] | None = None,
+    on_kill: Callable[[], None] | None = None,
+) -> FaultyStore:
     """Return a FaultyStore that can do what `inner` can."""
     kind = FaultyLocalStore if isinstance(inner, LocalFolders) else FaultyStore
-    return kind(inner, *faults, on_kill=on_kill)
+    return kind(inner, *faults, before=before, on_kill=on_kill)

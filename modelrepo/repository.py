@@ -167,6 +167,7 @@ class Repository:
                 author=options.author or self.by,
                 message=options.message,
                 bundles=bundles,
+                lock=prepared.lock,
             )
             if options.if_changed and (same := self._unchanged(publication.manifest)) is not None:
                 return same

@@ -18,6 +18,8 @@ from modelrepo.versions.manifest import CheckpointRecord, FileRecord, Manifest
 from modelrepo.versions.packing import SourceFile, code_files
 from modelrepo.versions.publish import Publication
 
+LOCK_FILE = "uv.lock"
+
 
 @dataclass(frozen=True, slots=True)
 class Packed:
@@ -120,9 +122,11 @@ def draft(
     author: str | None = None,
     message: str | None = None,
     bundles: Bundles | None = None,
+    lock: Path | None = None,
 ) -> Publication:
-    """Put together what is to be published; the version's id is still open."""
+    """Put together what is to be published; the version's id is still open. `lock` may lie above the folder."""
     git, bundles = git_state(folder), bundles or Bundles()
+    shown = {name: folder / name for name in COPIES_FOR_PEOPLE} | ({} if lock is None else {LOCK_FILE: lock})
     manifest = Manifest(
         model=packed.spec.name,
         version="",
@@ -142,5 +146,5 @@ def draft(
         packed.content.origins,
         bundle_objects=bundles.objects,
         bundles=bundles.documents,
-        copies={name: (folder / name).read_bytes() for name in COPIES_FOR_PEOPLE if (folder / name).is_file()},
+        copies={name: path.read_bytes() for name, path in shown.items() if path.is_file()},
     )

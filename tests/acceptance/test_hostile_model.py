@@ -76,7 +76,8 @@ def close_all(self, job):
 def close_output(self, job):
     import os, sys
     sys.stdout.close()
-    os.close(1), os.close(2)
+    os.close(1)
+    os.close(2)
 
 def fork_that_keeps_everything(self, job):
     import os, time

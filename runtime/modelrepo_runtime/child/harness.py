@@ -21,21 +21,21 @@ def main(argv: list[str]) -> int:
     if start is None:
         return 1
     sys.argv[:] = [start["entrypoint"]]
-    process.dump_stacks_on_signal()
-    process.line_buffer_output()
+    output = process.Output()
     channel.send({"t": "up", "n": start["n"]})
     if start["mode"] == "shell":
         from .debugging import open_shell
 
         return open_shell(start)
-    return Harness(channel, start).serve()
+    return Harness(channel, start, output).serve()
 
 
 class Harness:
     """One model's object and the conversation about it."""
 
-    def __init__(self, channel: Channel, start: Message) -> None:
+    def __init__(self, channel: Channel, start: Message, output: process.Output) -> None:
         self._channel = channel
+        self._output = output
         self._start = start
         self._context = Context(start)
         self._scratch = self._context.scratch
@@ -80,7 +80,7 @@ class Harness:
         return True
 
     def _tell(self, nonce: str, what: str, seconds: float) -> None:
-        process.flush_output()
+        self._output.settle()
         self._channel.send({"t": what, "n": nonce, "seconds": seconds})
 
     def _run(self, request: Message) -> None:
@@ -96,7 +96,7 @@ class Harness:
         finally:
             self._context.scratch = self._scratch
         job._end()
-        process.flush_output()
+        self._output.settle()
         self._channel.send(answer)
 
     def _call(self, job: Job, stage: str) -> Any:

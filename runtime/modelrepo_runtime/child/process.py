@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import fcntl
+import io
 import os
 import signal
 import socket
@@ -35,27 +36,32 @@ def die_with_parent(channel: Channel, parent: int) -> None:
     threading.Thread(target=_watch_for_end, args=(channel,), name="modelrepo-parent", daemon=True).start()
 
 
-def dump_stacks_on_signal() -> None:
-    """SIGUSR2 and fatal signals write the stacks of all threads to the log, from C."""
-    stream = os.fdopen(_copy_high(2), "w")
-    faulthandler.enable(file=stream, all_threads=True)
-    if hasattr(signal, "SIGUSR2"):
-        faulthandler.register(signal.SIGUSR2, file=stream, all_threads=True, chain=False)
+class Output:
+    """Standard output and error, which are the log; a copy that model code is unlikely to close."""
 
+    def __init__(self) -> None:
+        self._copy = _copy_high(2)
+        self._stacks = os.fdopen(_copy_high(2), "w")
+        faulthandler.enable(file=self._stacks, all_threads=True)
+        if hasattr(signal, "SIGUSR2"):
+            faulthandler.register(signal.SIGUSR2, file=self._stacks, all_threads=True, chain=False)
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(line_buffering=True, errors="backslashreplace")
 
-def line_buffer_output() -> None:
-    """Let every printed line reach the log at once, so that a crash loses none."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError, ValueError, OSError):
-            stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
-
-
-def flush_output() -> None:
-    """Write out what the streams still hold; a model may have closed or replaced them."""
-    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
-        if stream is not None:
+    def settle(self) -> None:
+        """Write out what the streams hold and open those that a job has closed: the next one may print too."""
+        for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):
                 stream.flush()
+        with contextlib.suppress(OSError):
+            for descriptor in (1, 2):
+                if not _is_open(descriptor):
+                    os.dup2(self._copy, descriptor)
+            if getattr(sys.stdout, "closed", True):
+                sys.stdout = _text(1)
+            if getattr(sys.stderr, "closed", True):
+                sys.stderr = _text(2)
 
 
 def end_now(code: int) -> None:
@@ -76,6 +82,18 @@ def _copy_high(descriptor: int) -> int:
     """Duplicate a descriptor, close-on-exec, to a free number near the limit."""
     lowest = max(3, min(os.sysconf("SC_OPEN_MAX"), 1 << 16) - _OUT_OF_THE_WAY)
     return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, lowest)
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+def _text(descriptor: int) -> io.TextIOWrapper:
+    return open(descriptor, "w", buffering=1, errors="backslashreplace", closefd=False)
 
 
 def _forget(channel: Channel) -> None:

@@ -53,6 +53,8 @@ class Child:
 
     def __init__(self, spec: ChildSpec, process: ChildProcess) -> None:
         self.spec = spec
+        self.failure: str | None = None
+        """Why it could not start, once `load` has failed."""
         self._process = process
         self._nonce = secrets.token_hex(8)
         self._state = ChildState.STARTING
@@ -170,9 +172,10 @@ class Child:
         except _LostError as lost:
             self._finish()
             how = "" if isinstance(lost, _UnfitError) else f" ({self._how_it_ended()})"
+            self.failure = f"{lost}{how}"
+            where = "" if self.spec.live_output or self.spec.terminal else f"; its output is in {self.log_path}"
             raise EntrypointFailed(
-                f"{self.spec.name} cannot start: {lost}{how}; its output is in {self.log_path}",
-                log=self._process.last_output,
+                f"{self.spec.name} cannot start: {self.failure}{where}", log=self._process.last_output
             ) from None
         except BaseException:
             self._finish()

@@ -76,7 +76,7 @@ class ChildProcess:
                 env=child_environment(spec, os.environ, token),
                 folder=spec.folder,
                 stdin=0 if spec.terminal else subprocess.DEVNULL,
-                output=2 if spec.terminal else self.drain.write_end,
+                output=2 if spec.terminal or spec.live_output else self.drain.write_end,
                 pass_fds=(control.fileno(), *spec.keep_open_fds),
                 new_session=not spec.terminal,
             )

@@ -37,8 +37,10 @@ class ChildSpec:
     """Locks that live as long as any process of the child."""
     memory_limit_bytes: int | None = None
     """Held by a memory cgroup where this process may make one, else not held."""
+    live_output: bool = False
+    """Let it print to our standard error instead of logs."""
     terminal: bool = False
-    """Give it the terminal: standard input, and output to our standard error instead of logs."""
+    """Give it our terminal, with standard input; includes `live_output`."""
     post_mortem: bool = False
     """Open pdb after an exception; wants `terminal`."""
     import_only: bool = False

@@ -61,7 +61,7 @@ def interpreters() -> dict[str, Path]:
 FOUND = interpreters()
 
 
-@pytest.mark.parametrize("version", sorted(FOUND, key=lambda version: int(version[2:])))
+@pytest.mark.parametrize("version", sorted(FOUND, key=lambda name: int(name.removeprefix("3."))))
 def test_a_child_lives_its_whole_life(version: str, tmp_path: Path) -> None:
     child = started(a_spec(tmp_path, EVERYTHING, python=FOUND[version]))
     try:

@@ -129,9 +129,7 @@ def _tags(filename: str) -> frozenset[Tag]:
 def _to_fetch(uv: Uv, project: Project, interpreter: Interpreter, extra: str | None) -> int:
     arguments: list[str | Path] = ["sync", "--frozen", "--dry-run", "--no-default-groups", "--no-install-project"]
     arguments += ["--python", interpreter.path, *(("--extra", extra) if extra else ())]
-    # A dry run: the folder that it names is never made.
-    nowhere = {"UV_PROJECT_ENVIRONMENT": str(project.folder / ".venv-of-a-dry-run")}
-    told = uv.run(arguments, cwd=project.folder, extra_environment=nowhere)
+    told = uv.run(arguments, cwd=project.folder)
     found = _WOULD_DOWNLOAD.search(told.stderr)
     return int(found[1]) if found else 0
 

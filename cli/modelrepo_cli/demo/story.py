@@ -26,7 +26,7 @@ from modelrepo_runtime.jobs import Job, Status
 BUILD_S = 1800.0  # for the first environment of a box, over a slow line
 SWAP_S = 180.0
 JOB_S = 180.0
-JOBS_BETWEEN = 6  # of each version before the next act, so that it is seen at work
+JOBS_BETWEEN = 10  # of each version before the next act, so that it is seen at work
 KILLED_FROM, KILLED_TO = 0.1, 0.7  # progress of the long job at which its worker is killed
 TRIES_TO_KILL = 3
 
@@ -97,8 +97,11 @@ def publish(stage: Stage) -> None:
         version: assemble(scenario.example, stage.folder / f"{stage.model}-{version}", earlier=version == "v1")
         for version in ("v1", "v2")
     }
-    for line in downloads.describe(downloads.needs(folders["v1"], stage.index, stage.place.cache)):
+    needed = downloads.needs(folders["v1"], stage.index, stage.place.cache)
+    for line in downloads.describe(needed):
         tell(line)
+    if needed.packages:
+        tell("the first push builds the environment, where this box has none, and imports the model in it")
     # One lock for both: they differ in their checkpoints alone.
     shutil.copyfile(folders["v1"] / "uv.lock", folders["v2"] / "uv.lock")
     for version, why in (("v1", scenario.why_v1), ("v2", scenario.why_v2)):

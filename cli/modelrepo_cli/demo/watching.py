@@ -37,16 +37,17 @@ class Watch:
         return found
 
     def serving(self, worker: str, version: str, timeout_s: float) -> None:
-        """Wait until every slot of a worker serves a version, and tell each change."""
+        """Wait until every slot of a worker serves a version, and tell each change on the way."""
         shown: str | None = None
 
         def look() -> bool | None:
             nonlocal shown
             slots = self.slots(worker)
             line = "; ".join(_describe(slot) for slot in slots)
-            if line and line != shown:
+            if line != shown:
+                if shown:
+                    self.tell(f"  {worker}: {line}")
                 shown = line
-                self.tell(f"  {worker}: {line}")
             done = slots and all(slot.version == version and slot.incoming is None for slot in slots)
             return True if done else None
 

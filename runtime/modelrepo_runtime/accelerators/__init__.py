@@ -13,7 +13,7 @@ from modelrepo_runtime.accelerators.fake import FakeAccelerator
 from modelrepo_runtime.accelerators.layout import SlotLayout, lay_out
 from modelrepo_runtime.accelerators.nvidia import Nvidia
 from modelrepo_runtime.accelerators.port import Accelerator, Device, DriverVersions
-from modelrepo_runtime.accelerators.visible import child_environment, rank_environment, torch_devices
+from modelrepo_runtime.accelerators.visible import child_environment, torch_devices
 
 if TYPE_CHECKING:
     from modelrepo.contract.conditions import AcceleratorFacts
@@ -30,7 +30,6 @@ __all__ = [
     "find_box",
     "lay_out",
     "probe",
-    "rank_environment",
     "torch_devices",
 ]
 

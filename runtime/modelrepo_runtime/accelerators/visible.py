@@ -54,16 +54,3 @@ def torch_devices(devices: Sequence[Device]) -> tuple[str, ...]:
     if any(device.kind in ("cuda", "rocm") for device in devices):
         return tuple(f"cuda:{place}" for place in range(len(devices)))
     return tuple(device.kind for device in devices) or ("cpu",)
-
-
-def rank_environment(master_port: int) -> dict[str, str]:
-    """Give a slot's one process the variables that `torch.distributed` reads."""
-    return {
-        "RANK": "0",
-        "LOCAL_RANK": "0",
-        "WORLD_SIZE": "1",
-        "LOCAL_WORLD_SIZE": "1",
-        "GROUP_RANK": "0",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(master_port),
-    }

@@ -1,12 +1,15 @@
-"""Measure memory: what the box and its control group leave, and what a child's processes hold."""
+"""Measure memory: what the box and its control group leave, less what is promised."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 
+from modelrepo_runtime.worker.footprint import Footprint
 from modelrepo_runtime.worker.swap_plan import Room
 
 # A limit this high means "none": version 1 writes the largest multiple of a page.
@@ -23,13 +26,35 @@ def host_room(root: Path = Path("/")) -> Room:
     return Room(min(free), min(total))
 
 
-def group_bytes(pid: int) -> int | None:
-    """Add up the resident memory of a child and all that descend from it; None where it is gone."""
-    try:
-        process = psutil.Process(pid)
-        return sum(int(one.memory_info().rss) for one in [process, *process.children(recursive=True)])
-    except psutil.Error:
-        return None
+class Reservations:
+    """Memory promised to children of this worker that are still loading: two that load at once see each other."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._promised: list[tuple[int, frozenset[str], int]] = []
+
+    @contextmanager
+    def of(self, need: Footprint, devices: frozenset[str]) -> Iterator[None]:
+        """Promise a child's memory until it is loaded, and shows in what is measured."""
+        promise = (need.host_bytes or 0, devices, need.device_bytes or 0)
+        with self._lock:
+            self._promised.append(promise)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._promised.remove(promise)
+
+    def less(self, host: Room, device: Room | None, devices: frozenset[str]) -> tuple[Room, Room | None]:
+        """Take what is promised off what is free."""
+        with self._lock:
+            host_bytes = sum(promise for promise, _, _ in self._promised)
+            device_bytes = sum(promise for _, held, promise in self._promised if held & devices)
+        return _less(host, host_bytes), None if device is None else _less(device, device_bytes)
+
+
+def _less(room: Room, size_bytes: int) -> Room:
+    return Room(None if room.free_bytes is None else max(0, room.free_bytes - size_bytes), room.total_bytes)
 
 
 def _cgroups(root: Path) -> Iterator[tuple[int, int]]:

@@ -1,11 +1,12 @@
-import os
 from pathlib import Path
 
 import psutil
 import pytest
 
-from modelrepo_runtime.worker.memory import group_bytes, host_room
+from modelrepo_runtime.worker.footprint import Footprint
+from modelrepo_runtime.worker.memory import Reservations, host_room
 from modelrepo_runtime.worker.suspend import boottime, must_renew
+from modelrepo_runtime.worker.swap_plan import Room
 
 
 def write(root: Path, files: dict[str, object]) -> None:
@@ -63,9 +64,14 @@ def test_in_a_container_the_mount_is_our_own_group(tmp_path: Path) -> None:
     assert host_room(tmp_path).free_bytes == 900
 
 
-def test_the_memory_of_a_process_that_is_gone_is_not_known() -> None:
-    assert (group_bytes(os.getpid()) or 0) > 1 << 20
-    assert group_bytes(2**22 + 1) is None
+def test_children_that_load_at_once_see_each_others_promises() -> None:
+    reservations, here, there = Reservations(), frozenset({"cuda:0"}), frozenset({"cuda:1"})
+    room = Room(1000, 2000)
+    with reservations.of(Footprint(300, 600), here):
+        assert reservations.less(room, room, here) == (Room(700, 2000), Room(400, 2000))
+        assert reservations.less(room, room, there) == (Room(700, 2000), room)
+        assert reservations.less(Room(None, None), None, here) == (Room(None, None), None)
+    assert reservations.less(room, room, here) == (room, room)
 
 
 def test_a_lease_is_renewed_before_late_work() -> None:

@@ -1,0 +1,187 @@
+"""One attempt on this box: inputs in, the stage in the child, outputs and log out."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from modelrepo.errors import InvalidInput, ModelRepoError, NotFound, Unreachable
+from modelrepo_runtime.jobs import Cause, Fence, JobError, Outcome, OutputFile
+from modelrepo_runtime.supervision.child import ChildGone, OnProgress
+from modelrepo_runtime.supervision.spec import ChildOutcome, JobRequest, OutputPath
+from modelrepo_runtime.timing import Timing
+from modelrepo_runtime.worker.holding import End, Held
+from modelrepo_runtime.worker.journal import Journal
+
+
+class Runs(Protocol):
+    """The part of a child that an attempt uses."""
+
+    def run(
+        self,
+        request: JobRequest,
+        *,
+        timeout_s: float | None,
+        on_progress: OnProgress | None = None,
+        cancel_grace_s: float = ...,
+    ) -> ChildOutcome: ...
+
+    def cancel(self) -> None: ...
+
+    def stop(self, grace_s: float = ...) -> object: ...
+
+
+class Files(Protocol):
+    """The part of the JobStore that an attempt uses."""
+
+    def fetch(self, key: str, target: Path) -> object: ...
+
+    def put_output(
+        self, job_id: str, created_at: float, fence: Fence, name: str, path: Path, content_type: str | None = None
+    ) -> OutputFile: ...
+
+    def put_log(self, job_id: str, created_at: float, fence: Fence, path: Path) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What to tell the queue of an attempt; `outcome` None hands it back, uncounted, for `cause`."""
+
+    cause: Cause
+    outcome: Outcome | None = None
+
+
+class Attempts:
+    """Runs a slot's attempts. `handovers` is shared by all slots of the box: the next stage may run in another."""
+
+    def __init__(self, folder: Path, handovers: Path, files: Files, timing: Timing, journal: Journal) -> None:
+        self._folder, self._handovers = folder, handovers
+        self._files, self._timing, self._journal = files, timing, journal
+
+    def run(self, held: Held, child: Runs, *, slot: str, content_types: Mapping[str, str]) -> Ended:
+        """Run an attempt to its end, whatever that is. The files of it on this box are gone when this returns."""
+        claim = held.claim
+        folder = self._folder / f"{claim.job_id}-{claim.fence.number}"
+        log = folder / "job.log"
+        began = time.monotonic()
+        try:
+            try:
+                files = self._fetch(held, folder)
+            except NotFound as error:
+                return _failed(Cause.REJECTED, "input_missing", error)
+            except (Unreachable, OSError) as error:
+                self._journal.say("inputs-unavailable", slot=slot, job=claim.job_id, error=error)
+                return Ended(Cause.LOAD_FAILED)
+            request = JobRequest(
+                job_id=claim.job_id,
+                attempt=claim.attempt,
+                stage=claim.stage,
+                inputs=claim.inputs,
+                files=files,
+                previous=claim.previous,
+                handover_dir=self._handovers / claim.job_id,
+                output_dir=folder / "outputs",
+                log_path=log,
+            )
+            outcome = self._in_child(held, child, request)
+            if isinstance(outcome, Ended):
+                return outcome
+            return self._conclude(held, outcome, log, content_types, slot, time.monotonic() - began)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def forget_job(self, job_id: str) -> None:
+        """The job has ended: what its stages handed over is not needed any more."""
+        shutil.rmtree(self._handovers / job_id, ignore_errors=True)
+
+    def _fetch(self, held: Held, folder: Path) -> dict[str, Path]:
+        files: dict[str, Path] = {}
+        for name, key in held.claim.files.items():
+            target = folder / "inputs" / name / Path(key).name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._files.fetch(key, target)
+            files[name] = target
+        return files
+
+    def _in_child(self, held: Held, child: Runs, request: JobRequest) -> ChildOutcome | Ended:
+        why = held.run_with(child.cancel)
+        if why is not None:
+            return _early(why)
+        try:
+            return child.run(
+                request,
+                timeout_s=held.claim.timeout_s,
+                on_progress=held.progressed,
+                cancel_grace_s=self._timing.cancel_grace_s,
+            )
+        except ChildGone:
+            # It died between two jobs: this one never began.
+            return _early(held.ended) if held.ended else Ended(Cause.PREEMPTED)
+        finally:
+            held.finishing()
+
+    def _conclude(
+        self, held: Held, outcome: ChildOutcome, log: Path, content_types: Mapping[str, str], slot: str, took_s: float
+    ) -> Ended:
+        why = held.ended
+        if why is End.LOST or (why is End.PREEMPTED and outcome.cause is not Cause.SUCCEEDED):
+            return _early(why)
+        if outcome.cause is Cause.PREEMPTED:
+            return Ended(Cause.PREEMPTED)
+        log_key = self._keep_log(held, log, slot)
+        try:
+            outputs = (
+                self._keep_outputs(held, outcome.outputs, content_types) if outcome.cause is Cause.SUCCEEDED else ()
+            )
+        except InvalidInput as error:
+            return _failed(Cause.EXCEPTION, "output_too_large", error, log_key, outcome.runtime_s)
+        except (Unreachable, OSError) as error:
+            self._journal.say("outputs-not-kept", slot=slot, job=held.claim.job_id, error=error, after_s=took_s)
+            return Ended(Cause.LOAD_FAILED)
+        told = Outcome(outcome.cause, outcome.result, outputs, outcome.error, log_key, runtime_s=outcome.runtime_s)
+        return Ended(outcome.cause, told)
+
+    def _keep_outputs(
+        self, held: Held, outputs: tuple[OutputPath, ...], content_types: Mapping[str, str]
+    ) -> tuple[OutputFile, ...]:
+        claim = held.claim
+        return tuple(
+            self._files.put_output(
+                claim.job_id,
+                claim.created_at,
+                claim.fence,
+                output.name,
+                output.path,
+                content_types.get(output.name, output.content_type),
+            )
+            for output in outputs
+        )
+
+    def _keep_log(self, held: Held, log: Path, slot: str) -> str | None:
+        claim = held.claim
+        try:
+            if not log.exists() or log.stat().st_size == 0:
+                return None
+            return self._files.put_log(claim.job_id, claim.created_at, claim.fence, log)
+        except (ModelRepoError, OSError) as error:
+            self._journal.say("log-not-kept", slot=slot, job=claim.job_id, error=error)
+            return None
+
+
+def _early(why: End) -> Ended:
+    match why:
+        case End.CANCELLED:
+            return Ended(Cause.CANCELLED, Outcome(Cause.CANCELLED))
+        case End.LOST:
+            return Ended(Cause.WORKER_LOST)
+        case End.PREEMPTED:
+            return Ended(Cause.PREEMPTED)
+
+
+def _failed(cause: Cause, code: str, error: Exception, log_key: str | None = None, runtime_s: float = 0.0) -> Ended:
+    told = JobError(code, " ".join(str(error).split()))
+    return Ended(cause, Outcome(cause, error=told, log_key=log_key, runtime_s=runtime_s))

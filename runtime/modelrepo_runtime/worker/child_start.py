@@ -1,0 +1,67 @@
+"""Start a child of a prepared version in a slot, and wait until it is warm."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from modelrepo_runtime.worker.footprint import expected
+from modelrepo_runtime.worker.preparing import Prepared, child_spec
+from modelrepo_runtime.worker.serving import Serving
+from modelrepo_runtime.worker.target import Target
+
+if TYPE_CHECKING:
+    from modelrepo_runtime.worker.slot import Slot
+
+# Logs of starts are small, and the last few tell what changed.
+KEPT_FOLDERS = 5
+
+_numbers = itertools.count(1)
+
+
+def start(slot: Slot, prepared: Prepared, target: Target) -> Serving:
+    """Start and load a child.
+
+    Raises:
+        EntrypointFailed: it does not import, load or warm up; its log says why.
+        OSError: the process cannot be started.
+    """
+    parts = slot.parts
+    began = time.monotonic()
+    children = parts.folder / "children"
+    _sweep(children)
+    folder = children / f"{time.time_ns():x}-{next(_numbers)}"
+    spec = child_spec(prepared, parts.layout, folder, parts.slot_descriptor)
+    devices = frozenset(device.label for device in parts.layout.devices)
+    need = expected(prepared.chosen.needs, parts.learnt.of(prepared.version.digest), None)
+    before = _free(slot)
+    with parts.reservations.of(need, devices):
+        child = parts.start_child(spec)
+        slot.starting(child)
+        try:
+            phases = dict(child.load(parts.load_timeout_s))
+        finally:
+            slot.started(child)
+    after = _free(slot)
+    device_bytes = max(0, before - after) if before is not None and after is not None else None
+    parts.learnt.see(prepared.version.digest, child.footprint().rss_bytes, device_bytes)
+    phases["start_s"] = time.monotonic() - began
+    parts.journal.say("child-ready", slot=parts.name, version=prepared.version, pid=child.pid, **phases)
+    return Serving(prepared, child, target, phases)
+
+
+def _free(slot: Slot) -> int | None:
+    room = slot.parts.device_room()
+    return room.free_bytes if room else None
+
+
+def _sweep(children: Path) -> None:
+    """Remove the folders of earlier children but the newest; one that still records a process stays."""
+    if not children.is_dir():
+        return
+    ended = sorted(folder for folder in children.iterdir() if not (folder / "process.json").exists())
+    for folder in ended[: -KEPT_FOLDERS or None]:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,173 @@
+"""One thread that claims for all slots of a worker: an idle slot posts an offer, and a claim comes back."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from modelrepo.errors import StaleSession, Unreachable
+from modelrepo_runtime.jobs import Cause, Claim
+from modelrepo_runtime.queue.port import Offer, Waiter
+from modelrepo_runtime.worker.holding import Held
+from modelrepo_runtime.worker.journal import Journal
+from modelrepo_runtime.worker.session import WorkerSession
+from modelrepo_runtime.worker.suspend import boottime
+
+
+@dataclass(slots=True)
+class _Posted:
+    offer: Offer
+    deliver: Callable[[Held], None]
+
+
+class Claimer:
+    """Claims in one call for every slot that is idle, so that twenty idle slots look once and not twenty times.
+
+    A claim's answer is never lost: a call that failed is repeated with the same number and the same offers.
+    """
+
+    def __init__(self, session: WorkerSession, journal: Journal) -> None:
+        self._session, self._journal = session, journal
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._posted: dict[str, _Posted] = {}
+        self._asking: frozenset[str] = frozenset()
+        self._sequence = 0
+        self._stopped = False
+        self._models: frozenset[str] = frozenset()
+        self._waiter: Waiter | None = None
+        self._thread = threading.Thread(target=self._run, name="claimer", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Claim no more; what was posted stays unanswered. Twice is legal."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+            if self._waiter is not None:
+                self._waiter.wake()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def post(self, offer: Offer, deliver: Callable[[Held], None]) -> None:
+        """Offer a slot; `deliver` is called once, from another thread, unless the offer is withdrawn before."""
+        with self._changed:
+            if self._stopped:
+                return
+            self._posted[offer.slot] = _Posted(offer, deliver)
+            self._changed.notify_all()
+            if self._waiter is not None:
+                self._waiter.wake()
+
+    def withdraw(self, slot: str) -> None:
+        """Take an offer back. When this returns, it was either delivered, or never will be."""
+        with self._changed:
+            self._changed.wait_for(lambda: slot not in self._asking)
+            self._posted.pop(slot, None)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._posted or self._stopped)
+                if self._stopped:
+                    break
+                offers = tuple(posted.offer for posted in self._posted.values())
+                self._listen(frozenset(offer.model for offer in offers))
+            if not self._claim(offers):
+                self._rest()
+        if self._waiter is not None:
+            self._waiter.close()
+
+    def _listen(self, models: frozenset[str]) -> None:
+        """Listen for jobs of these models too. A waiter that is there before the look loses no wake-up."""
+        if models <= self._models and self._waiter is not None:
+            return
+        if self._waiter is not None:
+            self._waiter.close()
+        self._models |= models
+        self._waiter = self._session.queue.waiter(sorted(self._models))
+
+    def _rest(self) -> None:
+        """Wait for news: a wake-up, another offer, or the poll interval."""
+        waiter = self._waiter
+        assert waiter is not None
+        waiter.wait(self._session.timing.queue_poll_s)
+
+    def _claim(self, offers: Sequence[Offer]) -> bool:
+        """Ask for jobs once; True where some came, so that it is worth asking on."""
+        with self._changed:
+            still = tuple(offer for offer in offers if self._is_posted(offer))
+            if not still or self._stopped:
+                return False
+            self._asking = frozenset(offer.slot for offer in still)
+        asked_at = boottime()
+        try:
+            claims = self._session.queue.claim(self._session.session, self._sequence, still)
+        except Unreachable as error:
+            self._journal.say_once("queue", "queue-unreachable", error=error)
+            self._answered(still, (), asked_at)
+            return self._ask_again(still)
+        except StaleSession:
+            # The beat will find out, and begin a new session.
+            self._answered(still, (), asked_at)
+            return False
+        self._sequence += 1
+        self._answered(still, claims, asked_at)
+        return bool(claims)
+
+    def _ask_again(self, offers: Sequence[Offer]) -> bool:
+        """Repeat a call whose answer was lost, with its number: what it may have claimed is ours."""
+        while not self._stopped:
+            self._rest()
+            asked_at = boottime()
+            with self._changed:
+                self._asking = frozenset(offer.slot for offer in offers)
+            try:
+                claims = self._session.queue.claim(self._session.session, self._sequence, offers)
+            except Unreachable:
+                self._answered(offers, (), asked_at)
+                continue
+            except StaleSession:
+                self._answered(offers, (), asked_at)
+                return False
+            self._sequence += 1
+            self._answered(offers, claims, asked_at)
+            return bool(claims)
+        return False
+
+    def _answered(self, offers: Sequence[Offer], claims: Sequence[Claim], asked_at: float) -> None:
+        wanted: list[tuple[_Posted, Held]] = []
+        unwanted: list[Held] = []
+        with self._changed:
+            for claim in claims:
+                held = self._session.hold(claim, asked_at)
+                posted = self._taker(claim, offers)
+                if posted is None:
+                    unwanted.append(held)
+                else:
+                    wanted.append((posted, held))
+            for posted, held in wanted:
+                posted.deliver(held)
+            self._asking = frozenset()
+            self._changed.notify_all()
+        for held in unwanted:
+            self._session.hand_back(held, Cause.PREEMPTED)
+
+    def _taker(self, claim: Claim, offers: Sequence[Offer]) -> _Posted | None:
+        """Find the slot that a claim answers, and take its offer down; None where it no longer offers the same."""
+        for offer in offers:
+            fits = offer.slot == claim.slot if claim.slot else _could_run(offer, claim)
+            if fits and self._is_posted(offer):
+                return self._posted.pop(offer.slot)
+        return None
+
+    def _is_posted(self, offer: Offer) -> bool:
+        posted = self._posted.get(offer.slot)
+        return posted is not None and posted.offer == offer
+
+
+def _could_run(offer: Offer, claim: Claim) -> bool:
+    return offer.model == claim.model and claim.stage in offer.stages and claim.version in (None, offer.version)

@@ -1,0 +1,382 @@
+"""`modelrepo worker`: everything wired together, from the settings to the last goodbye."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+
+from modelrepo.environments import EnvironmentCache, IndexSettings
+from modelrepo.promotion import ActiveState
+from modelrepo.repository import Repository
+from modelrepo.settings import repository_url
+from modelrepo.versions.box import VersionCache
+from modelrepo_runtime.accelerators import Box, SlotLayout, facts, find_box, lay_out
+from modelrepo_runtime.jobs import Status
+from modelrepo_runtime.jobstore import JobStore
+from modelrepo_runtime.queue.opening import default_files_url, default_queue_url, open_queue
+from modelrepo_runtime.queue.port import JobFilter, JobQueue, SlotReport, WorkerInfo
+from modelrepo_runtime.queue.reaper import Reaper
+from modelrepo_runtime.supervision.child import Child
+from modelrepo_runtime.supervision.memory_group import MemoryGroups, find_memory_groups
+from modelrepo_runtime.supervision.record import end_recorded_group
+from modelrepo_runtime.supervision.spawner import shared_spawner
+from modelrepo_runtime.supervision.spec import ChildSpec
+from modelrepo_runtime.timing import Timing
+from modelrepo_runtime.worker.assignment import assign
+from modelrepo_runtime.worker.attempt import Attempts
+from modelrepo_runtime.worker.claiming import Claimer
+from modelrepo_runtime.worker.footprint import Learnt
+from modelrepo_runtime.worker.journal import Journal
+from modelrepo_runtime.worker.locks import SlotLocks
+from modelrepo_runtime.worker.memory import Reservations, host_room
+from modelrepo_runtime.worker.preparing import RepositorySource, SlotBox
+from modelrepo_runtime.worker.reaping import Reaping
+from modelrepo_runtime.worker.serving import SlotChild, SlotParts
+from modelrepo_runtime.worker.session import WorkerSession
+from modelrepo_runtime.worker.settings import WorkerSettings
+from modelrepo_runtime.worker.slot import Slot
+from modelrepo_runtime.worker.swap_plan import Room
+from modelrepo_runtime.worker.swapping import Swapper
+from modelrepo_runtime.worker.target import Target, TargetWatcher
+
+# Models that get their first active version are looked for this much more seldom than known ones are read.
+POLLS_PER_MODEL_LIST = 20
+# What a job's stages handed over is forgotten with the job; of a job that ended elsewhere, a day later.
+HANDOVER_KEPT_S = 86_400.0
+
+
+def run_worker(settings: WorkerSettings, *, timing: Timing | None = None) -> int:
+    """Serve until SIGTERM, SIGINT or SIGUSR1; a second one hands back what runs at once. Returns the exit code.
+
+    Raises:
+        AlreadyServed: another worker holds one of the slots.
+        InvalidInput, NotFound, Unreachable: the settings name what cannot be used.
+    """
+    worker = Worker(settings, timing=timing)
+    asked: list[int] = []
+    wake_read, wake_write = os.pipe()
+
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        asked.append(number)
+        os.write(wake_write, b"x")
+
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+    before = {number: signal.signal(number, on_signal) for number in numbers}
+    try:
+        worker.start()
+        leaving: threading.Thread | None = None
+        while os.read(wake_read, 1):
+            number = asked.pop(0) if asked else 0
+            if number == signal.SIGUSR2:
+                worker.dump_stacks()
+            elif number and leaving is None:
+                leaving = threading.Thread(target=_leave, args=(worker, number, wake_write), name="leaving")
+                leaving.start()
+            elif number:
+                worker.hurry()
+            elif leaving is not None:
+                leaving.join()
+                return 0
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(wake_read)
+        os.close(wake_write)
+    return 0
+
+
+def _leave(worker: Worker, number: int, wake: int) -> None:
+    try:
+        worker.stop(reason=signal.Signals(number).name)
+    finally:
+        os.write(wake, b"x")
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A slot of this worker before it has a model."""
+
+    layout: SlotLayout
+    locks: SlotLocks
+
+
+class Worker:
+    """One worker process: its slots, its session with the queue, and the threads between them."""
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        *,
+        timing: Timing | None = None,
+        box: Box | None = None,
+        journal: Journal | None = None,
+    ) -> None:
+        self._settings = settings
+        self._timing = timing or Timing.embedded()
+        self._journal = journal or Journal()
+        self._box = box or find_box()
+        self._repository = Repository.open(repository_url(settings.repo))
+        queue_url = default_queue_url(settings.queue)
+        self._files = JobStore(default_files_url(queue_url, settings.files))
+        self._queue: JobQueue = open_queue(queue_url, self._timing)
+        self._learnt, self._reservations = Learnt(), Reservations()
+        self._memory_groups: MemoryGroups = find_memory_groups()
+        self._slots: dict[str, tuple[Slot, Swapper]] = {}
+        self._places: dict[str, _Place] = {}
+        self._lock = threading.Lock()
+        self._hurry = threading.Event()
+        self._stopped = False
+        self._polls = 0
+        index = IndexSettings.from_environment(default_index=settings.default_index, find_links=settings.find_links)
+        versions = VersionCache(settings.cache, self._repository.store)
+        environments = EnvironmentCache(settings.cache, index=index, allow_builds=settings.allow_builds)
+        self._source = RepositorySource(self._repository, versions, environments)
+
+    def start(self) -> None:
+        """Take the slots, begin the session, and serve. Returns at once; models come up in their own time."""
+        settings = self._settings
+        layouts = lay_out(settings.slots, settings.cpu_slots, self._box.devices)
+        models = self._models()
+        self._take_places(layouts)
+        try:
+            info = WorkerInfo(settings.name, socket.gethostname(), os.getpid(), slots=tuple(self._places))
+            self._session = WorkerSession(self._queue, info, self._timing, self.reports, self._journal)
+            self._claimer = Claimer(self._session, self._journal)
+            self._watcher = TargetWatcher(
+                self._look, self._tell, self._journal, poll_s=self._poll_s(), at_each_poll=self._look_for_models
+            )
+            self._reaping = Reaping(Reaper(self._queue, self._timing), self._timing.beat_s, self._journal)
+        except BaseException:
+            self._release_places()
+            raise
+        shutil.rmtree(settings.cache / "worker" / "attempts" / settings.name, ignore_errors=True)
+        self._forget_old_handovers()
+        self._journal.say(
+            "worker-starts",
+            name=settings.name,
+            pid=os.getpid(),
+            repository=self._repository.url,
+            queue=self._queue.url,
+            slots=",".join(f"{layout.name}={layout.label}" for layout in layouts),
+            memory_groups="yes" if self._memory_groups.parent else f"no: {self._memory_groups.problem}",
+        )
+        self._session.start()
+        self._claimer.start()
+        self._reaping.start()
+        self._assign(models)
+        self._watcher.start()
+
+    def stop(self, grace_s: float | None = None, *, reason: str = "stop") -> None:
+        """Claim nothing more, let jobs finish for the grace, hand back the rest, and go. Twice is legal."""
+        with self._lock:
+            if self._stopped:
+                return
+            self._stopped = True
+            slots = list(self._slots.values())
+        grace_s = self._settings.grace_s if grace_s is None else grace_s
+        self._journal.say("worker-leaves", reason=reason, grace_s=grace_s)
+        until = time.monotonic() + grace_s
+        self._session.hurry(grace_s)
+        self._watcher.stop()
+        for slot, _ in slots:
+            slot.leave()
+        self._claimer.stop()
+        while not self._hurry.is_set() and time.monotonic() < until:
+            if all(slot.join(0) for slot, _ in slots):
+                break
+            self._hurry.wait(0.02)
+        for slot, _ in slots:
+            if not slot.join(0):
+                slot.abandon()
+        for slot, swapper in slots:
+            slot.join()
+            swapper.join()
+        self._reaping.stop()
+        self._session.stop()
+        self._release_places()
+        self._queue.close()
+        self._journal.say("worker-left")
+
+    def hurry(self) -> None:
+        """Hand back what runs now rather than at the end of the grace."""
+        self._hurry.set()
+
+    def dump_stacks(self) -> None:
+        """Write the stacks of all threads of every child to the log of its job."""
+        self._journal.say("stacks-asked-for")
+        for slot, _ in list(self._slots.values()):
+            slot.dump_stacks()
+
+    def reports(self) -> Sequence[SlotReport]:
+        """Describe every slot, also those without a model."""
+        with self._lock:
+            slots = {name: slot for name, (slot, _) in self._slots.items()}
+        return tuple(
+            slots[name].report()
+            if name in slots
+            else SlotReport(name, "open", device=place.layout.label, reason="no model for this slot yet")
+            for name, place in self._places.items()
+        )
+
+    def _models(self) -> list[str]:
+        """Name the models to serve that have an active version. Raises ModelNotFound for one that was named."""
+        if self._settings.models:
+            for name in self._settings.models:
+                self._repository.versions(name)
+        names = self._settings.models or self._repository.models()
+        return [name for name in names if self._repository.promotions.state(name).version is not None]
+
+    def _take_places(self, layouts: Sequence[SlotLayout]) -> None:
+        folder = self._settings.cache / "worker" / "slots"
+        try:
+            for layout in layouts:
+                locks = SlotLocks(folder / layout.name, layout.name)
+                ended = locks.acquire(end_recorded_group)
+                if ended:
+                    self._journal.say("orphans-ended", slot=layout.name, pids=",".join(map(str, ended)))
+                self._places[layout.name] = _Place(layout, locks)
+        except BaseException:
+            self._release_places()
+            raise
+
+    def _release_places(self) -> None:
+        for place in self._places.values():
+            place.locks.release()
+
+    def _assign(self, models: Sequence[str]) -> None:
+        """Give free slots a model each, and say which models are left without one."""
+        waiting = {model: self._waiting(model) for model in models}
+        with self._lock:
+            if self._stopped:
+                return
+            taken = {name: slot.model for name, (slot, _) in self._slots.items()}
+            found = assign(list(self._places), waiting, taken)
+            fresh = [name for name in found.by_slot if name not in taken]
+            for name in fresh:
+                slot = Slot(self._parts(self._places[name]), found.by_slot[name])
+                self._slots[name] = (slot, Swapper(slot))
+            started = [self._slots[name] for name in fresh]
+        for slot, swapper in started:
+            self._journal.say("slot-assigned", slot=slot.parts.name, model=slot.model)
+            slot.start()
+            swapper.start()
+        for model in found.unserved:
+            self._journal.say_once(
+                f"unserved {model}", "model-without-slot", model=model, next="add slots, or name it with --models"
+            )
+        if not models:
+            self._journal.say_once("models", "no-model", next="push and promote a model")
+        self._watcher.watch({slot.model for slot, _ in started})
+        for slot, _ in started:
+            self._tell_known(slot)
+
+    def _tell_known(self, slot: Slot) -> None:
+        """A slot that is assigned later hears of a target that the watcher knows already."""
+        target = self._watcher.known(slot.model)
+        if target is not None:
+            slot.set_target(target)
+
+    def _waiting(self, model: str) -> int:
+        return len(self._queue.list(JobFilter(status=Status.QUEUED, model=model, limit=1000)))
+
+    def _look(self, model: str) -> _Look:
+        state = self._repository.promotions.state(model)
+        return _Look(state.seen, target_of(state))
+
+    def _tell(self, target: Target) -> None:
+        with self._lock:
+            slots = [slot for slot, _ in self._slots.values() if slot.model == target.model]
+        for slot in slots:
+            slot.set_target(target)
+
+    def _look_for_models(self) -> None:
+        """Now and then, while slots are free: a model may have got its first active version."""
+        self._polls += 1
+        if len(self._slots) == len(self._places) or self._polls % POLLS_PER_MODEL_LIST:
+            return
+        try:
+            self._assign(self._models())
+        except Exception as error:  # noqa: BLE001 - the next look may find the store again
+            self._journal.say_once("models", "models-unreadable", error=error)
+
+    def _poll_s(self) -> float:
+        local = self._repository.store.ability.local
+        return self._timing.active_poll_local_s if local else self._timing.active_poll_bucket_s
+
+    def _slots_total(self, model: str) -> int:
+        """Count the slots of the whole fleet that serve a model, our own at least."""
+        fleet = sum(1 for worker in self._queue.fleet() for slot in worker.slots if slot.model == model)
+        with self._lock:
+            return max(fleet, sum(1 for slot, _ in self._slots.values() if slot.model == model))
+
+    def _parts(self, place: _Place) -> SlotParts:
+        settings, layout = self._settings, place.layout
+        worker_folder = settings.cache / "worker"
+        attempts = worker_folder / "attempts" / settings.name / layout.name
+        has_accelerators = any(device.kind != "cpu" for device in self._box.devices)
+        versions = self._box.accelerator.versions()
+        return SlotParts(
+            name=layout.name,
+            layout=layout,
+            folder=place.locks.folder,
+            box=SlotBox(layout, facts(layout.devices, versions), has_accelerators, settings.secrets_dir, os.environ),
+            timing=self._timing,
+            journal=self._journal,
+            session=self._session,
+            claimer=self._claimer,
+            attempts=Attempts(attempts, worker_folder / "handovers", self._files, self._timing, self._journal),
+            source=self._source,
+            learnt=self._learnt,
+            reservations=self._reservations,
+            start_child=self._start_child,
+            host_room=host_room,
+            device_room=self._device_room(layout),
+            slots_total=self._slots_total,
+            look_again=self._watcher.look_again,
+            slot_descriptor=place.locks.slot_descriptor,
+        )
+
+    def _start_child(self, spec: ChildSpec) -> SlotChild:
+        return Child.start(spec, shared_spawner(), memory=self._memory_groups)
+
+    def _device_room(self, layout: SlotLayout) -> Callable[[], Room | None]:
+        if layout.on_cpu or not layout.devices:
+            return lambda: None
+        total = min(device.memory_total_bytes for device in layout.devices)
+        return lambda: Room(self._box.free_bytes(layout.devices), total)
+
+    def _forget_old_handovers(self) -> None:
+        folder: Path = self._settings.cache / "worker" / "handovers"
+        for job in folder.glob("*"):
+            if time.time() - job.stat().st_mtime > HANDOVER_KEPT_S:
+                shutil.rmtree(job, ignore_errors=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    seen: str
+    target: Target | None
+
+
+def target_of(state: ActiveState) -> Target | None:
+    """Say what a model's slots should serve by its active state; None where nothing is active."""
+    if state.version is None:
+        return None
+    target = Target(
+        model=state.model,
+        version=state.version,
+        digest=state.digest,
+        generation=state.generation,
+        config=dict(state.config),
+        max_unavailable=state.rollout.max_unavailable,
+        notes=state.notes,
+    )
+    return replace(target, end_running=bool(getattr(state.rollout, "now", False)))

@@ -1,0 +1,198 @@
+"""From a target to a child that can be started: choose, check, fetch, build."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from modelrepo.contract import (
+    AcceleratorFacts,
+    HostFacts,
+    ModelSpec,
+    StageSpec,
+    check_host,
+    choose_extra,
+    effective_config,
+    gather_host_facts,
+    resolve_secrets,
+)
+from modelrepo.environments import EnvironmentCache
+from modelrepo.errors import HostNeedUnmet
+from modelrepo.repository import Repository
+from modelrepo.versions.box import VersionCache
+from modelrepo.versions.version import LocalVersion, Version
+from modelrepo_runtime.accelerators import SlotLayout, child_environment, torch_devices
+from modelrepo_runtime.jobs import Json, StageNeed
+from modelrepo_runtime.supervision.spec import ChildSpec
+from modelrepo_runtime.worker.footprint import Footprint, declared
+from modelrepo_runtime.worker.target import Target
+
+Stop = Callable[[], bool]
+
+
+class Source(Protocol):
+    """Where versions and their environments come from; everything is verified and cached on this box."""
+
+    def resolve(self, model: str, version: str) -> Version:
+        """Raises: VersionNotFound, Unreachable, Corrupt, NewerFormat."""
+        ...
+
+    def fetch(self, version: Version, checkpoints: frozenset[str] | None, stop: Stop) -> LocalVersion:
+        """Bring code and the named checkpoints here. Raises also NoSpace, Stopped."""
+        ...
+
+    def build(self, version: Version, extra: str | None, accelerator: AcceleratorFacts, stop: Stop) -> Path:
+        """Return the folder of the version's environment. Raises EnvironmentFailed, Unsuitable, NoSpace, Stopped."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A version that this slot may run, checked against the box before a byte of it was fetched."""
+
+    target: Target
+    version: Version
+    stages: tuple[StageSpec, ...]
+    extra: str | None
+    config: Mapping[str, Json]
+    secrets: Mapping[str, str]
+
+    @property
+    def runs_as(self) -> tuple[str, str]:
+        """Name what would run: digest and effective configuration, whatever the generation."""
+        return self.version.digest, repr(sorted(self.config.items()))
+
+    @property
+    def needs(self) -> Footprint:
+        return declared(self.stages)
+
+    @property
+    def plan(self) -> tuple[StageNeed, ...]:
+        """All stages of the version, as the queue must know them."""
+        return tuple(StageNeed(stage.name, stage.on, stage.timeout_s) for stage in self.version.spec.stages)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A chosen version whose bytes and environment are on this box."""
+
+    chosen: Chosen
+    local: LocalVersion
+    python: Path
+
+    @property
+    def target(self) -> Target:
+        return self.chosen.target
+
+    @property
+    def version(self) -> Version:
+        return self.chosen.version
+
+
+@dataclass(frozen=True, slots=True)
+class SlotBox:
+    """What a slot offers to a version."""
+
+    layout: SlotLayout
+    accelerator: AcceleratorFacts
+    has_accelerators: bool
+    """Whether the box has any: a slot on the CPU then leaves the accelerator's stages to the others."""
+    secrets_dir: Path | None
+    environ: Mapping[str, str]
+
+
+def choose(version: Version, target: Target, box: SlotBox, host: HostFacts | None = None) -> Chosen:
+    """Check a version against this box.
+
+    Raises:
+        Unsuitable: no extra fits, a host need is unmet, a secret is missing, or it has no stage for this slot.
+        InvalidInput: active.yaml sets a configuration key that the version does not declare.
+    """
+    spec = version.spec
+    stages = _stages(spec, box)
+    extra = choose_extra(spec.accelerators, box.accelerator)
+    on_gpu = any(stage.on == "gpu" for stage in stages)
+    check_host(spec.host, host or gather_host_facts(box.accelerator if on_gpu else None))
+    config = effective_config(spec, target.config)
+    secrets = resolve_secrets(spec, box.secrets_dir, box.environ)
+    return Chosen(target, version, stages, extra, config, secrets)
+
+
+def checkpoints_of(chosen: Chosen) -> frozenset[str] | None:
+    """Name the checkpoints that the stages of this slot need; None is all of them."""
+    names: set[str] = set()
+    for stage in chosen.stages:
+        if stage.checkpoints is None:
+            return None
+        names.update(stage.checkpoints)
+    return frozenset(names)
+
+
+def child_spec(prepared: Prepared, layout: SlotLayout, folder: Path, slot_descriptor: int) -> ChildSpec:
+    """Say how the child of a prepared version is started in a slot."""
+    chosen, spec = prepared.chosen, prepared.version.spec
+    devices = torch_devices(layout.devices)
+    limit = chosen.needs.host_bytes
+    return ChildSpec(
+        python=prepared.python,
+        code_roots=tuple(prepared.local.code / root for root in spec.code),
+        entrypoint=str(spec.entrypoint),
+        model=chosen.version.model,
+        version=chosen.version.version,
+        stages=tuple(stage.name for stage in chosen.stages),
+        folder=folder,
+        checkpoints=prepared.local.checkpoints,
+        config=chosen.config,
+        secrets=chosen.secrets,
+        env=spec.env,
+        device=devices[0],
+        devices=devices,
+        device_env=child_environment(layout.devices),
+        max_batch={stage.name: stage.max_batch for stage in chosen.stages},
+        keep_open_fds=() if slot_descriptor < 0 else (slot_descriptor,),
+        # What the author promises, and a tenth more: only a child that breaks its promise is ended for it.
+        memory_limit_bytes=None if limit is None else limit + limit // 10,
+    )
+
+
+def _stages(spec: ModelSpec, box: SlotBox) -> tuple[StageSpec, ...]:
+    if not (box.layout.on_cpu and box.has_accelerators):
+        return spec.stages
+    stages = tuple(stage for stage in spec.stages if stage.on == "cpu")
+    if not stages:
+        raise HostNeedUnmet(
+            f"slot {box.layout.name} on the CPU cannot serve {spec.name}: all its stages are on: gpu; "
+            "leave them to the slots on accelerators"
+        )
+    return stages
+
+
+class RepositorySource:
+    """Versions from a repository, through the box's caches."""
+
+    def __init__(self, repository: Repository, versions: VersionCache, environments: EnvironmentCache) -> None:
+        self._repository, self._versions, self._environments = repository, versions, environments
+
+    def resolve(self, model: str, version: str) -> Version:
+        return self._repository.version(model, version)
+
+    def fetch(self, version: Version, checkpoints: frozenset[str] | None, stop: Stop) -> LocalVersion:
+        return self._versions.fetch(version, checkpoints=checkpoints, stop=stop)
+
+    def build(self, version: Version, extra: str | None, accelerator: AcceleratorFacts, stop: Stop) -> Path:
+        record = version.manifest.environment
+        ensure = partial(self._environments.ensure, record, extra=extra, accelerator=accelerator, stop=stop)
+        if not record.carried or self._environments.find(record, extra=extra) is not None:
+            return ensure()
+        with tempfile.TemporaryDirectory(prefix="wheels-", dir=self._versions.cache) as folder:
+            return ensure(carried=self._repository.carried_wheels(version, Path(folder), stop=stop))
+
+
+def interpreter(environment: Path) -> Path:
+    """Return the Python of an environment folder."""
+    return environment / ("Scripts" if os.name == "nt" else "bin") / "python"

@@ -1,0 +1,97 @@
+"""A child that serves in a slot, and the few things that a slot needs of the rest of the worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from modelrepo_runtime.accelerators import SlotLayout
+from modelrepo_runtime.queue.port import Offer
+from modelrepo_runtime.supervision.spec import ChildSpec
+from modelrepo_runtime.timing import Timing
+from modelrepo_runtime.worker.attempt import Attempts, Runs
+from modelrepo_runtime.worker.claiming import Claimer
+from modelrepo_runtime.worker.footprint import Learnt
+from modelrepo_runtime.worker.journal import Journal
+from modelrepo_runtime.worker.memory import Reservations
+from modelrepo_runtime.worker.preparing import Prepared, SlotBox, Source
+from modelrepo_runtime.worker.session import WorkerSession
+from modelrepo_runtime.worker.swap_plan import Room
+from modelrepo_runtime.worker.target import Target
+
+# A model without an end to its loading would hold its slot for ever; as long as a stage may take unless it says more.
+LOAD_TIMEOUT_S = 3600.0
+
+
+class Measured(Protocol):
+    """The host memory of a child and all that it has started."""
+
+    @property
+    def rss_bytes(self) -> int: ...
+
+
+class SlotChild(Runs, Protocol):
+    """A child as its slot sees it."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def alive(self) -> bool: ...
+
+    @property
+    def state(self) -> str: ...
+
+    @property
+    def has_memory_group(self) -> bool: ...
+
+    def load(self, timeout_s: float | None) -> Mapping[str, float]: ...
+
+    def footprint(self) -> Measured: ...
+
+    def dump_stacks(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """A warm child and what it runs. `target` is the newest change that asks for exactly this."""
+
+    prepared: Prepared
+    child: SlotChild
+    target: Target
+    phases: Mapping[str, float] = field(default_factory=dict)
+
+    def offer(self, slot: str) -> Offer:
+        chosen = self.prepared.chosen
+        stages = tuple(stage.name for stage in chosen.stages)
+        return Offer(slot, chosen.version.model, chosen.version.version, stages, plan=chosen.plan)
+
+
+@dataclass(frozen=True, slots=True)
+class SlotParts:
+    """What a slot works with. One value for each slot, so that tests can give it whatever they like."""
+
+    name: str
+    layout: SlotLayout
+    folder: Path
+    box: SlotBox
+    timing: Timing
+    journal: Journal
+    session: WorkerSession
+    claimer: Claimer
+    attempts: Attempts
+    source: Source
+    learnt: Learnt
+    reservations: Reservations
+    start_child: Callable[[ChildSpec], SlotChild]
+    host_room: Callable[[], Room]
+    device_room: Callable[[], Room | None]
+    """None for a slot on the CPU."""
+    slots_total: Callable[[str], int]
+    """How many slots of the fleet serve a model: what a share of `max_unavailable` is taken of."""
+    look_again: Callable[[str], None]
+    """Read a model's active version now; the slot hears of a change before this returns."""
+    slot_descriptor: int = -1
+    load_timeout_s: float = LOAD_TIMEOUT_S

@@ -1,0 +1,74 @@
+"""What a slot says of itself with each beat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from modelrepo_runtime.jobs import Json
+from modelrepo_runtime.queue.port import SlotReport
+from modelrepo_runtime.worker.breaker import Breaker
+from modelrepo_runtime.worker.refusal import Refusal
+from modelrepo_runtime.worker.serving import Serving
+from modelrepo_runtime.worker.slot_states import SlotState, slot_state
+from modelrepo_runtime.worker.swap_plan import SwapPlan
+from modelrepo_runtime.worker.target import Target
+
+
+def report_of(
+    slot: str,
+    device: str,
+    *,
+    model: str,
+    serving: Serving | None,
+    incoming: tuple[Target, str] | None,
+    starting: str | None,
+    breaker: Breaker,
+    refusal: Refusal | None,
+    plan: SwapPlan | None,
+    job_id: str | None,
+    notes: Sequence[str],
+    monotonic: float,
+    wall: float,
+) -> SlotReport:
+    """Describe a slot; `starting` is the state of a child that loads, `monotonic` and `wall` are now on both clocks."""
+    state = slot_state(breaker, refusal)
+    reason, deadline, next_action = _why(state, breaker, refusal, monotonic, wall)
+    version = serving.prepared.version if serving else None
+    extra: dict[str, Json] = {}
+    if serving is not None:
+        extra["pid"] = serving.child.pid
+        extra["memory_group"] = serving.child.has_memory_group
+    if notes:
+        extra["notes"] = list(notes)
+    return SlotReport(
+        slot=slot,
+        state=state.value,
+        model=model,
+        version=version.version if version else None,
+        digest=version.digest if version else None,
+        generation=serving.target.generation if serving else None,
+        incoming={"version": incoming[0].version, "phase": str(starting or incoming[1])} if incoming else None,
+        reason=reason,
+        deadline=deadline,
+        next_action=next_action,
+        job_id=job_id,
+        device=device,
+        plan=str(plan) if plan else None,
+        phases=serving.phases if serving else None,
+        extra=extra,
+    )
+
+
+def _why(
+    state: SlotState, breaker: Breaker, refusal: Refusal | None, monotonic: float, wall: float
+) -> tuple[str | None, float | None, str | None]:
+    if state is SlotState.CORDONED:
+        rest_s = (breaker.cordoned_until or monotonic) - monotonic
+        return (
+            breaker.reason,
+            wall + max(0.0, rest_s),
+            "one probe job decides; see the jobs' logs, or promote another version",
+        )
+    if refusal is not None:
+        return refusal.reason, refusal.deadline, refusal.next_action
+    return None, None, None

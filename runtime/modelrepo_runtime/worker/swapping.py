@@ -1,0 +1,231 @@
+"""Bring another version into a slot: fetch, build, plan, start, switch; keep or bring back the old where it fails."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from modelrepo.errors import Corrupt, EntrypointFailed, HostNeedUnmet, Stopped
+from modelrepo_runtime.worker.child_start import start
+from modelrepo_runtime.worker.footprint import Footprint, expected
+from modelrepo_runtime.worker.preparing import Chosen, Prepared, checkpoints_of, choose, interpreter
+from modelrepo_runtime.worker.serving import Serving
+from modelrepo_runtime.worker.slot import Slot, Superseded
+from modelrepo_runtime.worker.swap_plan import Room, SwapFacts, SwapPlan, plan
+from modelrepo_runtime.worker.target import Target
+
+# How long a driver may take to report memory of a child that is gone; then something else holds it.
+MEMORY_RETURNS_S = 30.0
+MEMORY_POLL_S = 0.05
+# What a slot's own accounting may be off by: other children of the box load and work meanwhile.
+MEMORY_RETURNED_SHARE = 0.9
+
+
+class Swapper:
+    """The thread that makes a slot serve its target."""
+
+    def __init__(self, slot: Slot) -> None:
+        self._slot, self._parts = slot, slot.parts
+        self._thread = threading.Thread(target=self._run, name=f"swap {slot.parts.name}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def join(self, timeout_s: float | None = None) -> bool:
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        slot = self._slot
+        while True:
+            with slot.changed:
+                while not slot.stopping and not self._is_due():
+                    slot.changed.wait(self._patience())
+                if slot.stopping:
+                    return
+                target = slot.target
+            if target is not None:
+                self._swap(target)
+
+    def _is_due(self) -> bool:
+        slot = self._slot
+        if slot.target is None:
+            return False
+        current = slot.serving
+        if current is not None and current.target == slot.target:
+            return False
+        refusal = slot.refusal
+        return refusal is None or refusal.target != slot.target.key or time.time() >= refusal.deadline
+
+    def _patience(self) -> float | None:
+        refusal = self._slot.refusal
+        return None if refusal is None else max(0.01, refusal.deadline - time.time())
+
+    def _swap(self, target: Target) -> None:
+        slot, parts, began = self._slot, self._parts, time.monotonic()
+        try:
+            version = parts.source.resolve(target.model, target.version)
+            if target.digest is not None and target.digest.removeprefix("sha256:") != version.digest:
+                raise Corrupt(
+                    f"cannot serve {target}: active.yaml means sha256:{target.digest[-64:]}, "
+                    f"the repository holds sha256:{version.digest}",
+                    digest=version.digest,
+                )
+            chosen = choose(version, target, parts.box)
+            if slot.adopt(chosen):
+                return
+            old = slot.serving
+            with self._turn(target, needed=old is not None):
+                prepared = self._prepare(chosen)
+                self._bring_up(prepared)
+            slot.accept()
+            parts.journal.say(
+                "swapped" if old else "serving",
+                slot=parts.name,
+                version=version,
+                generation=target.generation,
+                old=old.prepared.version.version if old else None,
+                mode=slot.plan.mode if slot.plan and old else None,
+                seconds=time.monotonic() - began,
+            )
+        except (Superseded, Stopped):
+            parts.journal.say("swap-dropped", slot=parts.name, target=target, generation=target.generation)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the slot must say so and live on
+            if not slot.superseded(target):
+                slot.refuse(target, error)
+        finally:
+            slot.show_plan(None)
+            slot.show(None)
+
+    def _prepare(self, chosen: Chosen) -> Prepared:
+        slot, source, target = self._slot, self._parts.source, chosen.target
+
+        def stop() -> bool:
+            return slot.superseded(target)
+
+        slot.show(target, "fetching")
+        local = source.fetch(chosen.version, checkpoints_of(chosen), stop)
+        self._edge(target)
+        slot.show(target, "building")
+        environment = source.build(chosen.version, chosen.extra, self._parts.box.accelerator, stop)
+        self._edge(target)
+        return Prepared(chosen, local, interpreter(environment))
+
+    def _edge(self, target: Target) -> None:
+        """Between two phases: read the target again, and drop a swap that nobody wants any more."""
+        self._parts.look_again(target.model)
+        if self._slot.superseded(target):
+            raise Superseded
+
+    def _bring_up(self, prepared: Prepared) -> None:
+        slot, target = self._slot, prepared.target
+        slot.show(target, "starting")
+        old = slot.serving
+        if old is None:
+            self._start_or_bring_back(prepared, slot.last_good)
+            return
+        decided = self._plan(prepared.chosen, old)
+        slot.show_plan(decided)
+        if decided.mode == "refuse":
+            raise HostNeedUnmet(f"cannot serve {prepared.version} in slot {self._parts.name}: {decided}")
+        if decided.mode == "overlap":
+            self._overlap(prepared)
+        else:
+            self._drain(prepared)
+
+    def _overlap(self, prepared: Prepared) -> None:
+        """The old serves until the new is warm."""
+        slot, target = self._slot, prepared.target
+        new = start(slot, prepared, target)
+        try:
+            self._edge(target)
+            old = slot.hand_over(new)
+        except BaseException:
+            new.child.stop(0)
+            raise
+        self._parts.session.tell_soon()
+        if old is not None:
+            old.child.stop(self._parts.timing.stop_grace_s)
+
+    def _drain(self, prepared: Prepared) -> None:
+        """The old finishes its job and goes, then the new comes; if it does not, the old comes back."""
+        slot, parts, target = self._slot, self._parts, prepared.target
+        self._edge(target)
+        if not parts.session.has_turn(target.model, parts.name):
+            raise Superseded
+        old = slot.yield_child(target)
+        before = parts.device_room()
+        old.child.stop(parts.timing.stop_grace_s)
+        try:
+            self._wait_for_memory(old, before)
+        except EntrypointFailed:
+            self._bring_back(old)
+            raise
+        self._start_or_bring_back(prepared, old)
+
+    def _start_or_bring_back(self, prepared: Prepared, old: Serving | None) -> None:
+        slot, target = self._slot, prepared.target
+        try:
+            slot.install(start(slot, prepared, target))
+        except Exception as error:
+            if slot.stopping or old is None or old.prepared.chosen.runs_as == prepared.chosen.runs_as:
+                raise
+            try:
+                self._bring_back(old)
+            except Exception as second:  # noqa: BLE001 - told together with the first
+                raise EntrypointFailed(f"{error}; and {old.prepared.version} did not come back: {second}") from error
+            raise
+
+    def _bring_back(self, old: Serving) -> None:
+        self._parts.journal.say("old-comes-back", slot=self._parts.name, version=old.prepared.version)
+        self._slot.install(start(self._slot, old.prepared, old.target))
+
+    def _plan(self, chosen: Chosen, old: Serving) -> SwapPlan:
+        parts = self._parts
+        neighbour = parts.learnt.of(old.prepared.version.digest)
+        incoming = expected(chosen.needs, parts.learnt.of(chosen.version.digest), neighbour)
+        devices = frozenset(device.label for device in parts.layout.devices)
+        host, device = parts.reservations.less(parts.host_room(), parts.device_room(), devices)
+        return plan(SwapFacts(chosen.version.spec.swap, incoming, neighbour or Footprint(), host, device))
+
+    def _wait_for_memory(self, old: Serving, before: Room | None) -> None:
+        """See the old child's device memory come back, by the driver's own view."""
+        held = self._parts.learnt.of(old.prepared.version.digest)
+        if before is None or before.free_bytes is None or held is None or not held.device_bytes:
+            return
+        wanted = before.free_bytes + int(held.device_bytes * MEMORY_RETURNED_SHARE)
+        until = time.monotonic() + MEMORY_RETURNS_S
+        while True:
+            room = self._parts.device_room()
+            free = room.free_bytes if room else None
+            if free is None or free >= min(wanted, (room.total_bytes if room else None) or wanted):
+                return
+            if time.monotonic() >= until:
+                raise EntrypointFailed(
+                    f"device memory of {old.prepared.version} was not returned {MEMORY_RETURNS_S:g} s after its end: "
+                    f"{free} bytes are free, {wanted} were expected"
+                )
+            time.sleep(MEMORY_POLL_S)
+
+    @contextmanager
+    def _turn(self, target: Target, *, needed: bool) -> Iterator[None]:
+        """Hold one of the model's turns; a slot that serves nothing takes nothing away and needs none."""
+        slot, parts = self._slot, self._parts
+        if not needed:
+            yield
+            return
+        while not parts.session.take_turn(
+            target.model, parts.name, parts.slots_total(target.model), target.max_unavailable
+        ):
+            slot.show(target, f"waiting for its turn ({target.max_unavailable} of the slots swap at once)")
+            with slot.changed:
+                slot.changed.wait_for(lambda: slot.superseded(target), parts.timing.queue_poll_s)
+            if slot.superseded(target):
+                raise Superseded
+        try:
+            yield
+        finally:
+            parts.session.end_turn(target.model, parts.name)

@@ -1,0 +1,288 @@
+"""A slot with everything around it real but its child, its versions and its memory."""
+
+import io
+import itertools
+import queue as queues
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from modelrepo.contract import AcceleratorFacts, parse_spec
+from modelrepo.errors import EntrypointFailed
+from modelrepo.versions.version import LocalVersion, Version
+from modelrepo_runtime.accelerators import SlotLayout
+from modelrepo_runtime.jobs import Cause, Fence, Job, JobError, OutputFile, StageNeed, Submission
+from modelrepo_runtime.queue.memory import MemoryQueue
+from modelrepo_runtime.queue.port import SlotReport, WorkerInfo
+from modelrepo_runtime.supervision.spec import ChildOutcome, ChildSpec, JobRequest
+from modelrepo_runtime.timing import Timing
+from modelrepo_runtime.worker.attempt import Attempts
+from modelrepo_runtime.worker.claiming import Claimer
+from modelrepo_runtime.worker.footprint import Learnt
+from modelrepo_runtime.worker.journal import Journal
+from modelrepo_runtime.worker.memory import Reservations
+from modelrepo_runtime.worker.preparing import SlotBox, Stop
+from modelrepo_runtime.worker.serving import SlotParts
+from modelrepo_runtime.worker.session import WorkerSession
+from modelrepo_runtime.worker.slot import Slot
+from modelrepo_runtime.worker.swap_plan import GIB, Room
+from modelrepo_runtime.worker.swapping import Swapper
+from modelrepo_runtime.worker.target import Target
+
+LIMIT_S = 20.0
+TIMING = replace(Timing.embedded().scaled(0.2), cordon_first_s=0.2, cordon_longest_s=2.0)
+
+Behaviour = Callable[["FakeChild", JobRequest], ChildOutcome]
+
+
+def succeed(child: "FakeChild", request: JobRequest) -> ChildOutcome:
+    return ChildOutcome(Cause.SUCCEEDED, {"version": child.spec.version, "stage": request.stage})
+
+
+def fail(cause: Cause) -> Behaviour:
+    def run(child: "FakeChild", request: JobRequest) -> ChildOutcome:
+        child.alive = child.alive and cause not in (Cause.CRASH, Cause.HANG)
+        return ChildOutcome(cause, error=JobError(cause.value, "as told"))
+
+    return run
+
+
+class FakeChild:
+    """A child whose jobs do what the test says; `gate` holds a job, or the loading, until it is let go."""
+
+    _pids = itertools.count(100_000)
+
+    def __init__(self, spec: ChildSpec, plant: "Plant") -> None:
+        self.spec, self.plant = spec, plant
+        self.pid, self.alive, self.state, self.has_memory_group = next(self._pids), True, "starting", False
+        self.log_path = spec.folder / "start.log"
+        self.stopped = threading.Event()
+        self.cancelled = threading.Event()
+        self.running = threading.Event()
+        self.stacks = 0
+
+    def load(self, timeout_s: float | None) -> dict[str, float]:
+        self.state = "loading"
+        gate = self.plant.load_gates.get(self.spec.version)
+        while gate is not None and not gate.wait(0.01):
+            if self.stopped.is_set():
+                break
+        problem = self.plant.unfit.get(self.spec.version)
+        if problem is not None or self.stopped.is_set():
+            self.alive = False
+            raise EntrypointFailed(problem or "stopped while it loaded")
+        self.state = "ready"
+        self.plant.ready.put(self)
+        return {"spawn_s": 0.0, "import_s": 0.0, "load_s": 0.0, "warmup_s": 0.0}
+
+    def run(
+        self, request: JobRequest, *, timeout_s: float | None, on_progress: Any = None, cancel_grace_s: float = 30.0
+    ) -> ChildOutcome:
+        self.running.set()
+        self.cancelled.clear()
+        self.plant.ran.append((request.job_id, self.spec.version, request.stage))
+        try:
+            gate = self.plant.gates.get(request.inputs.get("gate", ""))
+            while gate is not None and not gate.wait(0.01):
+                if self.cancelled.is_set():
+                    return ChildOutcome(Cause.CANCELLED)
+                if self.stopped.is_set():
+                    return ChildOutcome(Cause.PREEMPTED)
+            return self.plant.behaviour(self, request)
+        finally:
+            self.running.clear()
+
+    def cancel(self) -> None:
+        self.cancelled.set()
+
+    def dump_stacks(self) -> None:
+        self.stacks += 1
+
+    def footprint(self) -> Any:
+        return SimpleNamespace(rss_bytes=self.plant.rss_bytes)
+
+    def stop(self, grace_s: float = 0.0) -> None:
+        self.alive = False
+        self.stopped.set()
+
+
+@dataclass
+class Plant:
+    """What the fakes do, as the test says."""
+
+    behaviour: Behaviour = succeed
+    unfit: dict[str, str] = field(default_factory=dict)
+    gates: dict[str, threading.Event] = field(default_factory=dict)
+    load_gates: dict[str, threading.Event] = field(default_factory=dict)
+    children: list[FakeChild] = field(default_factory=list)
+    ran: list[tuple[str, str, str]] = field(default_factory=list)
+    ready: "queues.SimpleQueue[FakeChild]" = field(default_factory=queues.SimpleQueue)
+    yaml: dict[str, str] = field(default_factory=dict)
+    errors: dict[str, Exception] = field(default_factory=dict)
+    fetched: list[str] = field(default_factory=list)
+    host: Room = field(default_factory=lambda: Room(64 * GIB, 64 * GIB))
+    device: Room | None = None
+    rss_bytes: int = 100 << 20
+    most_alive: int = 0
+
+    def start_child(self, spec: ChildSpec) -> FakeChild:
+        child = FakeChild(spec, self)
+        self.children.append(child)
+        self.most_alive = max(self.most_alive, sum(one.alive for one in self.children))
+        return child
+
+    def version(self, version: str) -> Version:
+        text = "contract: 1\nname: m\nentrypoint: model:Model\n" + self.yaml.get(version, "")
+        manifest: Any = SimpleNamespace(environment=None, checkpoints={})
+        return Version("m", version, f"{version:0>64}", manifest, parse_spec(text))
+
+    # The Source port.
+
+    def resolve(self, model: str, version: str) -> Version:
+        if version in self.errors:
+            raise self.errors[version]
+        return self.version(version)
+
+    def fetch(self, version: Version, checkpoints: frozenset[str] | None, stop: Stop) -> LocalVersion:
+        self.fetched.append(version.version)
+        return LocalVersion(version, Path("/nowhere"), Path("/nowhere/code"), {})
+
+    def build(self, version: Version, extra: str | None, accelerator: AcceleratorFacts, stop: Stop) -> Path:
+        return Path("/nowhere/environment")
+
+
+class FakeFiles:
+    """A JobStore that keeps names only."""
+
+    def fetch(self, key: str, target: Path) -> None:
+        target.write_text(key)
+
+    def put_output(
+        self, job_id: str, created_at: float, fence: Fence, name: str, path: Path, content_type: str | None = None
+    ) -> OutputFile:
+        return OutputFile(name, f"{job_id}/{fence}/{name}", 1, content_type or "text/plain")
+
+    def put_log(self, job_id: str, created_at: float, fence: Fence, path: Path) -> str:
+        return f"{job_id}/{fence}/log"
+
+
+class Bench:
+    """One slot `s0` of worker `w`, serving model `m` from a queue in memory."""
+
+    def __init__(self, folder: Path) -> None:
+        self.plant, self.log = Plant(), io.StringIO()
+        self.journal = Journal(self.log)
+        self.queue = MemoryQueue(f"memory://{folder.name}", TIMING)
+        self.slots: list[Slot] = []
+        self.swappers: list[Swapper] = []
+        self.generation = 0
+        info = WorkerInfo("w", "box", 1, slots=("s0", "s1"))
+        self.session = WorkerSession(
+            self.queue, info, TIMING, lambda: [slot.report() for slot in self.slots], self.journal
+        )
+        self.claimer = Claimer(self.session, self.journal)
+        self._folder = folder
+        self.session.start()
+        self.claimer.start()
+
+    def reports(self) -> list[SlotReport]:
+        return [slot.report() for slot in self.slots]
+
+    def slot(self, name: str = "s0") -> Slot:
+        layout = SlotLayout(name, ())
+        box = SlotBox(layout, AcceleratorFacts("cpu"), False, None, {})
+        folder = self._folder / name
+        parts = SlotParts(
+            name=name,
+            layout=layout,
+            folder=folder,
+            box=box,
+            timing=TIMING,
+            journal=self.journal,
+            session=self.session,
+            claimer=self.claimer,
+            attempts=Attempts(folder / "attempts", self._folder / "handovers", FakeFiles(), TIMING, self.journal),
+            source=self.plant,
+            learnt=Learnt(),
+            reservations=Reservations(),
+            start_child=self.plant.start_child,
+            host_room=lambda: self.plant.host,
+            device_room=lambda: self.plant.device,
+            slots_total=lambda model: len(self.slots),
+            look_again=lambda model: None,
+        )
+        slot = Slot(parts, "m")
+        swapper = Swapper(slot)
+        self.slots.append(slot)
+        self.swappers.append(swapper)
+        slot.start()
+        swapper.start()
+        return slot
+
+    def fails_by(self, cause: Cause) -> None:
+        """Let every job end like this from now on."""
+        self.plant.behaviour = fail(cause)
+
+    def succeeds(self) -> None:
+        self.plant.behaviour = succeed
+
+    def target(self, version: str, *, share: str = "10%", end_running: bool = False, **config: Any) -> Target:
+        self.generation += 1
+        target = Target("m", version, None, self.generation, config, share, end_running)
+        for slot in self.slots:
+            slot.set_target(target)
+        return target
+
+    def submit(self, *stages: str, **inputs: Any) -> str:
+        needs = tuple(StageNeed(stage) for stage in stages or ("run",))
+        return self.queue.submit(Submission("m", inputs, needs)).id
+
+    def done(self, job_id: str) -> Job:
+        """Wait for a job's end."""
+        waiter = self.queue.waiter(jobs=[job_id])
+        try:
+            end = time.monotonic() + LIMIT_S
+            while not (job := self.queue.get(job_id)).status.ended:
+                self.queue.tend()
+                assert time.monotonic() < end, f"job is still {job.status}; {self.log.getvalue()}"
+                waiter.wait(0.05)
+            return job
+        finally:
+            waiter.close()
+
+    def until(self, slot: Slot, true: Callable[[Slot], bool]) -> None:
+        """Wait until something holds of a slot."""
+        with slot.changed:
+            end = time.monotonic() + LIMIT_S
+            while not true(slot):
+                assert time.monotonic() < end, self.log.getvalue()
+                slot.changed.wait(0.02)
+
+    def serves(self, slot: Slot, version: str) -> None:
+        self.until(slot, lambda slot: slot.serving is not None and slot.serving.prepared.version.version == version)
+
+    def close(self) -> None:
+        for gate in (*self.plant.gates.values(), *self.plant.load_gates.values()):
+            gate.set()
+        for slot in self.slots:
+            slot.leave()
+        self.claimer.stop()
+        for slot, swapper in zip(self.slots, self.swappers, strict=True):
+            assert slot.join(LIMIT_S), "the slot's thread did not leave"
+            assert swapper.join(LIMIT_S), "the swapper's thread did not leave"
+        self.session.stop()
+        self.queue.close()
+        assert not any(child.alive for child in self.plant.children), "a child was left behind"
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(tmp_path)
+    yield bench
+    bench.close()

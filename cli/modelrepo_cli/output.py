@@ -112,12 +112,12 @@ def size(size_bytes: float) -> str:
 
 
 def span(seconds: float) -> str:
-    """Write a length of time the way people read it: 0.4 s, 12 s, 3 min 5 s, 2 h 10 min."""
-    if seconds < 10:
+    """Write a length of time the way people read it: 0.4 s, 12 s, 3 min 5 s, 2 h, 3 d 4 h."""
+    if seconds < 10 and seconds != int(seconds):
         return f"{seconds:.1f} s"
     whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+    for unit_s, unit, smaller_s, smaller in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= unit_s:
+            rest = whole % unit_s // smaller_s
+            return f"{whole // unit_s} {unit}" + (f" {rest} {smaller}" if rest else "")
+    return f"{whole} s"

@@ -216,7 +216,9 @@ def test_names_that_are_not_allowed(place: Place) -> None:
 
 @pytest.mark.parametrize("version", ["latest", "active", "a b", "-v", "x" * 65])
 def test_versions_that_are_not_allowed(place: Place, version: str) -> None:
-    place.refused("push", str(place.model), "--lock", f"--version={version}", code=2, kind="invalid_name", says="version")
+    place.refused(
+        "push", str(place.model), "--lock", f"--version={version}", code=2, kind="invalid_name", says="version"
+    )
 
 
 def test_version_that_exists(published: Place) -> None:
@@ -264,7 +266,9 @@ def test_no_repository_named(place: Place, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_repository_that_is_none(place: Place) -> None:
-    place.refused("list", "--repo", str(place.root / "none"), code=3, kind="repository_not_found", says="modelrepo init")
+    place.refused(
+        "list", "--repo", str(place.root / "none"), code=3, kind="repository_not_found", says="modelrepo init"
+    )
 
 
 def test_repository_of_a_newer_format(place: Place) -> None:
@@ -340,7 +344,9 @@ def test_python_that_is_not_on_this_box(place: Place) -> None:
 
 def test_no_extra_for_this_accelerator(place: Place) -> None:
     place.add('accelerators: [{when: "cuda >= 99", extra: cu99}]\n')
-    place.write("pyproject.toml", PYPROJECT.replace("[tool.uv]", "[project.optional-dependencies]\ncu99 = []\n[tool.uv]"))
+    place.write(
+        "pyproject.toml", PYPROJECT.replace("[tool.uv]", "[project.optional-dependencies]\ncu99 = []\n[tool.uv]")
+    )
     place.refused("run", str(place.model), code=2, kind="no_extra_fits", says="cuda >= 99")
 
 
@@ -407,5 +413,3 @@ def test_usage(published: Place) -> None:
     for args, says in cases:
         assert main(args) == 2
         assert re.search(says, published.capsys.readouterr().err)
-
-

@@ -204,4 +204,11 @@ def test_tables_and_facts_line_up() -> None:
     assert output.facts({"a": 1, "long": "x", "none": None}) == "a     1\nlong  x"
     assert output.size(512) == "512 B"
     assert output.size(3 * 2**30) == "3.0 GiB"
-    assert output.span(75) == "1 min 15 s"
+    assert [output.span(given) for given in (0.44, 5, 60, 75, 7200, 90000)] == [
+        "0.4 s",
+        "5 s",
+        "1 min",
+        "1 min 15 s",
+        "2 h",
+        "1 d 1 h",
+    ]

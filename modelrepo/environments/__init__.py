@@ -1,6 +1,5 @@
 """Environments of versions: locked, carried where no index has them, built once per box."""
 
-from modelrepo.environments.bundle import Bundle, carried_bundle, most_complete
 from modelrepo.environments.cache import EnvironmentCache
 from modelrepo.environments.index_settings import IndexSettings
 from modelrepo.environments.interpreters import Interpreter, choose_interpreter, find_interpreter, interpreters
@@ -9,7 +8,6 @@ from modelrepo.environments.record import CarriedWheel, EnvironmentRecord, Membe
 from modelrepo.environments.torch_build import TorchBuild, check_torch_build, torch_build
 
 __all__ = [
-    "Bundle",
     "CarriedWheel",
     "EnvironmentCache",
     "EnvironmentRecord",
@@ -19,12 +17,10 @@ __all__ = [
     "PreparedEnvironment",
     "Requirement",
     "TorchBuild",
-    "carried_bundle",
     "check_torch_build",
     "choose_interpreter",
     "find_interpreter",
     "interpreters",
-    "most_complete",
     "prepare",
     "torch_build",
 ]

@@ -3,6 +3,7 @@
 <cache>/environments/<digest>/<extra or _>/<python tag>-<platform>/          READY written last
 <cache>/environments/<digest>/<extra or _>/.building-<random>/               what is being built
 <cache>/uv/                                                                  uv's cache, on the same file system
+<cache>/wheels/  <cache>/bytecode/                                           carried wheels, compiled files: by content
 <cache>/locks/environment-<name>.lock                                        flock: a dead holder's lock is free
 """
 
@@ -14,7 +15,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,12 +23,15 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from modelrepo.contract.conditions import AcceleratorFacts
+from modelrepo.environments.bytecode import add_bytecode
 from modelrepo.environments.index_settings import IndexSettings
 from modelrepo.environments.installing import WantedEnvironment
 from modelrepo.environments.interpreters import Interpreter, choose_interpreter, inspect, version_specifier
+from modelrepo.environments.processes import Finished
 from modelrepo.environments.record import NO_EXTRA, EnvironmentRecord
 from modelrepo.environments.torch_build import check_torch_build
-from modelrepo.environments.uv_tool import Finished, Uv, failed
+from modelrepo.environments.uv_tool import Uv, failed
+from modelrepo.environments.wheel_store import Carried, WheelStore
 from modelrepo.errors import EnvironmentFailed, InterpreterMissing, InvalidInput, Stopped
 
 Progress = Callable[[str, int, int | None], None]
@@ -54,7 +58,7 @@ class EnvironmentCache:
         record: EnvironmentRecord,
         *,
         extra: str | None,
-        carried: Mapping[str, Path] | None = None,
+        carried: Carried | None = None,
         python: Path | None = None,
         accelerator: AcceleratorFacts | None = None,
         progress: Progress | None = None,
@@ -62,8 +66,8 @@ class EnvironmentCache:
     ) -> Path:
         """Return the virtual environment, building it where this box lacks it; its Python is `<venv>/bin/python`.
 
-        `carried` are the files of `record.carried` by name, needed only for a build. With `accelerator`, a torch that
-        cannot use it is refused.
+        `carried` are the files of `record.carried` by name, or a callable that brings them here, called only where
+        this box lacks one. With `accelerator`, a torch that cannot use it is refused.
 
         Raises: InterpreterMissing, EnvironmentFailed, Corrupt (a carried wheel), Unreachable (index), NoSpace, Stopped.
         """
@@ -77,7 +81,8 @@ class EnvironmentCache:
         if not is_ready(venv):
             with self._locked(venv, progress, stop):
                 if not is_ready(venv):  # somebody else may have built it meanwhile
-                    self._build(venv, WantedEnvironment(record, extra, interpreter, carried or {}), progress, stop)
+                    wheels = WheelStore(self.root.absolute() / "wheels", carried)
+                    self._build(venv, WantedEnvironment(record, extra, interpreter, wheels), progress, stop)
         if accelerator is not None:
             check_torch_build(venv, accelerator, extra)
         return venv
@@ -146,21 +151,26 @@ class EnvironmentCache:
         listed = building / "requirements.txt"
         listed.write_text("\n".join(lines) + "\n", "utf-8")
         arguments: list[str | Path] = ["pip", "sync", "--python", building / "bin" / "python", "--require-hashes"]
-        arguments += ["--compile-bytecode", "--index-strategy", "unsafe-best-match"]
+        # Hashes are required, so the best match of several indexes is the right file or none.
+        arguments += ["--index-strategy", "unsafe-best-match"]
         arguments += [] if self.allow_builds else ["--no-build"]
         arguments += [] if needs_index else ["--no-index"]
         _tell(progress, f"installing {len(lines)} packages")
         done = uv.run([*arguments, listed], cwd=building, offline=not needs_index, stop=stop)
         if done.returncode != 0:
             raise self._why(wanted, done)
+        _tell(progress, "compiling bytecode")
+        store = self.root.absolute() / "bytecode" / wanted.interpreter.tag
+        add_bytecode(building, store, environment=uv.environment(), stop=stop)
 
     def _why(self, wanted: WantedEnvironment, done: Finished) -> Exception:
         what = f"cannot install environment {wanted.record.digest[:12]} (extra {wanted.extra or 'none'})"
         unbuilt = _UNBUILT.search(done.stderr)
         if unbuilt and not self.allow_builds:
             return EnvironmentFailed(
-                f"{what}: {unbuilt[1]} has no wheel for {wanted.interpreter}, and a "
-                "worker never compiles; push again with --vendor on such a box, or allow it here with --allow-builds",
+                f"{what}: {unbuilt[1]} has no wheel for {wanted.interpreter}, and a worker "
+                "never compiles; build one on such a box into a find-links folder, lock and push again, or let this "
+                "box compile it with --allow-builds",
                 log=done.log,
             )
         return failed(what, done)

@@ -109,6 +109,7 @@ def copy_wheels(package: LockedPackage, minor: str, target: Path) -> list[tuple[
 
 def copy_wheel(path: Path, target: Path) -> CarriedWheel:
     """Copy a wheel and return what was copied, so that a file changed meanwhile is recorded as it travels."""
+    (target / path.name).unlink(missing_ok=True)
     shutil.copyfile(path, target / path.name)
     return describe_wheel(target / path.name)
 

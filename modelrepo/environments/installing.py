@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from pathlib import Path
 from typing import cast
 
 from packaging.markers import Marker, default_environment
 
-from modelrepo.environments.carried import choose_wheel, file_sha256, is_carried, supported_tags
+from modelrepo.environments.carried import choose_wheel, is_carried, supported_tags
 from modelrepo.environments.interpreters import Interpreter
-from modelrepo.environments.record import CarriedWheel, EnvironmentRecord, Requirement
+from modelrepo.environments.record import EnvironmentRecord, Requirement
 from modelrepo.environments.requirements import install_line
-from modelrepo.errors import Corrupt, EnvironmentFailed
+from modelrepo.environments.wheel_store import WheelStore
+from modelrepo.errors import EnvironmentFailed
 
 
 @dataclass(frozen=True, slots=True)
 class WantedEnvironment:
-    """One environment for one Python of this box; `carried` are the files that came with the version."""
+    """One environment for one Python of this box; carried wheels come out of `wheels`."""
 
     record: EnvironmentRecord
     extra: str | None
     interpreter: Interpreter
-    carried: Mapping[str, Path]
+    wheels: WheelStore
 
     def lines(self) -> tuple[list[str], bool]:
         """Return what to install, and whether an index is needed for it."""
@@ -43,7 +42,7 @@ class WantedEnvironment:
             if wheel is None:
                 self._refuse_without_wheel(requirement)
                 needs_index = True
-            lines.append(install_line(requirement, None if wheel is None else (self._verified(wheel), wheel.sha256)))
+            lines.append(install_line(requirement, None if wheel is None else (self.wheels.path(wheel), wheel.sha256)))
         return lines, needs_index
 
     def _refuse_without_wheel(self, requirement: Requirement) -> None:
@@ -51,21 +50,5 @@ class WantedEnvironment:
             return
         raise EnvironmentFailed(
             f"{requirement} travels with the version, but not for {self.interpreter}; "
-            "push again with --vendor on a box of this platform"
+            "put its wheel for this platform beside the others, lock and push again"
         )
-
-    def _verified(self, wheel: CarriedWheel) -> Path:
-        path = self.carried.get(wheel.filename)
-        if path is None or not path.is_file():
-            raise EnvironmentFailed(
-                f"the carried wheel {wheel.filename} was not brought along; fetch the version's wheels first"
-            )
-        found = file_sha256(path)
-        if found != wheel.sha256:
-            raise Corrupt(
-                f"the carried wheel {path} is not what the manifest names: sha256:{wheel.sha256} was wanted, "
-                f"sha256:{found} found; remove it, so that it is fetched again",
-                path=str(path),
-                digest=wheel.sha256,
-            )
-        return path

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 from modelrepo.environments.index_settings import IndexSettings
-from modelrepo.errors import EnvironmentFailed, NoSpace, Stopped, Unreachable
+from modelrepo.environments.processes import Finished, run_process
+from modelrepo.errors import EnvironmentFailed, NoSpace, Unreachable
 
 # Inherited UV_*, PIP_*, VIRTUAL_ENV and PYTHON* never reach uv: UV_PYTHON alone once emptied a base interpreter.
 INHERITED = (
@@ -22,27 +21,11 @@ INHERITED = (
 )
 # The first day that a zip file can hold, so that the same source makes the same wheel.
 _SOURCE_DATE_EPOCH = "315532800"
-_STOP_POLL_S = 0.2
-_STOP_GRACE_S = 5.0
-_KEPT_LINES = 40
 _DRAWN = re.compile(r"^[^\w\[`'\"(/.-]+")  # the tree that uv draws around causes
 _UNREACHABLE = re.compile(
     r"(?i)error sending request|failed to fetch|dns error|connection refused|timed out|tcp connect"
 )
 _FULL = re.compile(r"(?i)no space left on device|os error 28|disk quota exceeded")
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """What uv answered."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-    @property
-    def log(self) -> str:
-        return "\n".join(self.stderr.splitlines()[-_KEPT_LINES:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +55,6 @@ class Uv:
         *,
         cwd: Path,
         offline: bool = False,
-        extra_environment: Mapping[str, str] | None = None,
         stop: Callable[[], bool] | None = None,
     ) -> Finished:
         """Run uv to its end, whatever its exit status.
@@ -80,19 +62,8 @@ class Uv:
         Raises: Stopped once `stop()` says so, NoSpace, EnvironmentFailed where uv cannot be started.
         """
         command = [uv_binary(), *map(str, arguments)]
-        env = self.environment(offline=offline) | dict(extra_environment or {})
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            try:
-                process = subprocess.Popen(
-                    command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
-                )
-            except OSError as error:
-                raise EnvironmentFailed(f"uv cannot be started from {command[0]}: {error}") from error
-            try:
-                _wait(process, stop)
-            finally:
-                _end(process)
-            done = Finished(process.returncode, _text(out), _text(err))
+        env = self.environment(offline=offline)
+        done = run_process(command, cwd=cwd, env=env, stop=stop)
         if done.returncode != 0 and _FULL.search(done.stderr):
             raise NoSpace(f"the disk is full: uv could not write below {cwd}: {_last_line(done.stderr)}")
         return done
@@ -111,33 +82,6 @@ def failed(what: str, done: Finished) -> EnvironmentFailed | Unreachable:
     if _UNREACHABLE.search(done.stderr):
         return Unreachable(f"{what}: the package index did not answer: {_told(done.stderr)}")
     return EnvironmentFailed(f"{what}: {_told(done.stderr)}", log=done.log)
-
-
-def _wait(process: subprocess.Popen[bytes], stop: Callable[[], bool] | None) -> None:
-    while True:
-        try:
-            process.wait(timeout=_STOP_POLL_S if stop is not None else None)
-            return
-        except subprocess.TimeoutExpired:
-            if stop is not None and stop():
-                raise Stopped("stopped while uv was at work; what was half-built is gone") from None
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is not None:
-        return
-    process.terminate()
-    try:
-        process.wait(timeout=_STOP_GRACE_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def _text(stream: object) -> str:
-    assert hasattr(stream, "seek") and hasattr(stream, "read")
-    stream.seek(0)
-    return bytes(stream.read()).decode("utf-8", "replace")
 
 
 def _told(stderr: str) -> str:

@@ -26,9 +26,14 @@ _SHARE = re.compile(r"([0-9]+) *(%?)")
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """How a change spreads. `max_unavailable`: how many slots may be away at once, such as `10%` or `2`."""
+    """How a change spreads. `max_unavailable`: how many slots may be away at once, such as `10%` or `2`.
+
+    `now`: running attempts of the version that is left end at once, uncounted. It goes with one change and is not
+    handed on to the next.
+    """
 
     max_unavailable: str = "10%"
+    now: bool = False
 
     def __post_init__(self) -> None:
         match = _SHARE.fullmatch(self.max_unavailable.strip())
@@ -41,7 +46,16 @@ class Rollout:
     def to_json(self) -> dict[str, Json]:
         """Return it as the files hold it."""
         share = self.max_unavailable
-        return {"max_unavailable": int(share) if share.isdigit() else share}
+        document: dict[str, Json] = {"max_unavailable": int(share) if share.isdigit() else share}
+        if self.now:
+            document["now"] = True
+        return document
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Rollout:
+        """Read what `to_json` wrote, or what people made of it; raises InvalidInput."""
+        share = value.get("max_unavailable")
+        return cls("10%" if share is None else str(share), now=value.get("now") is True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,5 +152,4 @@ def _rollout(node: yaml.Node | None) -> Rollout:
         return Rollout()
     if not isinstance(value, dict):
         raise InvalidInput("rollout is no mapping of keys to values")
-    share = value.get("max_unavailable")
-    return Rollout() if share is None else Rollout(str(share))
+    return Rollout.from_json(value)

@@ -6,7 +6,7 @@ import getpass
 import secrets
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from modelrepo import canonical
@@ -113,16 +113,18 @@ class Promotions:
                     f"{f' ({by.reason})' if by.reason else ''}; unblock it, or promote with --force"
                 )
             config = {**view.state.config, **(config_set or {})}
-            live = Live(target, digest, config, wanted or view.state.rollout)
+            live = Live(target, digest, config, wanted or replace(view.state.rollout, now=False))
             same = target == view.state.version and (bool(config_set) or wanted is not None)
             return _Wish(Kind.CONFIG if same else Kind.PROMOTE, target, digest, live, reason)
 
         return self._change(model, decide, expect=expect)
 
     def rollback(
-        self, model: str, *, to: str | None = None, block: bool = True, reason: str | None = None
+        self, model: str, *, to: str | None = None, block: bool = True, now: bool = False, reason: str | None = None
     ) -> HistoryEntry:
         """Go back to the version before, with the config that it had, and block the one that is left.
+
+        `now`: workers end running attempts of the version that is left, uncounted, rather than let them finish.
 
         Raises:
             VersionNotFound: there is nothing to go back to. VersionBlocked, VersionDeleted: `to` is.
@@ -139,7 +141,8 @@ class Promotions:
                     "blocked nor deleted; promote one"
                 )
             digest = self._digest(model, target)
-            live = Live(target, digest, back.config if back else state.config, state.rollout)
+            rollout = replace(state.rollout, now=now)
+            live = Live(target, digest, back.config if back else state.config, rollout)
             came_from = back.generation if back else None
             return _Wish(Kind.ROLLBACK, target, digest, live, reason, came_from, blocks=block)
 

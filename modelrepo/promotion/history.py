@@ -102,14 +102,13 @@ class HistoryEntry:
 
 
 def _entry(document: Mapping[str, Any]) -> HistoryEntry:
-    rollout = document.get("rollout") or {}
     return HistoryEntry(
         generation=int(document["generation"]),
         kind=Kind(document["kind"]),
         version=_text(document["version"]),
         digest=_hex(document.get("digest")),
         config=dict(document.get("config") or {}),
-        rollout=Rollout(str(rollout.get("max_unavailable", Rollout().max_unavailable))),
+        rollout=Rollout.from_json(document.get("rollout") or {}),
         by=str(document.get("by", "")),
         at=str(document.get("at", "")),
         change=str(document.get("change", "")),

@@ -26,6 +26,6 @@ def command(
     left = repository.promotions.state(model).version
     if left is None:
         repository.versions(model)  # says so where there is no such model
-    entry = repository.promotions.rollback(model, to=to, block=not no_block, reason=reason)
+    entry = repository.promotions.rollback(model, to=to, block=not no_block, now=now, reason=reason)
     text = describe(model, entry) + ("" if no_block or left is None else f"; {model}@{left} is blocked")
     finish(call, model, entry, text, wait_s)

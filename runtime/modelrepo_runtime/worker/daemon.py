@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -370,13 +370,13 @@ def target_of(state: ActiveState) -> Target | None:
     """Say what a model's slots should serve by its active state; None where nothing is active."""
     if state.version is None:
         return None
-    target = Target(
+    return Target(
         model=state.model,
         version=state.version,
         digest=state.digest,
         generation=state.generation,
         config=dict(state.config),
         max_unavailable=state.rollout.max_unavailable,
+        end_running=state.rollout.now,
         notes=state.notes,
     )
-    return replace(target, end_running=bool(getattr(state.rollout, "now", False)))

@@ -88,6 +88,18 @@ def test_config_is_laid_over_what_is_in_force(promotions: Promotions) -> None:
     assert promotions.rollback("m").config == {"a": 1, "b": 2}
 
 
+def test_ending_what_runs_goes_with_one_change_only(promotions: Promotions, store: ObjectStore) -> None:
+    promotions.promote("m", "v1", rollout="2")
+    promotions.promote("m", "v2")
+    entry = promotions.rollback("m", now=True)
+    assert (entry.rollout.max_unavailable, entry.rollout.now) == ("2", True)
+    assert parse(store.read(ACTIVE)).rollout == entry.rollout
+    assert HistoryEntry.from_bytes(store.read("models/m/history/00000003.yaml"), "x") == entry
+    assert promotions.state("m").rollout.now
+    assert not promotions.promote("m", "v2", force=True).rollout.now
+    assert not promotions.state("m").rollout.now
+
+
 def test_versions_that_may_not_go_live_are_refused(promotions: Promotions, table: VersionTable) -> None:
     with pytest.raises(VersionNotFound):
         promotions.promote("m", "v9")

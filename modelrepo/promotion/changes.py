@@ -135,9 +135,9 @@ class Promotions:
             back = self._back(model, view, to)
             target = to or (back.version if back else None)
             if target is None:
-                now = f"{model}@{state.version} is active and" if state.version else f"{model} was never promoted:"
+                live_now = f"{model}@{state.version} is active and" if state.version else f"{model} was never promoted:"
                 raise VersionNotFound(
-                    f"cannot roll back {model}: {now} no version before it is there that is neither "
+                    f"cannot roll back {model}: {live_now} no version before it is there that is neither "
                     "blocked nor deleted; promote one"
                 )
             digest = self._digest(model, target)

@@ -347,6 +347,18 @@ class MemoryQueue:
             assert status is not None
             return FinishReply(status, following)
 
+    def finish_all(
+        self, session: Session, ends: Sequence[tuple[str, Fence, Outcome]]
+    ) -> tuple[FinishReply | StaleFence, ...]:
+        """See JobQueue."""
+        answers: list[FinishReply | StaleFence] = []
+        for job_id, fence, outcome in ends:
+            try:
+                answers.append(self.finish(session, job_id, fence, outcome))
+            except StaleFence as error:
+                answers.append(error)
+        return tuple(answers)
+
     def _repeated(self, session: Session, record: _Record, fence: Fence, outcome: Outcome, digest: str) -> FinishReply:
         for row, known, status, _ in record.history:
             if row.event == "attempt" and row.fence == fence and known == digest and status is not None:

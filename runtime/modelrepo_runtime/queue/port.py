@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from modelrepo.errors import StaleFence
 from modelrepo_runtime.jobs import Cause, Claim, Fence, Job, Json, Outcome, StageNeed, Status, Submission
 
 
@@ -238,6 +239,11 @@ class JobQueue(Protocol):
         A repeat of the accepted finish gets the first answer again. Raises: StaleFence for anything else that does not
         hold the lease; it changes nothing.
         """
+
+    def finish_all(
+        self, session: Session, ends: Sequence[tuple[str, Fence, Outcome]]
+    ) -> tuple[FinishReply | StaleFence, ...]:
+        """End many attempts in one transaction; each gets its own answer, refusals included."""
 
     def hand_back(self, session: Session, job_id: str, fence: Fence, cause: Cause) -> Status:
         """Give a lease back, uncounted. Raises: StaleFence."""

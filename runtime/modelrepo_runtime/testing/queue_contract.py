@@ -26,7 +26,7 @@ from modelrepo_runtime.jobs import (
     Status,
     Submission,
 )
-from modelrepo_runtime.queue.port import JobFilter, JobQueue, Offer, Session, SlotReport, WorkerInfo
+from modelrepo_runtime.queue.port import FinishReply, JobFilter, JobQueue, Offer, Session, SlotReport, WorkerInfo
 from modelrepo_runtime.queue.reaper import Reaper
 from modelrepo_runtime.testing.clock import FakeClock
 from modelrepo_runtime.timing import Timing
@@ -284,6 +284,22 @@ class JobQueueContract:
             with pytest.raises(InvalidInput):
                 bench.finish(session, claim, Outcome(Cause.SUCCEEDED, result))
         assert bench.finish(session, claim) is Status.SUCCEEDED
+
+    def test_many_finishes_each_get_their_own_answer(self, bench: Bench) -> None:
+        for _ in range(3):
+            bench.submit()
+        session = bench.worker()
+        one, two, three = bench.claim(session, limit=3)
+        ends = [
+            (one.job_id, one.fence, SUCCEEDED),
+            (two.job_id, Fence(two.fence.number, "x"), SUCCEEDED),
+            (three.job_id, three.fence, Outcome(Cause.CRASH)),
+        ]
+        done, refused, again = bench.queue.finish_all(session, ends)
+        assert isinstance(refused, StaleFence)
+        assert isinstance(done, FinishReply) and done.status is Status.SUCCEEDED
+        assert isinstance(again, FinishReply) and again.status is Status.QUEUED
+        assert bench.peek() == Rows(0, 1, 1, 1)
 
     # Stages.
 

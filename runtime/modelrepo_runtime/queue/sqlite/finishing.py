@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from modelrepo.errors import StaleFence
@@ -36,7 +37,7 @@ class Finish:
     then: Offer | None = None
 
 
-def finish(tx: Transaction, call: Finish, timing: Timing) -> FinishReply | Refused:
+def finish(tx: Transaction, call: Finish, timing: Timing) -> FinishReply | Refused[StaleFence]:
     """End an attempt as its holder says, or tell a repeat the first answer again."""
     row = held(tx.connection, call.job_id, call.fence)
     if row is None:
@@ -48,6 +49,12 @@ def finish(tx: Transaction, call: Finish, timing: Timing) -> FinishReply | Refus
     if step.status is Status.QUEUED and following is None:
         requeue(tx, row, step)
     return FinishReply(step.status, following)
+
+
+def finish_all(tx: Transaction, calls: Sequence[Finish], timing: Timing) -> tuple[FinishReply | StaleFence, ...]:
+    """End many attempts; a refusal is the answer of its own call only."""
+    answers = [finish(tx, call, timing) for call in calls]
+    return tuple(answer.error if isinstance(answer, Refused) else answer for answer in answers)
 
 
 def held(connection: sqlite3.Connection, job_id: str, fence: Fence) -> sqlite3.Row | None:
@@ -148,7 +155,7 @@ def _claim_next(tx: Transaction, call: Finish, row: sqlite3.Row, step: Step) -> 
     return lease(tx, holder, replace(offer, limit=1), [ready])[0]
 
 
-def _repeated(tx: Transaction, call: Finish) -> FinishReply | Refused:
+def _repeated(tx: Transaction, call: Finish) -> FinishReply | Refused[StaleFence]:
     connection = tx.connection
     job = connection.execute(sql("job_row"), (call.job_id,)).fetchone()
     if job is None:

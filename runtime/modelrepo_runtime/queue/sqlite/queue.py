@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from modelrepo.errors import InvalidInput, Unreachable
+from modelrepo.errors import InvalidInput, StaleFence, Unreachable
 from modelrepo_runtime.jobs import Cause, Claim, Fence, Job, Outcome, Status, Submission
 from modelrepo_runtime.queue.port import (
     BeatReply,
@@ -140,6 +140,15 @@ class SqliteQueue:
         """See JobQueue."""
         call = finishing.Finish(session.id, job_id, fence, outcome, outcome_text(outcome), then)
         return self._writer.run(lambda tx: finishing.finish(tx, call, self.timing))
+
+    def finish_all(
+        self, session: Session, ends: Sequence[tuple[str, Fence, Outcome]]
+    ) -> tuple[FinishReply | StaleFence, ...]:
+        """See JobQueue."""
+        calls = [
+            finishing.Finish(session.id, job, fence, outcome, outcome_text(outcome)) for job, fence, outcome in ends
+        ]
+        return self._writer.run(lambda tx: finishing.finish_all(tx, calls, self.timing))
 
     def hand_back(self, session: Session, job_id: str, fence: Fence, cause: Cause) -> Status:
         """See JobQueue."""

@@ -22,6 +22,7 @@ from modelrepo_runtime.queue.sqlite.turnstile import Turnstile
 from modelrepo_runtime.queue.sqlite.wake import WakeFolder
 
 Answer = TypeVar("Answer")
+Error = TypeVar("Error", bound=Exception)
 LARGEST_GROUP = 200
 """Calls in one transaction: bounds how long other processes wait for their turn."""
 
@@ -38,15 +39,15 @@ class Transaction:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(Generic[Error]):
     """An answer that is an error, given without taking back what the call wrote."""
 
-    error: Exception
+    error: Error
 
 
 @dataclass(slots=True)
 class _Call(Generic[Answer]):
-    work: Callable[[Transaction], Answer | Refused]
+    work: Callable[[Transaction], Answer | Refused[Any]]
     future: Future[Answer] = field(default_factory=Future)
 
 
@@ -67,7 +68,7 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name=f"queue writer {path.name}", daemon=True)
         self._thread.start()
 
-    def run(self, work: Callable[[Transaction], Answer | Refused]) -> Answer:
+    def run(self, work: Callable[[Transaction], Answer | Refused[Any]]) -> Answer:
         """Run one call in a transaction and return its answer once that is on disk.
 
         Raises: what `work` raises; Unreachable.

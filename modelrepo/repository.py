@@ -8,8 +8,17 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Self
 
+from modelrepo import layout
 from modelrepo.contract import spec_from_json
-from modelrepo.errors import InvalidActiveFile, InvalidReference, VersionDeleted, VersionNotFound
+from modelrepo.errors import (
+    Corrupt,
+    InvalidActiveFile,
+    InvalidReference,
+    NotFound,
+    StoreNotTrusted,
+    VersionDeleted,
+    VersionNotFound,
+)
 from modelrepo.identity import whoami
 from modelrepo.names import check_model_name, next_version, parse_reference
 from modelrepo.promotion import Promotions
@@ -102,8 +111,11 @@ class Repository:
         """
         named = parse_reference(reference)
         if named.version is None or named.version == "active":
-            version = self._active_or_raise(named.model, reference)
-        elif named.version == "previous":
+            state = self.promotions.state(named.model)
+            if state.version is None:
+                raise self._nothing_active(named.model, reference)
+            return self.version(named.model, state.version, digest=state.digest)
+        if named.version == "previous":
             version = self._previous_or_raise(named.model)
         elif named.commit is not None:
             version = self._by_commit(named.model, named.commit)
@@ -111,12 +123,23 @@ class Repository:
             version = named.version
         return self.version(named.model, version)
 
-    def version(self, model: str, version: str) -> Version:
-        """Return the version of exactly this id; raises as `resolve` does."""
-        manifest, digest = self._catalogue.manifest(model, version)
+    def version(self, model: str, version: str, *, digest: str | None = None) -> Version:
+        """Return the version of exactly this id; raises as `resolve` does.
+
+        Raises:
+            Corrupt: its manifest has not the given digest.
+        """
+        manifest, actual = self._catalogue.manifest(model, version)
+        if digest is not None and digest != actual:
+            raise Corrupt(
+                f"the manifest of {model}@{version} in {self.url} has sha256:{actual} instead of sha256:{digest}, "
+                "which was promoted; restore it from a copy, or promote another version",
+                path=layout.manifest(model, version),
+                digest=digest,
+            )
         if self._catalogue.is_deleted(model, version):
             raise VersionDeleted(f"{model}@{version} was deleted; its id stays taken, its bytes may be gone")
-        return Version(model, version, digest, manifest, spec_from_json(manifest.spec))
+        return Version(model, version, actual, manifest, spec_from_json(manifest.spec))
 
     def plan_push(
         self, folder: Path, options: PushOptions | None = None, *, progress: Progress | None = None
@@ -149,6 +172,8 @@ class Repository:
             InvalidSpec, InvalidCode, InvalidCheckpoint, LockOutOfDate, EnvironmentFailed, VersionExists, ...
         """
         options, clock = options or PushOptions(), clock or Clock()
+        if self.distrust is not None:
+            raise StoreNotTrusted(f"cannot push: {self.distrust}")
         spec = pushing.read_spec(folder, options)
         if options.version is not None:
             refuse_taken(self.store, spec.name, options.version)
@@ -249,14 +274,11 @@ class Repository:
             return self.promotions.state(model).version
         return None
 
-    def _active_or_raise(self, model: str, reference: str) -> str:
-        version = self.promotions.state(model).version
-        if version is not None:
-            return version
+    def _nothing_active(self, model: str, reference: str) -> NotFound:
         listed = self._catalogue.versions(model)
         if not listed:
-            raise self._catalogue.unknown(model)
-        raise VersionNotFound(
+            return self._catalogue.unknown(model)
+        return VersionNotFound(
             f"{reference} means the active version, and {model} has none; promote one or name one, such as "
             f"{model}@{listed[-1]}"
         )

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -236,6 +237,29 @@ def test_the_hub_needs_an_extra(make_folder: MakeFolder) -> None:
     folder = make_folder(spec='checkpoints: {w: "hf://org/t5@0123abc"}\n')
     with pytest.raises(MissingExtra, match="modelrepo-toolkit\\[hf\\]"):
         checkpoint(folder)
+
+
+def test_the_hub_is_asked_for_the_files_that_are_wanted(
+    make_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit, asked = "0123abc" * 5, []
+    snapshot = tmp_path / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    (tmp_path / "blob").write_bytes(b"weights")
+    (snapshot / "a.safetensors").symlink_to(tmp_path / "blob")
+
+    def download(repository: str, **wanted: object) -> str:
+        asked.append((repository, wanted))
+        return str(snapshot)
+
+    hub = ModuleType("huggingface_hub")
+    hub.snapshot_download = download  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    folder = make_folder(spec='checkpoints: {w: {source: "hf://org/t5@0123abc", include: ["*.safetensors"]}}\n')
+    found = checkpoint(folder)
+    assert [file.path for file in found.files] == ["a.safetensors"]
+    assert found.source == {"source": "hf://org/t5@0123abc", "commit": commit}
+    assert asked == [("org/t5", {"revision": "0123abc", "allow_patterns": ["*.safetensors"], "ignore_patterns": None})]
 
 
 def test_a_checkpoint_of_another_version_is_taken_from_its_manifest(

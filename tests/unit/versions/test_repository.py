@@ -12,10 +12,12 @@ import pytest
 
 from modelrepo import PushOptions, Repository, layout
 from modelrepo.errors import (
+    Corrupt,
     InvalidCheckpoint,
     InvalidReference,
     ModelNotFound,
     RepositoryNotFound,
+    StoreNotTrusted,
     VersionDeleted,
     VersionExists,
     VersionNotFound,
@@ -101,6 +103,26 @@ def test_a_reference_to_nothing_says_what_is_near(
     push(commit="0123456aaa" * 4)
     with pytest.raises(error, match=says):
         repository.resolve(reference)
+
+
+def test_an_active_version_whose_manifest_was_swapped_is_refused(
+    repository: Repository, push: Callable[..., str]
+) -> None:
+    push()
+    repository.promotions.promote("tiny", "v1")
+    key = layout.manifest("tiny", "v1")
+    repository.store.replace(key, repository.store.read(key).replace(b'"author":"tester"', b'"author":"mallory"'))
+    fresh = Repository.open(repository.url)
+    with pytest.raises(Corrupt, match="which was promoted"):
+        fresh.resolve("tiny")
+
+
+def test_a_repository_whose_store_is_not_trusted_refuses_a_push_at_once(
+    repository: Repository, make_folder: MakeFolder
+) -> None:
+    repository.store.delete(layout.STORE)
+    with pytest.raises(StoreNotTrusted, match="cannot push"):
+        Repository.open(repository.url).push(make_folder())
 
 
 def test_a_deleted_version_cannot_be_resolved_but_is_listed(repository: Repository, push: Callable[..., str]) -> None:

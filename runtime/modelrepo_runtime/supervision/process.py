@@ -142,6 +142,11 @@ class ChildProcess:
         """Say how the process ended; only once `end` has returned."""
         return describe_exit(self._popen.returncode)
 
+    def exit_code(self) -> int:
+        """The exit code in the manner of a shell: 128 and more for a signal; only once `end` has returned."""
+        code = self._popen.returncode
+        return 1 if code is None else code if code >= 0 else 128 - code
+
     def end(self, *, polite_s: float, terminate_s: float) -> StopReport:
         """End the process and all that it started, gently at first where there is time for it."""
         step = "gone before"

@@ -52,11 +52,11 @@ class Watch:
             return self._process.poll() is not None
         return _readable(self._pidfd)
 
-    def wait_end(self, limit_s: float) -> bool:
-        """Wait for the process's end."""
+    def wait_end(self, limit_s: float | None) -> bool:
+        """Wait for the process's end; None waits for ever."""
         try:
             if self._pidfd is None:
-                self._process.wait(max(0.0, limit_s))
+                self._process.wait(None if limit_s is None else max(0.0, limit_s))
             else:
                 _readable(self._pidfd, limit_s)
         except subprocess.TimeoutExpired:
@@ -83,7 +83,7 @@ def _open_pidfd(pid: int) -> int | None:
         return None
 
 
-def _readable(descriptor: int, limit_s: float = 0.0) -> bool:
+def _readable(descriptor: int, limit_s: float | None = 0.0) -> bool:
     poller = select.poll()
     poller.register(descriptor, select.POLLIN)
-    return bool(poller.poll(max(0.0, limit_s) * 1000))
+    return bool(poller.poll(None if limit_s is None else max(0.0, limit_s) * 1000))

@@ -58,10 +58,15 @@ def interpreters() -> dict[str, Path]:
     return found
 
 
+def _minor(version: str) -> int:
+    return int(version.removeprefix("3."))
+
+
 FOUND = interpreters()
+VERSIONS_FOUND = sorted(FOUND, key=_minor)
 
 
-@pytest.mark.parametrize("version", sorted(FOUND, key=lambda name: int(name.removeprefix("3."))))
+@pytest.mark.parametrize("version", VERSIONS_FOUND)
 def test_a_child_lives_its_whole_life(version: str, tmp_path: Path) -> None:
     child = started(a_spec(tmp_path, EVERYTHING, python=FOUND[version]))
     try:

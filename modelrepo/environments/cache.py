@@ -161,7 +161,8 @@ class EnvironmentCache:
             raise self._why(wanted, done)
         _tell(progress, "compiling bytecode")
         store = self.root.absolute() / "bytecode" / wanted.interpreter.tag
-        add_bytecode(building, store, environment=uv.environment(), stop=stop)
+        if add_bytecode(building, store, environment=uv.environment(), stop=stop):
+            os.sync()  # new bytes came to this box: READY must not outlive them in a power cut
 
     def _why(self, wanted: WantedEnvironment, done: Finished) -> Exception:
         what = f"cannot install environment {wanted.record.digest[:12]} (extra {wanted.extra or 'none'})"

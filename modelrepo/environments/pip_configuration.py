@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+SYSTEM_FILE = Path("/etc/pip.conf")
 _SECTIONS = ("global", "install")  # the later wins, as in `pip install`
 
 
@@ -41,7 +42,7 @@ def configuration_files(environ: Mapping[str, str]) -> Iterator[Path]:
     else:
         for folder in (environ.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(os.pathsep):
             yield Path(folder) / "pip" / "pip.conf"
-        yield Path("/etc/pip.conf")
+        yield SYSTEM_FILE
     yield home / ".pip" / "pip.conf"
     if sys.platform == "darwin":
         yield home / "Library" / "Application Support" / "pip" / "pip.conf"

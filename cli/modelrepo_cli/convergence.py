@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from modelrepo.errors import NotConverged
 from modelrepo_cli.output import span
+from modelrepo_runtime.timing import Timing
 
 if TYPE_CHECKING:
     from modelrepo_runtime.queue.port import WorkerReport
@@ -41,11 +42,17 @@ class Behind:
         return f"{where} ({self.reason})" if self.reason else where
 
 
+def is_live(worker: WorkerReport) -> bool:
+    """Say whether a worker was heard of within a lease."""
+    return worker.last_beat_age_s <= Timing.embedded().lease_s
+
+
 def behind(fleet: Sequence[WorkerReport], target: Target) -> tuple[Behind, ...]:
-    """Return the slots of the target's model that do not run it yet."""
+    """Return the live slots of the target's model that do not run it yet."""
     return tuple(
         Behind(worker.info.name, slot.slot, slot.version, slot.state, slot.reason)
         for worker in fleet
+        if is_live(worker)
         for slot in worker.slots
         if slot.model == target.model
         and not (slot.digest == target.digest and (slot.generation or 0) >= target.generation)

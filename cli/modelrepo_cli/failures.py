@@ -20,10 +20,9 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 class JobUnsuccessful(ModelRepoError):  # noqa: N818 - as the tree of errors names them
     """The job that was waited for ended without success."""
 
-    def __init__(self, job: Mapping[str, Any]) -> None:
+    def __init__(self, message: str, job: Mapping[str, Any]) -> None:
         self.job = dict(job)
-        why = f": {job['error']['code']}: {job['error']['message']}" if job["error"] else ""
-        super().__init__(f"job {job['id']} ended {job['status']}{why}; see `modelrepo jobs logs {job['id']}`")
+        super().__init__(message)
 
 
 def report(error: BaseException, *, as_json: bool, program: str = "modelrepo") -> int:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from modelrepo_cli.convergence import is_live
 from modelrepo_cli.output import span, table
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def slots(workers: Sequence[WorkerReport]) -> str:
         return "no live worker; start one with `modelrepo worker`"
     rows: list[tuple[object, ...]] = []
     for worker in workers:
-        heard = span(worker.last_beat_age_s) + " ago"
+        heard = ("" if is_live(worker) else "silent, ") + span(worker.last_beat_age_s) + " ago"
         rows += [
             (worker.info.name, slot.slot, slot.device, slot.state, _serves(slot), _does(slot), heard)
             for slot in worker.slots

@@ -18,7 +18,15 @@ def read(pairs: Sequence[str], source: str | None, schemas: Schemas) -> dict[str
     Raises:
         InvalidInput: something cannot be read; names what.
     """
-    inputs = parameters.document(source, "--input") if source else {}
+    return _merged(parameters.document(source, "--input") if source else {}, pairs, schemas)
+
+
+def read_line(line: str, pairs: Sequence[str], schemas: Schemas) -> dict[str, Any]:
+    """Return the inputs of one line of JSON, as `read` does."""
+    return _merged(parameters.json_object(line, "--input", f"the line {line.strip()[:60]!r}"), pairs, schemas)
+
+
+def _merged(inputs: dict[str, Any], pairs: Sequence[str], schemas: Schemas) -> dict[str, Any]:
     for name, text in parameters.assignments(pairs, "-i").items():
         inputs[name] = _value(name, text, schemas.get(name))
     for name, value in inputs.items():

@@ -29,7 +29,7 @@ SECTIONS: dict[str, tuple[Listed, ...]] = {
         Listed("new", "Make a working model folder to start from."),
         Listed("check", "Check a model folder without an accelerator."),
         Listed("run", "Run a model folder or a version here, once, without a queue."),
-        Listed("shell", "Open a shell in a model's environment."),
+        Listed("shell", "Open an interactive Python in a model's environment."),
     ),
     "Keep it in the repository": (
         Listed("init", "Make a repository and probe what its store can do."),
@@ -45,7 +45,7 @@ SECTIONS: dict[str, tuple[Listed, ...]] = {
         Listed("rollback", "Go back to the version before, and block the one that is left."),
         Listed("block", "Refuse a version for promotion."),
         Listed("unblock", "Allow a blocked version again."),
-        Listed("history", "List every change of what is live."),
+        Listed("history", "List every change of what is live, newest first."),
     ),
     "Serve it": (
         Listed("worker", "Serve models on this box."),

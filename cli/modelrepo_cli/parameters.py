@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,12 +96,20 @@ def document(source: str, option: str) -> dict[str, Any]:
     Raises:
         InvalidJobInput: it cannot be read, is no JSON, or no object.
     """
+    text = sys.stdin.read() if source == "-" else read_text(_path(source, option), option)
+    return json_object(text, option, "standard input" if source == "-" else source[1:])
+
+
+def lines(source: str, option: str) -> Iterator[str]:
+    """Yield the lines of `@file`, or of standard input for `-` as they come."""
     if source == "-":
-        where, text = "standard input", sys.stdin.read()
-    elif source.startswith("@"):
-        where, text = source[1:], read_text(Path(source[1:]), option)
+        yield from sys.stdin
     else:
-        raise InvalidInput(f"cannot read {option} {source!r}: it takes @FILE, or - for standard input")
+        yield from read_text(_path(source, option), option).splitlines()
+
+
+def json_object(text: str, option: str, where: str) -> dict[str, Any]:
+    """Read a JSON object; `option` and `where` are for the error."""
     try:
         value = strict_json(text)
     except json.JSONDecodeError as error:
@@ -123,6 +131,12 @@ def read_text(path: Path, option: str) -> str:
         raise InvalidInput(f"cannot read {option} file {path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise InvalidInput(f"cannot read {option} file {path}: it is no UTF-8 text") from None
+
+
+def _path(source: str, option: str) -> Path:
+    if not source.startswith("@"):
+        raise InvalidInput(f"cannot read {option} {source!r}: it takes @FILE, or - for standard input")
+    return Path(source[1:])
 
 
 def _refuse_constant(name: str) -> Any:

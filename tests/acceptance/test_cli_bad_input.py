@@ -103,7 +103,7 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+def place(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Place:
     for name in list(os.environ):
         if name.startswith("MODELREPO_") or name == "CI":
             monkeypatch.delenv(name)

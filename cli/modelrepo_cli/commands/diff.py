@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 @click.argument("before", metavar="A")
 @click.argument("after", metavar="B")
 def command(call: Call, before: str, after: str) -> None:
-    """Show what differs between two versions: model.yaml, config, packages, code, checkpoints."""
+    """Show what differs between two versions.
+
+    Values of model.yaml, config, packages, code and checkpoints, each with how many bytes are new.
+    """
     difference = call.repository().diff(before, after)
     text = "\n".join(_lines(difference)) or f"{difference.before} and {difference.after} hold the same"
     call.output.show(_document(difference), text)

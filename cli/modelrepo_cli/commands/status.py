@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from modelrepo_cli import fleet_text
+from modelrepo_cli.convergence import is_live
+from modelrepo_cli.output import plain
 from modelrepo_cli.verbs import Call, verb
 
 if TYPE_CHECKING:
@@ -25,7 +27,8 @@ def command(call: Call, model: str | None) -> None:
     states = _states(call, model)
     workers = fleet_text.only(workers, model)
     text = "\n\n".join(part for part in (fleet_text.slots(workers), fleet_text.models(states)) if part)
-    call.output.show({"workers": workers, "models": states}, text)
+    document = [{"live": is_live(worker), **plain(worker)} for worker in workers]
+    call.output.show({"workers": document, "models": states}, text)
 
 
 def _states(call: Call, model: str | None) -> list[ActiveState]:

@@ -13,8 +13,8 @@ def slot(version: str = "v2", digest: str = "b" * 64, generation: int = 7, **mor
     return SlotReport(generation=generation, **values)  # type: ignore[arg-type]
 
 
-def worker(*slots: SlotReport) -> WorkerReport:
-    return WorkerReport(WorkerInfo("box", "box", 1), "s", 0.4, slots)
+def worker(*slots: SlotReport, silent_s: float = 0.4) -> WorkerReport:
+    return WorkerReport(WorkerInfo("box", "box", 1), "s", silent_s, slots)
 
 
 OLD = slot("v1", "a" * 64, 6, reason="v2 does not fit", next_action="try again")
@@ -22,6 +22,12 @@ OLD = slot("v1", "a" * 64, 6, reason="v2 does not fit", next_action="try again")
 
 def test_slots_of_other_models_and_converged_ones_are_not_waited_for() -> None:
     assert convergence.behind([worker(slot(), slot(model="dogs", version="v1"))], TARGET) == ()
+
+
+def test_workers_that_have_gone_silent_are_not_waited_for() -> None:
+    lost = worker(OLD, silent_s=60)
+    assert convergence.behind([lost], TARGET) == ()
+    assert "silent, 1 min ago" in fleet_text.slots([lost])
 
 
 def test_the_same_version_with_older_config_is_behind() -> None:

@@ -2,7 +2,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 import types
 from collections.abc import Callable, Iterator
 
@@ -52,14 +51,15 @@ def test_the_help_of_every_verb_imports_nothing_heavy() -> None:
     assert done.stderr == "loaded: []\n"
 
 
-def test_help_ends_within_150_ms() -> None:
+def test_help_takes_at_most_150_ms() -> None:
+    # Processor time, the best of several: a busy machine makes everything late, but not this more work.
     best = float("inf")
-    for _ in range(20):
-        begun = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "modelrepo_cli", "--help"], capture_output=True, check=True)
-        best = min(best, time.perf_counter() - begun)
-        if best <= 0.150:
-            break
+    for _ in range(10):
+        with subprocess.Popen([sys.executable, "-m", "modelrepo_cli", "--help"], stdout=subprocess.DEVNULL) as process:
+            _, status, used = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 0
+        best = min(best, used.ru_utime + used.ru_stime)
     assert best <= 0.150
 
 

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from modelrepo.contract import ModelSpec, StageSpec, inputs
-from modelrepo.errors import InvalidInput, InvalidJobInput
+from modelrepo.errors import EntrypointFailed, InvalidInput, InvalidJobInput
 from modelrepo.names import near_names
 from modelrepo_runtime.jobs import Cause, JobError, Json
 from modelrepo_runtime.local_model import LocalModel
@@ -149,7 +149,11 @@ class LocalRun:
     def _start(self) -> None:
         assert self._spec is not None
         self._child = Child.start(self._spec, shared_spawner())
-        self.phases = self._child.load(None)
+        try:
+            self.phases = self._child.load(None)
+        except EntrypointFailed as error:
+            where = f"in the environment of {self.model.python}"
+            raise EntrypointFailed(f"{error} {where}; its output is above", log=error.log) from None
 
     def _stop(self) -> None:
         if self._child is not None:

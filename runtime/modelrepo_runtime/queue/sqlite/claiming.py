@@ -13,27 +13,19 @@ from modelrepo_runtime.jobs import Claim, Fence, StageNeed
 from modelrepo_runtime.queue.lanes import LiveSlot, Place, admits, fits
 from modelrepo_runtime.queue.port import Offer
 from modelrepo_runtime.queue.rank import Head, choose
+from modelrepo_runtime.queue.sqlite.rows import JobRow, LeaseRow, ReadyRow, leases
+from modelrepo_runtime.queue.sqlite.stages import read_stages
 from modelrepo_runtime.queue.sqlite.statements import sql
-from modelrepo_runtime.queue.sqlite.waiting import READY_DELETE, lane_of, move_due, read_stages
+from modelrepo_runtime.queue.sqlite.waiting import READY_DELETE, lane_of, move_due
 from modelrepo_runtime.queue.sqlite.writer import Transaction
 from modelrepo_runtime.queue.steps import write_stages
 
 LANE_HEADS, READY_ROWS, FENCES_TAKE = sql("lane_heads"), sql("ready_rows"), sql("fences_take")
-JOB_TO_CLAIM, LEASE_INSERT, LEASES_OF_CLAIM = sql("job_to_claim"), sql("lease_insert"), sql("leases_of_claim")
-PINNED_GET, PAYLOAD, SESSION_GET = sql("pinned_get"), sql("job_inputs"), sql("session_get")
+JOBS_TO_CLAIM, LEASE_INSERT = sql("jobs_to_claim"), sql("lease_insert")
+PINNED_GET, SESSION_GET = sql("pinned_get"), sql("session_get")
+TOKEN_BYTES = 8
 AFTER_NO_CLAIM = -1
 """`seq` of leases that a finish gave."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReadyRow:
-    """A row of `ready`."""
-
-    lane: int
-    enqueued: float
-    job: int
-    stage_index: int
-    attempt: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +53,7 @@ def holder_of(connection: sqlite3.Connection, session: str, seq: int, after_fenc
 def claim(tx: Transaction, session: str, seq: int, offers: Sequence[Offer], live_since: float) -> tuple[Claim, ...]:
     """Lease up to `limit` jobs for each offer, or tell the leases of the same call again."""
     holder = holder_of(tx.connection, session, seq)
-    again = tx.connection.execute(LEASES_OF_CLAIM, (session, seq)).fetchall()
+    again = leases(tx.connection, "lease.session = ? and lease.seq = ? and lease.after_fence is null", (session, seq))
     if again:
         return tuple(claim_again(tx.connection, row) for row in again)
     move_due(tx)
@@ -82,105 +74,89 @@ def _claim_for(tx: Transaction, holder: Holder, offer: Offer, live: Callable[[],
     if not heads:
         return []
     chosen = choose(heads, tx.now, offer.limit, lambda lane, count: _rows(connection, lane, count))
-    connection.executemany(READY_DELETE, [(row.lane, row.enqueued, row.job) for _, row in chosen])
+    connection.executemany(READY_DELETE, [row[:3] for _, row in chosen])
     return lease(tx, holder, offer, [row for _, row in chosen])
 
 
 def _rows(connection: sqlite3.Connection, lane: int, count: int) -> list[ReadyRow]:
-    return [ReadyRow(*row) for row in connection.execute(READY_ROWS, (lane, count))]
+    return [ReadyRow._make(row) for row in connection.execute(READY_ROWS, (lane, count))]
 
 
 def lease(tx: Transaction, holder: Holder, offer: Offer, rows: Sequence[ReadyRow]) -> list[Claim]:
     """Write leases for jobs that were taken out of `ready`."""
     connection = tx.connection
     number = connection.execute(FENCES_TAKE, (len(rows),)).fetchone()[0] - len(rows)
-    place = holder.place(offer)
+    tokens = secrets.token_hex(TOKEN_BYTES * len(rows))
+    place = holder.place(offer).key
+    jobs = _jobs(connection, [row.job for row in rows])
     claims: list[Claim] = []
-    leases: list[tuple[object, ...]] = []
+    taken: list[tuple[object, ...]] = []
     for row in rows:
         number += 1
-        job = connection.execute(JOB_TO_CLAIM, (row.job,)).fetchone()
-        stages, previous, own_plan = read_stages(job["stages"]), None, None
-        if row.stage_index:
-            pinned = connection.execute(PINNED_GET, (row.job,)).fetchone()
-            previous = json.loads(pinned["previous"])
-            own_plan = pinned["stages"]
-            stages = read_stages(own_plan) if own_plan else stages
-        elif offer.plan and job["wanted"] is None and offer.plan != stages:
-            stages, own_plan = offer.plan, write_stages(offer.plan)
-        stage = stages[row.stage_index]
-        fence = Fence(number, secrets.token_hex(8))
-        leases.append(
-            (
-                number,
-                fence.token,
-                row.job,
-                holder.session,
-                holder.seq,
-                holder.after_fence,
-                place.key,
-                holder.host,
-                stage.name,
-                row.stage_index,
-                own_plan,
-                row.attempt,
-                offer.version,
-                tx.now,
-            )
-        )
-        claims.append(_claim(job, fence, offer.version, stages, row.stage_index, row.attempt, previous, offer.slot))
-        tx.changed_jobs.add(job["name"])
-    connection.executemany(LEASE_INSERT, leases)
+        token, tokens = tokens[: 2 * TOKEN_BYTES], tokens[2 * TOKEN_BYTES :]
+        job = jobs[row.job]
+        stages, own_plan, previous = _plan(connection, job, row, offer)
+        held = (number, token, row.job, holder.session, holder.seq, holder.after_fence, place, holder.host)
+        stage = stages[row.stage_index].name
+        taken.append((*held, stage, row.stage_index, own_plan, row.attempt, offer.version, tx.now))
+        claims.append(_claim(job, Fence(number, token), offer.version, stages, row, previous, offer.slot))
+        tx.changed_jobs.add(job.name)
+    connection.executemany(LEASE_INSERT, taken)
     return claims
 
 
+def _jobs(connection: sqlite3.Connection, numbers: Sequence[int]) -> dict[int, JobRow]:
+    rows = connection.execute(JOBS_TO_CLAIM, (json.dumps(numbers),)).fetchall()
+    return {row[0]: JobRow._make(row) for row in rows}
+
+
+def _plan(
+    connection: sqlite3.Connection, job: JobRow, row: ReadyRow, offer: Offer
+) -> tuple[tuple[StageNeed, ...], str | None, object]:
+    """Return the stages to follow, as text where they are not the job's own, and what the stage before returned."""
+    stages = read_stages(job.stages)
+    if row.stage_index:
+        pinned = connection.execute(PINNED_GET, (row.job,)).fetchone()
+        own_plan = pinned["stages"]
+        return read_stages(own_plan) if own_plan else stages, own_plan, json.loads(pinned["previous"])
+    if offer.plan and job.wanted is None and offer.plan != stages:
+        return offer.plan, write_stages(offer.plan), None
+    return stages, None, None
+
+
 def _claim(
-    job: sqlite3.Row,
-    fence: Fence,
-    version: str,
-    stages: Sequence[StageNeed],
-    index: int,
-    attempt: int,
-    previous: object,
-    slot: str,
+    job: JobRow, fence: Fence, version: str, stages: Sequence[StageNeed], row: ReadyRow, previous: object, slot: str
 ) -> Claim:
+    index = row.stage_index
     return Claim(
-        job["name"],
+        job.name,
         fence,
-        job["model"],
+        job.model,
         version,
         stages[index].name,
         index,
         index == len(stages) - 1,
-        attempt,
-        json.loads(job["inputs"]),
+        row.attempt,
+        json.loads(job.inputs),
         previous,
-        job["tier"],
-        job["enqueued"],
+        job.tier,
+        job.enqueued,
         stages[index].timeout_s,
-        job["created"],
-        json.loads(job["files"]),
+        job.created,
+        json.loads(job.files) if job.files != "{}" else {},
         slot,
     )
 
 
-def claim_again(connection: sqlite3.Connection, lease_row: sqlite3.Row) -> Claim:
+def claim_again(connection: sqlite3.Connection, row: LeaseRow) -> Claim:
     """Return the claim of a lease that is held already."""
-    job = connection.execute(JOB_TO_CLAIM, (lease_row["job"],)).fetchone()
+    job = _jobs(connection, [row.job])[row.job]
     previous = None
-    if lease_row["stage_index"]:
-        pinned = connection.execute(PINNED_GET, (lease_row["job"],)).fetchone()
-        previous = json.loads(pinned["previous"])
-    return _claim(
-        job,
-        Fence(lease_row["fence"], lease_row["token"]),
-        lease_row["version"],
-        read_stages(lease_row["stages"] or lease_row["job_stages"]),
-        lease_row["stage_index"],
-        lease_row["attempt"],
-        previous,
-        lease_row["slot"].rpartition("/")[2],
-    )
+    if row.stage_index:
+        previous = json.loads(connection.execute(PINNED_GET, (row.job,)).fetchone()["previous"])
+    ready = ReadyRow(0, row.enqueued, row.job, row.stage_index, row.attempt)
+    slot = row.slot.rpartition("/")[2]
+    return _claim(job, Fence(row.fence, row.token), row.version, row.plan, ready, previous, slot)
 
 
 def slots_live(connection: sqlite3.Connection, since: float) -> tuple[LiveSlot, ...]:

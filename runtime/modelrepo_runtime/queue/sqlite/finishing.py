@@ -5,23 +5,25 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from modelrepo.errors import StaleFence
 from modelrepo_runtime.attempts import Attempt
 from modelrepo_runtime.jobs import Cause, Claim, Fence, Outcome, Status
-from modelrepo_runtime.queue.lanes import Lane
+from modelrepo_runtime.queue.lanes import Lane, fits
 from modelrepo_runtime.queue.port import FinishReply, Offer
-from modelrepo_runtime.queue.sqlite.claiming import AFTER_NO_CLAIM, ReadyRow, claim_again, holder_of, lease
+from modelrepo_runtime.queue.sqlite.claiming import AFTER_NO_CLAIM, claim_again, holder_of, lease
+from modelrepo_runtime.queue.sqlite.rows import LEASE_VIEW, LeaseRow, ReadyRow, leases
+from modelrepo_runtime.queue.sqlite.stages import read_stages
 from modelrepo_runtime.queue.sqlite.statements import sql
-from modelrepo_runtime.queue.sqlite.waiting import end, enqueue, note, read_stages
+from modelrepo_runtime.queue.sqlite.waiting import Last, end, enqueue
 from modelrepo_runtime.queue.sqlite.writer import Refused, Transaction
 from modelrepo_runtime.queue.steps import Held, Step, digest_of, step_after
 from modelrepo_runtime.timing import Timing
 
-LEASE_BY_FENCE, LEASE_DELETE, LEASE_AFTER = sql("lease_by_fence"), sql("lease_delete"), sql("lease_after")
+LEASE_BY_FENCE, LEASE_DELETE = f"{LEASE_VIEW} where lease.fence = ?", sql("lease_delete")
 ATTEMPTS_OF_JOB, FINISH_ON_RECORD = sql("attempts_of_job"), sql("finish_on_record")
-CANCEL_OF_JOB, CANCEL_DELETE, PROGRESS_DELETE = sql("cancel_of_job"), sql("cancel_delete"), sql("progress_delete")
+CANCEL_DELETE, PROGRESS_DELETE, HISTORY_INSERT = sql("cancel_delete"), sql("progress_delete"), sql("history_insert")
 PINNED_GET, PINNED_PUT = sql("pinned_get"), sql("pinned_put")
 
 
@@ -39,13 +41,13 @@ class Finish:
 
 def finish(tx: Transaction, call: Finish, timing: Timing) -> FinishReply | Refused[StaleFence]:
     """End an attempt as its holder says, or tell a repeat the first answer again."""
-    row = held(tx.connection, call.job_id, call.fence)
+    row = held(tx, call.job_id, call.fence)
     if row is None:
         return _repeated(tx, call)
     step = close(tx, row, call.outcome, call.text, timing)
     following = None
-    if call.then is not None and step.status is Status.QUEUED and step.delay_s == 0 and not step.avoid:
-        following = _claim_next(tx, call, row, step)
+    if call.then is not None and step.status is Status.QUEUED:
+        following = _claim_next(tx, call.then, call, row, step)
     if step.status is Status.QUEUED and following is None:
         requeue(tx, row, step)
     return FinishReply(step.status, following)
@@ -57,123 +59,94 @@ def finish_all(tx: Transaction, calls: Sequence[Finish], timing: Timing) -> tupl
     return tuple(answer.error if isinstance(answer, Refused) else answer for answer in answers)
 
 
-def held(connection: sqlite3.Connection, job_id: str, fence: Fence) -> sqlite3.Row | None:
+def held(tx: Transaction, job_id: str, fence: Fence) -> LeaseRow | None:
     """Return the lease that exactly this fence holds on exactly this job."""
-    row: sqlite3.Row | None = connection.execute(LEASE_BY_FENCE, (fence.number,)).fetchone()
-    return row if row is not None and row["token"] == fence.token and row["name"] == job_id else None
+    if tx.put_off:
+        _flush_if_ended(tx, fence)
+    row = tx.connection.execute(LEASE_BY_FENCE, (fence.number,)).fetchone()
+    found = LeaseRow._make(row) if row is not None else None
+    return found if found is not None and found.token == fence.token and found.name == job_id else None
 
 
-def close(
-    tx: Transaction, row: sqlite3.Row, outcome: Outcome, text: str, timing: Timing, event: str = "attempt"
-) -> Step:
+def _flush_if_ended(tx: Transaction, fence: Fence) -> None:
+    if any(row[0] == fence.number for row in tx.put_off.get(LEASE_DELETE, ())):
+        tx.flush()
+
+
+def close(tx: Transaction, row: LeaseRow, outcome: Outcome, text: str, timing: Timing, event: str = "attempt") -> Step:
     """Delete a lease and write down how it ended; ends the job where the step says so, but does not queue it again."""
-    connection, job = tx.connection, row["job"]
-    stages = read_stages(row["stages"] or row["job_stages"])
-    cancelled = connection.execute(CANCEL_OF_JOB, (job,)).fetchone() is not None
-    facts = Held(
-        stage_index=row["stage_index"],
-        last_stage=row["stage_index"] == len(stages) - 1,
-        attempt=row["attempt"],
-        version=row["version"],
-        wanted=row["wanted"],
-        deadline=row["deadline"],
-        cancel_requested=cancelled,
-        slot=row["slot"],
-        box=row["box"],
+    held_facts = Held(
+        stage_index=row.stage_index,
+        last_stage=row.stage_index == len(row.plan) - 1,
+        attempt=row.attempt,
+        version=row.version,
+        wanted=row.wanted,
+        deadline=row.deadline,
+        cancel_requested=bool(row.cancelled),
+        slot=row.slot,
+        box=row.box,
     )
-    earlier: tuple[Attempt, ...] = ()
-    if outcome.cause is not Cause.SUCCEEDED:
-        rows = connection.execute(ATTEMPTS_OF_JOB, (job,)).fetchall()
-        earlier = tuple(Attempt(Cause(r["cause"]), bool(r["counted"]), r["slot"], r["box"]) for r in rows)
-    step = step_after(facts, outcome, earlier, tx.now, timing)
-    connection.execute(LEASE_DELETE, (row["fence"],))
-    connection.execute(PROGRESS_DELETE, (job,))
-    if cancelled:
-        connection.execute(CANCEL_DELETE, (job,))
-    note(
-        tx,
-        job,
-        event,
-        cause=outcome.cause.value,
-        counted=int(outcome.counted),
-        stage=row["stage"],
-        attempt=row["attempt"],
-        fence=row["fence"],
-        token=row["token"],
-        session=row["session"],
-        slot=row["slot"],
-        box=row["box"],
-        version=row["version"],
-        claimed=row["claimed"],
-        digest=digest_of(text),
-        status=step.status.value,
-    )
+    earlier = () if outcome.cause is Cause.SUCCEEDED else _attempts(tx, row.job)
+    step = step_after(held_facts, outcome, earlier, tx.now, timing)
+    tx.later(LEASE_DELETE, (row.fence,))
+    if row.progressed:
+        tx.later(PROGRESS_DELETE, (row.job,))
+    if row.cancelled:
+        tx.later(CANCEL_DELETE, (row.job,))
+    what = (row.job, event, tx.now, outcome.cause.value, int(outcome.counted), row.stage, row.attempt)
+    who = (row.fence, row.token, row.session, row.slot, row.box, row.version, row.claimed)
+    tx.later(HISTORY_INSERT, (*what, *who, digest_of(text), step.status.value))
     if step.status is not Status.QUEUED:
-        end(
-            tx,
-            job,
-            row["name"],
-            step.status,
-            version=row["version"],
-            stage=row["stage"],
-            attempt=row["attempt"],
-            outcome=text,
-            error=step.error,
-        )
-    elif step.stage_index > row["stage_index"]:
-        _pin(connection, row, step, outcome)
-    tx.changed_jobs.add(row["name"])
+        end(tx, row.job, row.name, step.status, Last(row.version, row.stage, row.attempt, text), step.error)
+    elif step.stage_index > row.stage_index:
+        _pin(tx.connection, row, step, outcome)
+    tx.changed_jobs.add(row.name)
     return step
 
 
-def _pin(connection: sqlite3.Connection, row: sqlite3.Row, step: Step, outcome: Outcome) -> None:
-    known = connection.execute(PINNED_GET, (row["job"],)).fetchone()
+def _attempts(tx: Transaction, job: int) -> tuple[Attempt, ...]:
+    tx.flush()
+    rows = tx.connection.execute(ATTEMPTS_OF_JOB, (job,)).fetchall()
+    return tuple(Attempt(Cause(row["cause"]), bool(row["counted"]), row["slot"], row["box"]) for row in rows)
+
+
+def _pin(connection: sqlite3.Connection, row: LeaseRow, step: Step, outcome: Outcome) -> None:
+    known = connection.execute(PINNED_GET, (row.job,)).fetchone()
     restarts = known["restarts"] if known is not None else 0
     result = json.dumps(outcome.result)
-    connection.execute(PINNED_PUT, (row["job"], row["version"], row["stages"], step.stage_index, result, restarts))
+    connection.execute(PINNED_PUT, (row.job, row.version, row.own_plan, step.stage_index, result, restarts))
 
 
-def requeue(tx: Transaction, row: sqlite3.Row, step: Step) -> None:
+def requeue(tx: Transaction, row: LeaseRow, step: Step) -> None:
     """Queue a job whose lease was closed."""
-    stages = read_stages((row["stages"] if step.stage_index else None) or row["job_stages"])
-    lane = Lane(row["model"], stages[step.stage_index].name, row["tier"], step.version, step.avoid)
-    enqueue(tx, row["job"], row["enqueued"], lane, step.stage_index, step.attempt, step.delay_s)
+    stages = row.plan if step.stage_index else read_stages(row.job_stages)
+    lane = Lane(row.model, stages[step.stage_index].name, row.tier, step.version, step.avoid)
+    enqueue(tx, row.job, row.enqueued, lane, step.stage_index, step.attempt, step.delay_s)
 
 
-def _claim_next(tx: Transaction, call: Finish, row: sqlite3.Row, step: Step) -> Claim | None:
-    offer = call.then
-    stages = read_stages(row["stages"] or row["job_stages"])
-    assert offer is not None
-    if offer.model != row["model"] or stages[step.stage_index].name not in offer.stages:
-        return None
-    if step.version is not None and step.version != offer.version:
-        return None
-    if step.stage_index <= row["stage_index"]:
+def _claim_next(tx: Transaction, offer: Offer, call: Finish, row: LeaseRow, step: Step) -> Claim | None:
+    stage = row.plan[step.stage_index].name
+    lane = Lane(row.model, stage, row.tier, step.version, step.avoid)
+    if step.stage_index <= row.stage_index or not fits(lane, offer):
         return None
     holder = holder_of(tx.connection, call.session, AFTER_NO_CLAIM, after_fence=call.fence.number)
-    ready = ReadyRow(0, row["enqueued"], row["job"], step.stage_index, step.attempt)
-    return lease(tx, holder, replace(offer, limit=1), [ready])[0]
+    tx.flush()
+    return lease(tx, holder, offer, [ReadyRow(0, row.enqueued, row.job, step.stage_index, step.attempt)])[0]
 
 
 def _repeated(tx: Transaction, call: Finish) -> FinishReply | Refused[StaleFence]:
+    tx.flush()
     connection = tx.connection
     job = connection.execute(sql("job_row"), (call.job_id,)).fetchone()
     if job is None:
         return Refused(stale(call.job_id, call.fence))
-    known = connection.execute(FINISH_ON_RECORD, (job["id"], call.fence.number, call.fence.token)).fetchone()
+    fence = (call.fence.number, call.fence.token)
+    known = connection.execute(FINISH_ON_RECORD, (job["id"], *fence)).fetchone()
     if known is not None and known["digest"] == digest_of(call.text):
-        following = connection.execute(LEASE_AFTER, (call.fence.number,)).fetchone()
-        return FinishReply(Status(known["status"]), claim_again(connection, following) if following else None)
-    note(
-        tx,
-        job["id"],
-        "refused",
-        cause=call.outcome.cause.value,
-        counted=0,
-        fence=call.fence.number,
-        token=call.fence.token,
-        session=call.session,
-    )
+        following = leases(connection, "lease.after_fence = ?", (call.fence.number,))
+        return FinishReply(Status(known["status"]), claim_again(connection, following[0]) if following else None)
+    what = (job["id"], "refused", tx.now, call.outcome.cause.value, 0, None, 0)
+    tx.later(HISTORY_INSERT, (*what, *fence, call.session, None, None, None, None, None, None))
     return Refused(stale(call.job_id, call.fence))
 
 

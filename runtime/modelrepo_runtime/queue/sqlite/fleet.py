@@ -13,13 +13,14 @@ from modelrepo.errors import StaleSession
 from modelrepo_runtime.jobs import Cause, Fence, Outcome, Status
 from modelrepo_runtime.queue.port import BeatReply, Reaped, SlotReport, WorkerInfo, WorkerReport
 from modelrepo_runtime.queue.sqlite.finishing import close, requeue
+from modelrepo_runtime.queue.sqlite.rows import LeaseRow, leases_of_session
 from modelrepo_runtime.queue.sqlite.statements import sql
 from modelrepo_runtime.queue.sqlite.writer import Transaction
 from modelrepo_runtime.queue.steps import lost_outcome, outcome_text
 from modelrepo_runtime.queue.turns import slots_allowed
 from modelrepo_runtime.timing import Timing
 
-BEAT_MOVE, LEASES_OF_SESSION, SLOT_INSERT = sql("beat_move"), sql("leases_of_session"), sql("slot_insert")
+BEAT_MOVE, SLOT_INSERT = sql("beat_move"), sql("slot_insert")
 BEATS_LEFT_OUT = 2
 _NO_ANSWER = Outcome(Cause.PREEMPTED, counted=False)
 
@@ -38,7 +39,7 @@ def hello(tx: Transaction, info: WorkerInfo, live_since: float) -> str:
 
 def goodbye(tx: Transaction, session: str, timing: Timing) -> None:
     """End a session and give back what it holds."""
-    for row in tx.connection.execute(LEASES_OF_SESSION, (session,)).fetchall():
+    for row in leases_of_session(tx.connection, session):
         _give_back(tx, row, timing, "attempt")
     _forget(tx.connection, session)
 
@@ -48,7 +49,7 @@ def _forget(connection: sqlite3.Connection, session: str) -> None:
         connection.execute(sql(name), (session,))
 
 
-def _give_back(tx: Transaction, row: sqlite3.Row, timing: Timing, event: str) -> None:
+def _give_back(tx: Transaction, row: LeaseRow, timing: Timing, event: str) -> None:
     step = close(tx, row, _NO_ANSWER, outcome_text(_NO_ANSWER), timing, event)
     if step.status is Status.QUEUED:
         requeue(tx, row, step)
@@ -63,21 +64,21 @@ def beat(
         raise StaleSession(f"session {session} has ended; begin a new one")
     connection.execute(sql("slots_delete"), (session,))
     connection.executemany(SLOT_INSERT, [_slot_row(session, report) for report in slots])
-    leases = connection.execute(LEASES_OF_SESSION, (session,)).fetchall()
-    leased = {(row["name"], Fence(row["fence"], row["token"])) for row in leases}
+    leases = leases_of_session(connection, session)
+    leased = {row.held for row in leases}
     told = set(holding)
     some_left_out = connection.execute(sql("left_out_any")).fetchone()[0]
     for row in leases:
-        if (row["name"], Fence(row["fence"], row["token"])) in told:
+        if row.held in told:
             if some_left_out:
-                connection.execute(sql("left_out_delete"), (row["fence"],))
+                connection.execute(sql("left_out_delete"), (row.fence,))
             continue
-        beats = connection.execute(sql("left_out_add"), (row["fence"],)).fetchone()[0]
-        if beats >= BEATS_LEFT_OUT and tx.now - row["claimed"] > timing.unanswered_claim_s:
-            connection.execute(sql("left_out_delete"), (row["fence"],))
+        beats = connection.execute(sql("left_out_add"), (row.fence,)).fetchone()[0]
+        if beats >= BEATS_LEFT_OUT and tx.now - row.claimed > timing.unanswered_claim_s:
+            connection.execute(sql("left_out_delete"), (row.fence,))
             _give_back(tx, row, timing, "unanswered")
-    cancelled = {row["name"] for row in connection.execute(sql("cancelled_of_session"), (session,))}
-    return BeatReply(frozenset(cancelled & {name for name, _ in told}), frozenset(told - leased))
+    cancelled = frozenset(row.name for row in leases if row.cancelled and row.held in told)
+    return BeatReply(cancelled, frozenset(told - leased))
 
 
 def _slot_row(session: str, report: SlotReport) -> tuple[Any, ...]:
@@ -99,12 +100,12 @@ def expire_session(tx: Transaction, session: str, number: int, timing: Timing) -
     if (row["number"] if row is not None else -1) != number:
         return ()
     reaped: list[Reaped] = []
-    for leased in connection.execute(LEASES_OF_SESSION, (session,)).fetchall():
-        outcome = lost_outcome(leased["slot"])
+    for leased in leases_of_session(connection, session):
+        outcome = lost_outcome(leased.slot)
         step = close(tx, leased, outcome, outcome_text(outcome), timing)
         if step.status is Status.QUEUED:
             requeue(tx, leased, step)
-        reaped.append(Reaped(leased["name"], session, step.status))
+        reaped.append(Reaped(leased.name, session, step.status))
     return tuple(reaped)
 
 

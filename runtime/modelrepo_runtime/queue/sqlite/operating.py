@@ -13,8 +13,9 @@ from modelrepo_runtime.queue.port import Deleted, JobFilter, Tier
 from modelrepo_runtime.queue.sqlite import reading
 from modelrepo_runtime.queue.sqlite.claiming import slots_live
 from modelrepo_runtime.queue.sqlite.finishing import held, stale
+from modelrepo_runtime.queue.sqlite.stages import read_stages
 from modelrepo_runtime.queue.sqlite.statements import sql
-from modelrepo_runtime.queue.sqlite.waiting import dequeue, end, enqueue, move_due, note, read_stages
+from modelrepo_runtime.queue.sqlite.waiting import Last, dequeue, end, enqueue, move_due, note
 from modelrepo_runtime.queue.sqlite.writer import Transaction
 from modelrepo_runtime.queue.steps import MOST_RESTARTS
 from modelrepo_runtime.queue.tiers import changed, unknown
@@ -32,15 +33,15 @@ def cancel(tx: Transaction, job_id: str) -> None:
         tx.changed_jobs.add(job_id)
         return
     dequeue(connection, row["id"], row["model"], row["enqueued"])
-    end(tx, row["id"], job_id, Status.CANCELLED, version=row["pinned_version"] or row["wanted"], event="cancelled")
+    end(tx, row["id"], job_id, Status.CANCELLED, Last(row["pinned_version"] or row["wanted"]), event="cancelled")
 
 
 def progress(tx: Transaction, job_id: str, fence: Fence, fraction: float | None, message: str | None) -> None:
     """Replace what is shown of a running attempt. Raises: StaleFence."""
-    row = held(tx.connection, job_id, fence)
+    row = held(tx, job_id, fence)
     if row is None:
         raise stale(job_id, fence)
-    tx.connection.execute(sql("progress_put"), (row["job"], fraction, message))
+    tx.connection.execute(sql("progress_put"), (row.job, fraction, message))
     tx.changed_jobs.add(job_id)
 
 

@@ -13,8 +13,9 @@ from modelrepo_runtime.queue.lanes import Lane
 from modelrepo_runtime.queue.port import Explanation, HistoryRow, JobFilter, Tier
 from modelrepo_runtime.queue.rank import slo_share
 from modelrepo_runtime.queue.sqlite.claiming import slots_live
+from modelrepo_runtime.queue.sqlite.stages import read_stages
 from modelrepo_runtime.queue.sqlite.statements import sql
-from modelrepo_runtime.queue.sqlite.waiting import DELAYED_OF_JOB, LANE_BY_ID, READY_OF_JOB, lane_of, read_stages
+from modelrepo_runtime.queue.sqlite.waiting import DELAYED_OF_JOB, LANE_BY_ID, READY_OF_JOB, lane_of
 from modelrepo_runtime.queue.steps import MOST_RESTARTS
 
 JOB_VIEW, JOB_INPUTS = sql("job_view"), sql("job_inputs")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from functools import lru_cache
-from typing import Any
+from dataclasses import dataclass
 
-from modelrepo_runtime.jobs import JobError, Json, StageNeed, Status
+from modelrepo_runtime.jobs import JobError, Status
 from modelrepo_runtime.queue.lanes import Lane, read_avoid, write_avoid
 from modelrepo_runtime.queue.sqlite.statements import sql
 from modelrepo_runtime.queue.sqlite.writer import Transaction
@@ -18,15 +17,9 @@ READY_INSERT, READY_DELETE, READY_OF_JOB = sql("ready_insert"), sql("ready_delet
 DELAYED_INSERT, DELAYED_DELETE, DELAYED_DUE = sql("delayed_insert"), sql("delayed_delete"), sql("delayed_due")
 DELAYED_OF_JOB = sql("delayed_of_job")
 DEADLINES_PASSED, DEADLINE_DELETE = sql("deadlines_passed"), sql("deadline_delete")
-DONE_INSERT, FAILED_INSERT, HISTORY_INSERT = sql("done_insert"), sql("failed_insert"), sql("history_insert")
+DONE_INSERT, FAILED_INSERT, HISTORY_NOTE = sql("done_insert"), sql("failed_insert"), sql("history_note")
 MOST_MOVED = 200
 """Rows that one transaction moves because their time has come; the rest waits for the next one."""
-
-
-@lru_cache(maxsize=256)
-def read_stages(text: str) -> tuple[StageNeed, ...]:
-    """Read what `write_stages` wrote."""
-    return tuple(StageNeed.from_json(value) for value in json.loads(text))
 
 
 def lane_of(row: sqlite3.Row) -> Lane:
@@ -76,7 +69,17 @@ def move_due(tx: Transaction) -> None:
         connection.execute(DEADLINE_DELETE, (row["at"], row["job"]))
         if connection.execute(sql("done_of_job"), (row["job"],)).fetchone() is None:
             dequeue(connection, row["job"], row["model"], row["enqueued"])
-            end(tx, row["job"], row["name"], Status.EXPIRED, error=EXPIRED, event="expired")
+            end(tx, row["job"], row["name"], Status.EXPIRED, Last(), EXPIRED, "expired")
+
+
+@dataclass(frozen=True, slots=True)
+class Last:
+    """The attempt with which a job ended; `outcome` is its outcome as JSON."""
+
+    version: str | None = None
+    stage: str | None = None
+    attempt: int = 0
+    outcome: str = "{}"
 
 
 def end(
@@ -84,37 +87,20 @@ def end(
     job: int,
     name: str,
     status: Status,
-    *,
-    version: str | None = None,
-    stage: str | None = None,
-    attempt: int = 0,
-    outcome: str = "{}",
+    last: Last,
     error: JobError | None = None,
     event: str | None = None,
 ) -> None:
     """Write down that a job has ended; `event` where no attempt's row of the history says so."""
     text = json.dumps(error.to_json()) if error is not None else None
-    tx.connection.execute(DONE_INSERT, (job, status.value, tx.now, version, stage, attempt, outcome, text))
+    tx.later(DONE_INSERT, (job, status.value, tx.now, last.version, last.stage, last.attempt, last.outcome, text))
     if status is Status.FAILED:
-        tx.connection.execute(FAILED_INSERT, (job,))
+        tx.later(FAILED_INSERT, (job,))
     if event is not None:
-        note(tx, job, event, cause=status.value, status=status.value)
+        note(tx, job, event, status.value)
     tx.changed_jobs.add(name)
 
 
-def note(tx: Transaction, job: int, event: str, **facts: Json) -> None:
-    """Append a row to the history."""
-    get: Any = facts.get
-    row = (
-        job,
-        event,
-        tx.now,
-        get("cause"),
-        get("counted", 1),
-        get("stage"),
-        get("attempt", 0),
-        get("fence"),
-        get("token"),
-    )
-    place = (get("session"), get("slot"), get("box"), get("version"), get("claimed"), get("digest"), get("status"))
-    tx.connection.execute(HISTORY_INSERT, row + place)
+def note(tx: Transaction, job: int, event: str, cause: str | None = None, version: str | None = None) -> None:
+    """Append to the history what happened without an attempt."""
+    tx.connection.execute(HISTORY_NOTE, (job, event, tx.now, cause, version))

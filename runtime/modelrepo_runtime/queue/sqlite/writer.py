@@ -36,6 +36,22 @@ class Transaction:
     ready_models: set[str] = field(default_factory=set)
     """Models that got ready jobs; their waiters are told after the commit."""
     changed_jobs: set[str] = field(default_factory=set)
+    put_off: dict[str, list[tuple[object, ...]]] = field(default_factory=dict)
+    """Statement -> its rows; see `later`."""
+
+    def later(self, statement: str, row: tuple[object, ...]) -> None:
+        """Run a statement at the next `flush`, together with its like; a call's own are run before it is answered."""
+        self.put_off.setdefault(statement, []).append(row)
+
+    def flush(self) -> None:
+        """Run what was put off; before anything is read that it changes."""
+        for statement, rows in self.put_off.items():
+            self.connection.executemany(statement, rows)
+        self.put_off.clear()
+
+    def forget(self) -> None:
+        """Drop what was put off by a call that failed."""
+        self.put_off.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +140,11 @@ class Writer:
             connection.execute("savepoint call")
         try:
             answer = call.work(transaction)
+            transaction.flush()
         except sqlite3.Error:
             raise
         except Exception as error:  # noqa: BLE001 - it belongs to the caller, not to this thread
+            transaction.forget()
             connection.execute("rollback" if alone else "rollback to call")
             if alone:
                 connection.execute("begin immediate")

@@ -27,9 +27,11 @@ select id, name, model, tier, tenant, wanted, created, enqueued, deadline, stage
 -- name: job_row_by_id
 select id, name, model, tier, tenant, wanted, created, enqueued, deadline, stages, metadata from job where id = ?;
 
--- name: job_to_claim
-select job.name, job.model, job.tier, job.wanted, job.created, job.enqueued, job.stages, payload.inputs, payload.files
-from job join payload on payload.job = job.id where job.id = ?;
+-- name: jobs_to_claim
+-- What claims carry, as JobRow has it.
+select job.id, job.name, job.model, job.tier, job.wanted, job.created, job.enqueued, job.stages, payload.inputs,
+  payload.files
+from job join payload on payload.job = job.id where job.id in (select value from json_each(?));
 
 -- name: job_view
 select job.id, job.name, job.model, job.tier, job.tenant, job.wanted, job.created, job.enqueued, job.deadline, job.stages,
@@ -101,6 +103,9 @@ delete from pinned where job = ?;
 insert into history (job, event, at, cause, counted, stage, attempt, fence, token, session, slot, box, version, claimed,
   digest, status)
 values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: history_note
+insert into history (job, event, at, cause, version, counted, attempt) values (?, ?, ?, ?, ?, 1, 0);
 
 -- name: attempts_of_job
 -- Ended attempts since the job was last sent back by hand.

@@ -5,22 +5,14 @@ update counter set value = value + ? where name = 'fence' returning value;
 insert into lease (fence, token, job, session, seq, after_fence, slot, box, stage, stage_index, stages, attempt, version, claimed)
 values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
--- name: lease_by_fence
-select lease.*, job.name, job.model, job.tier, job.wanted, job.created, job.enqueued, job.deadline, job.stages as job_stages
-from lease join job on job.id = lease.job where lease.fence = ?;
-
--- name: leases_of_claim
-select lease.*, job.name, job.model, job.tier, job.wanted, job.created, job.enqueued, job.deadline, job.stages as job_stages
-from lease join job on job.id = lease.job where lease.session = ? and lease.seq = ? and lease.after_fence is null
-order by lease.fence;
-
--- name: lease_after
-select lease.*, job.name, job.model, job.tier, job.wanted, job.created, job.enqueued, job.deadline, job.stages as job_stages
-from lease join job on job.id = lease.job where lease.after_fence = ?;
-
--- name: leases_of_session
-select lease.*, job.name, job.model, job.tier, job.wanted, job.created, job.enqueued, job.deadline, job.stages as job_stages
-from lease join job on job.id = lease.job where lease.session = ? order by lease.fence;
+-- name: lease_view
+-- A lease and its job, as LeaseRow has them.
+select lease.fence, lease.token, lease.job, lease.session, lease.slot, lease.box, lease.stage, lease.stage_index,
+  lease.stages, lease.attempt, lease.version, lease.claimed,
+  job.name, job.model, job.tier, job.wanted, job.enqueued, job.deadline, job.stages,
+  exists (select 1 from cancel where cancel.job = lease.job),
+  exists (select 1 from progress where progress.job = lease.job)
+from lease join job on job.id = lease.job
 
 -- name: lease_of_job
 select fence, session, slot, box, stage, version, claimed, attempt from lease where job = ?;
@@ -36,6 +28,3 @@ delete from left_out where fence = ?;
 
 -- name: left_out_any
 select exists (select 1 from left_out);
-
--- name: cancelled_of_session
-select job.name from lease join cancel on cancel.job = lease.job join job on job.id = lease.job where lease.session = ?;

@@ -21,7 +21,7 @@ from modelrepo_runtime.jobs import Job
 from modelrepo_runtime.queue.opening import open_queue
 from modelrepo_runtime.queue.port import JobQueue
 
-RUNS_KEPT = 3  # with this one: enough to look back, and no demo that still runs is taken away
+RUNS_KEPT = 2  # this one and the one before: a repository with torch's wheel in it has 200 MB
 
 
 @dataclass(frozen=True, slots=True)

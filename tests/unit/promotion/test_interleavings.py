@@ -22,7 +22,7 @@ ACTIVE = "models/m/active.yaml"
 VERSIONS = ["v1", "v2", "v3", "v4", "v5", "v6"]
 WAIT_S = 30.0
 
-Step = tuple[Literal["one", "two", "kill one", "kill two", "edit"], str]
+Step = tuple[Literal["one", "two", "kill one", "kill two", "edit"], int, str]
 
 
 @dataclass
@@ -103,11 +103,9 @@ class Actor:
             raise KillNow(f"{verb} {key}")
 
 
+moves = ["one"] * 4 + ["two"] * 4 + ["edit"] * 3 + ["kill one", "kill two"]
 steps = st.lists(
-    st.tuples(
-        st.sampled_from(["one"] * 8 + ["two"] * 8 + ["edit"] * 2 + ["kill one", "kill two"]), st.sampled_from(VERSIONS)
-    ),
-    max_size=90,
+    st.tuples(st.sampled_from(moves), st.integers(1, 9), st.sampled_from(VERSIONS)), min_size=8, max_size=30
 )
 
 
@@ -116,11 +114,15 @@ steps = st.lists(
 def test_any_order_keeps_one_history_and_every_change(schedule: list[Step], mine: list[str], yours: list[str]) -> None:
     bucket = Recorded()
     actors = {"one": Actor(bucket, "one", mine[:4]), "two": Actor(bucket, "two", yours[:4])}
-    for what, version in schedule:
+    for what, operations, version in schedule:
         if what == "edit":
             bucket.edit(version)
         else:
-            actors[what.removeprefix("kill ")].step(kill=what.startswith("kill"))
+            actor = actors[what.removeprefix("kill ")]
+            for _ in range(operations):
+                actor.step()
+            if what.startswith("kill"):
+                actor.step(kill=True)
     for actor in actors.values():
         actor.finish()
     check(bucket, actors)

@@ -158,6 +158,7 @@ class EnvironmentCache:
         _tell(progress, f"installing {len(lines)} packages")
         done = uv.run([*arguments, listed], cwd=building, offline=not needs_index, stop=stop)
         if done.returncode != 0:
+            wanted.wheels.remove_rotten(wanted.record.carried)
             raise self._why(wanted, done)
         _tell(progress, "compiling bytecode")
         store = self.root.absolute() / "bytecode" / wanted.interpreter.tag

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,18 @@ class WheelStore:
         if not kept.is_file() or kept.stat().st_size != wheel.size_bytes:
             self._enter(wheel, kept)
         return kept
+
+    def remove_rotten(self, wheels: Iterable[CarriedWheel]) -> None:
+        """Look at wheels again after an install failed. Raises: Corrupt for one that changed on this box."""
+        for wheel in wheels:
+            kept = self.folder / wheel.sha256 / wheel.filename
+            if kept.is_file() and file_sha256(kept) != wheel.sha256:
+                kept.unlink()
+                raise Corrupt(
+                    f"the carried wheel {kept} rotted on this box and was removed; it is fetched again at the next try",
+                    path=str(kept),
+                    digest=wheel.sha256,
+                )
 
     def _enter(self, wheel: CarriedWheel, kept: Path) -> None:
         source = self._given().get(wheel.filename)

@@ -268,14 +268,13 @@ def test_a_torch_for_another_accelerator_is_refused(
 
 
 def test_what_uv_said_comes_on_one_line() -> None:
-    said = "Using CPython\nerror: No solution found\n  cause: Because x was not found,\n    nothing works.\n\nhint: try y\n"
-    unreachable = failed("cannot lock /m", told)
+    said = "Using CPython\nerror: No solution found\n  cause: Because x was not found,\n    so no.\n\nhint: try y\n"
     error = failed("cannot lock /m", Finished(1, "", said))
-    assert str(error) == "cannot lock /m: No solution found Because x was not found, nothing works."
+    assert str(error) == "cannot lock /m: No solution found Because x was not found, so no."
     assert isinstance(error, EnvironmentFailed)
     assert "hint: try y" in error.log
-    unreachable = failed("cannot lock /m", Finished(2, "", "error: Failed to fetch: `https://x`\n  dns error\n"))
-    assert isinstance(unreachable, Unreachable)
+    offline = Finished(2, "", "error: Failed to fetch: `https://x`\n  cause: dns error\n")
+    assert isinstance(failed("cannot lock /m", offline), Unreachable)
     assert "it said nothing" in str(failed("x", Finished(1, "", "")))
 
 

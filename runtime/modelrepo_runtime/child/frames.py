@@ -28,8 +28,8 @@ class BadFrame(Exception):
 
 
 def pack(message: Message) -> bytes:
-    """Write a message as a frame. NaN and infinities are refused with ValueError."""
-    body = json.dumps(message, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode("utf-8")
+    """Write a message as a frame. NaN and infinities are refused with ValueError; half a surrogate pair becomes `?`."""
+    body = json.dumps(message, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
     return HEADER.pack(len(body)) + body
 
 

@@ -26,6 +26,8 @@ from .states import ChildState, may_move
 CANCEL_GRACE_S = 30.0
 TERMINATE_S = 3.0
 """From SIGTERM to SIGKILL."""
+CLOSED_S = 0.5
+"""How long a child that has closed its control channel may take to be gone by itself."""
 STACKS_S = 2.0
 """How long a hung child may take to write its stacks before it is killed."""
 
@@ -102,8 +104,9 @@ class Child:
         return self._process.has_memory_group
 
     def footprint(self) -> Footprint:
-        """Measure the host memory of the child and all that it has started; once it is gone, only its peak."""
-        return self._process.footprint()
+        """Measure the host memory of the child and all that it has started; nothing but the peak once it is gone."""
+        with self._lock:
+            return self._process.footprint(ended=self._report is not None)
 
     def load(self, timeout_s: float | None) -> dict[str, float]:
         """Wait until the child is ready; say what took how long: `spawn_s`, `import_s`, `load_s`, `warmup_s`.
@@ -124,7 +127,8 @@ class Child:
     ) -> ChildOutcome:
         """Run one attempt at a stage to its end, whatever end that is.
 
-        Raises ChildGone where the child had ended before; the job was not begun then.
+        Raises ChildGone where the child had ended before, and OSError where the job's folders cannot be made (a full
+        disk); the job was not begun then.
         """
         follow = _Follow(request, timeout_s, cancel_grace_s, on_progress, on_partial)
         with self._busy:
@@ -210,10 +214,10 @@ class Child:
     def _run(self, follow: _Follow) -> ChildOutcome:
         request = follow.request
         scratch = request.scratch or self._process.scratch
-        log = BoundedLog(request.log_path)
         nonce = secrets.token_hex(8)
+        message = run_message(request, scratch, nonce)
+        log = BoundedLog(request.log_path)
         try:
-            message = run_message(request, scratch, nonce)
             self._process.drain.switch(log)
             self._process.note_memory_kills()
             with self._lock:
@@ -279,7 +283,10 @@ class Child:
                 if ended:
                     raise _LostError("it ended without an answer")
                 if process.channel.ended:
-                    raise _LostError("its control channel was closed")
+                    # An ending process closes its descriptors a little before it is gone.
+                    ended = process.watch.wait_end(CLOSED_S)
+                    what = "it ended without an answer" if ended else "its control channel was closed"
+                    raise _LostError(what)
                 return None
         message = self._inbox.popleft()
         if message.get("n") != nonce:

@@ -56,7 +56,9 @@ def run_message(request: JobRequest, scratch: Path, nonce: str) -> Message:
 
 
 def empty(folder: Path) -> None:
-    """Leave a folder that is there and holds nothing."""
+    """Leave a folder that is there and holds nothing; never follow what a model has put in its place."""
+    if folder.is_symlink() or folder.is_file():
+        folder.unlink()
     folder.mkdir(parents=True, exist_ok=True)
     for entry in folder.iterdir():
         if entry.is_dir() and not entry.is_symlink():

@@ -20,7 +20,7 @@ from modelrepo_runtime.child.frames import FROM_CHILD_BYTES, Channel, Message
 from . import descendants
 from .environment import child_environment
 from .logs import BoundedLog, LogDrain
-from .memory_group import MemoryGroups
+from .memory_group import MemoryGroup, MemoryGroups
 from .outcome import describe_exit
 from .record import remove_record, write_record
 from .spawner import Spawned, Spawner, SpawnRequest
@@ -45,13 +45,14 @@ class ChildProcess:
         self.last_output = ""
         self._spawner = spawner
         self._own_group = not spec.terminal
-        self._memory = memory.create(spec.model, spec.memory_limit_bytes) if memory else None
+        self._memory: MemoryGroup | None = None
         self._memory_kills = 0
         self._peak_bytes = 0
         self.log = BoundedLog(spec.folder / START_LOG)
         self.drain = LogDrain(spec.name, self.log)
         ours, theirs = socket.socketpair()
         try:
+            self._memory = memory.create(spec.model, spec.memory_limit_bytes) if memory else None
             self._spawned = self._spawn(spec, theirs)
         except BaseException:
             ours.close()
@@ -128,9 +129,11 @@ class ChildProcess:
         """True where the kernel has killed one of its processes for want of memory."""
         return self._memory is not None and self._memory.out_of_memory_kills() > self._memory_kills
 
-    def footprint(self) -> Footprint:
-        """Measure host memory; zeros for a process that is gone."""
+    def footprint(self, *, ended: bool) -> Footprint:
+        """Measure host memory; of a process that has `ended` only the peak that was seen."""
         rss = 0
+        if ended:
+            return Footprint(rss, self._peak_bytes)
         for pid in {self.pid, *(process.pid for process in descendants.family(self.pid, self._spawned.mark))}:
             with contextlib.suppress(psutil.Error):
                 rss += psutil.Process(pid).memory_info().rss

@@ -31,11 +31,12 @@ class Watch:
             self._poller.register(self._pidfd, select.POLLIN)
 
     def wait(self, deadline: float | None) -> bool:
-        """Wait for anything to happen; False once the deadline (monotonic) is over."""
+        """Wait for anything to happen; False once the deadline (monotonic) is over and nothing has.
+
+        What happened before a deadline that passed while this process was stopped still counts.
+        """
         while True:
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
-                return False
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
             step = left
             if self._pidfd is None:
                 step = _POLL_S if left is None else min(left, _POLL_S)
@@ -45,6 +46,8 @@ class Watch:
                     os.read(self._wake_read, 4096)
             if events or (self._pidfd is None and self.has_ended()):
                 return True
+            if left is not None and left <= 0:
+                return False
 
     def has_ended(self) -> bool:
         """True once the process has ended."""

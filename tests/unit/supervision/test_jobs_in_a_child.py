@@ -208,3 +208,31 @@ def test_each_job_has_its_own_output_in_its_own_log(tmp_path: Path) -> None:
             f"out {a} err {a} raw {a}".split()
         )
     assert child.log_path.read_text() == "loading\n"
+
+
+def test_a_scratch_that_became_a_link_is_not_followed(tmp_path: Path) -> None:
+    code = """
+        def load(self, ctx): self.ctx = ctx
+        def run(self, job):
+            self.ctx.scratch.rmdir()
+            self.ctx.scratch.symlink_to(job.inputs["to"])
+    """
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "file").touch()
+    child = started(a_spec(tmp_path, code))
+    for _ in range(2):
+        assert child.run(a_request(tmp_path, {"to": str(precious)}), timeout_s=10).cause is Cause.SUCCEEDED
+    child.stop()
+    assert (precious / "file").exists()
+
+
+def test_folders_that_cannot_be_made_cost_neither_job_nor_child(tmp_path: Path) -> None:
+    child = started(a_spec(tmp_path, "def run(self, job): return 1"))
+    try:
+        (tmp_path / "file").touch()
+        with pytest.raises(OSError, match="file"):
+            child.run(a_request(tmp_path, output_dir=tmp_path / "file" / "x"), timeout_s=10)
+        assert child.run(a_request(tmp_path), timeout_s=10).result == 1
+    finally:
+        child.stop()

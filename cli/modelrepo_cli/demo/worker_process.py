@@ -13,6 +13,8 @@ from typing import Self
 
 from modelrepo.errors import ModelRepoError
 
+# One slot on the CPU, the same on every box: torch's build may not be for this box's accelerators, and others use them.
+_NO_ACCELERATOR = {"CUDA_VISIBLE_DEVICES": "", "ROCR_VISIBLE_DEVICES": ""}
 STOP_S = 60.0  # above the worker's own grace, after which it ends whatever still runs
 
 
@@ -44,7 +46,7 @@ class WorkerProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=environment,
+                env=environment | _NO_ACCELERATOR,
                 cwd=place.folder,
                 start_new_session=True,  # Ctrl-C is for the demo, which then stops its workers in order
             )

@@ -108,7 +108,7 @@ def _commands(first: int, block: list[str]) -> Iterator[Command]:
             if text is not None:
                 yield Command(begun, text, tuple(output))
             begun, text, output = number, line[2:], []
-        elif line.startswith("> ") and text is not None and not output:
+        elif (line == ">" or line.startswith("> ")) and text is not None and not output:
             text += "\n" + line[2:]
         elif line.strip():
             output.append(line.rstrip())

@@ -6,11 +6,14 @@ import dataclasses
 import datetime
 import enum
 import json
+import re
 import select
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+_HEX_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 class OutputClosedError(Exception):
@@ -70,7 +73,11 @@ def plain(value: Any) -> Any:
     if hasattr(value, "to_json"):
         return plain(value.to_json())
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        fields = {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        # Inside the library a version's digest is bare hex digits; whatever leaves it says which digest it is.
+        if isinstance(fields.get("digest"), str) and _HEX_DIGEST.fullmatch(fields["digest"]):
+            fields["digest"] = "sha256:" + fields["digest"]
+        return fields
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, datetime.datetime | datetime.date):

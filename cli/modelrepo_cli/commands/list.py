@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from modelrepo_cli.output import plain, size, table
+from modelrepo_cli.output import size, table
 from modelrepo_cli.verbs import Call, verb
 
 if TYPE_CHECKING:
@@ -52,10 +52,7 @@ def _versions(call: Call, model: str) -> None:
         for entry in versions
     ]
     text = table(("VERSION", "CREATED", "SIZE", "STATE", "DIGEST", "MESSAGE"), rows)
-    call.output.show(
-        {"model": model, "versions": [{**plain(entry), "digest": f"sha256:{entry.digest}"} for entry in versions]},
-        text if rows else f"{model} has no version yet",
-    )
+    call.output.show({"model": model, "versions": versions}, text if rows else f"{model} has no version yet")
 
 
 def _standing(entry: VersionSummary) -> str:

@@ -75,8 +75,7 @@ def command(
         call.output.note(text)
         entry = repository.promotions.promote(result.model, result.version, reason=message)
         text = describe(result.model, entry)
-    document = {**plain(result), "digest": f"sha256:{result.digest}", "promoted": entry}
-    call.output.show(document, text)
+    call.output.show({**plain(result), "promoted": entry}, text)
 
 
 def _check(level: CheckLevel) -> PushCheck | None:

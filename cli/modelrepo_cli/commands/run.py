@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 @verb("repo")
 @click.argument("target", metavar="[DIR|REF]", default=".")
 @click.option("-i", "pairs", multiple=True, metavar="NAME=VALUE", help="One input, or NAME=@FILE; repeat it.")
-@click.option(
-    "--input", "source", metavar="@FILE|-", help="All inputs as a JSON object, from a file or stdin."
-)
+@click.option("--input", "source", metavar="@FILE|-", help="All inputs as a JSON object, from a file or stdin.")
 @click.option("--repeat", is_flag=True, help="Load once, then run a job for each line of JSON that --input holds.")
 @click.option("--stage", metavar="NAME", help="Run this stage alone.")
 @click.option("--output", type=click.Path(path_type=Path), metavar="DIR", default="outputs", help="Where files go.")

@@ -68,7 +68,9 @@ class InvalidReference(InvalidInput):
 class InvalidSpec(InvalidInput):
     """model.yaml breaks the contract. `path`, `line` (1-based) and `key` say where."""
 
-    def __init__(self, message: str, *, path: str = "model.yaml", line: int | None = None, key: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, path: str = "model.yaml", line: int | None = None, key: str | None = None
+    ) -> None:
         self.path, self.line, self.key, self.problem = path, line, key, message
         where = f"{path}:{line}" if line is not None else path
         super().__init__(f"{where}: {message}")

@@ -68,14 +68,14 @@ def check_file(spec: ModelSpec, name: str, *, size_bytes: int, content_type: str
 def size_class(spec: ModelSpec, values: Mapping[str, Any]) -> str | None:
     """Return the class under which a job's times and memory are learnt: the value of `size:` to two digits.
 
-    Raises: InvalidJobInput.
+    None where there is none, or the inputs give it no value: no job is refused for what is only learnt from.
     """
     if spec.size is None:
         return None
     try:
         value = evaluate(spec.size, values)
-    except ValueError as error:
-        raise InvalidJobInput(f"inputs of {spec.name}: size: {error}") from None
+    except ValueError:
+        return None
     return f"{float(f'{value:.1e}'):g}"
 
 

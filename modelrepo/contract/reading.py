@@ -136,6 +136,9 @@ class _Reader:
         names = self.read(("size",), size_expression.names_in, text)
         for name in sorted(names - set(inputs or {}) if inputs is not None else ()):
             raise self.fail(("size",), f"{name!r} is no input{near(name, inputs or ())}")
+        for name in sorted(names if inputs is not None else ()):
+            if inputs is not None and "default" not in inputs[name] and inputs[name].get("required") is not True:
+                raise self.fail(("size",), f"the input {name!r} may be missing; give it a default or required: true")
         return text
 
     def stages(self, checkpoints: Mapping[str, CheckpointSource]) -> tuple[StageSpec, ...]:

@@ -19,7 +19,7 @@ _OPERATORS: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.FloorDiv: operator.floordiv,
     ast.Mod: operator.mod,
 }
-_FUNCTIONS: Mapping[str, Callable[..., Any]] = {
+FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "min": min,
     "max": max,
     "ceil": math.ceil,
@@ -70,11 +70,11 @@ def _check(node: ast.expr) -> None:
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS or isinstance(op, ast.Pow):
             _check(left)
             _check(right)
-        case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name in _FUNCTIONS and args:
+        case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name in FUNCTIONS and args:
             for argument in args:
                 _check(argument)
         case _:
-            allowed = "numbers, inputs, + - * / // % **, " + ", ".join(_FUNCTIONS)
+            allowed = "numbers, inputs, + - * / // % **, " + ", ".join(FUNCTIONS)
             raise ValueError(f"{ast.unparse(node)!r} may not stand in a size; it takes {allowed}")
 
 
@@ -97,7 +97,7 @@ def _value(node: ast.expr, values: Mapping[str, object]) -> Any:
             arguments = [_value(argument, values) for argument in args]
             if name != "len":
                 arguments = [_number(argument) for argument in arguments]
-            return _number(_FUNCTIONS[name](*arguments))
+            return _number(FUNCTIONS[name](*arguments))
     raise AssertionError(node)  # pragma: no cover (parse_expression refused it)
 
 

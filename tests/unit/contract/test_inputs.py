@@ -86,12 +86,13 @@ def test_a_file_is_held_against_its_size_and_type(tmp_path: Path) -> None:
 
 
 def test_the_size_class_has_two_digits() -> None:
-    spec = spec_with('inputs: {w: {type: integer}, h: {type: integer}}\nsize: "w * h"')
+    spec = spec_with('inputs: {w: {type: integer, required: true}, h: {type: integer, default: 1}}\nsize: "w * h"')
     assert size_class(spec, {"w": 1280, "h": 720}) == "920000"
     assert size_class(spec, {"w": 3, "h": 0}) == "0"
     assert size_class(parse_spec(SMALL), {}) is None
-    with pytest.raises(InvalidJobInput, match="the input 'h' has no value"):
-        size_class(spec, {"w": 1})
+    assert size_class(spec, {"w": 1}) is None
+    with pytest.raises(InvalidSpec, match="the input 'w' may be missing; give it a default or required: true"):
+        spec_with("inputs: {w: {type: integer}}\nsize: w")
 
 
 def test_the_size_expression_is_arithmetic() -> None:
@@ -103,8 +104,8 @@ def test_the_size_expression_is_arithmetic() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["__import__('os')", "a.b", "a[0]", "(lambda: 1)()", "f(1)", "'x' * 9", "[a]", "a if b else c", "max()", "1 +", "True",
-     "max(*a)", "min(a, key=b)", "a" * 501, "(" * 400],
+    ["__import__('os')", "a.b", "a[0]", "(lambda: 1)()", "f(1)", "'x' * 9", "[a]", "a if b else c", "max()", "1 +",
+     "True", "max(*a)", "min(a, key=b)", "a" * 501, "(" * 400],
 )  # fmt: skip
 def test_nothing_but_arithmetic_may_stand_in_a_size(text: str) -> None:
     with pytest.raises(InvalidSpec):

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from modelrepo.errors import Corrupt, InvalidInput, NewerFormat, Unreachable
+from modelrepo_runtime.jobs import StageNeed, Submission
+from modelrepo_runtime.queue.sqlite import database, filesystems
+from modelrepo_runtime.queue.sqlite.filesystems import network_type
+from modelrepo_runtime.queue.sqlite.queue import SqliteQueue
+from modelrepo_runtime.queue.sqlite.statements import all_statements, sql
+
+HOME = Path(database.__file__).parent
+
+
+def schema_of(connection: sqlite3.Connection) -> list[tuple[str, str]]:
+    return connection.execute("select name, sql from sqlite_master where sql is not null order by name").fetchall()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "queue.db"
+
+
+@pytest.fixture
+def queue(path: Path) -> Iterator[SqliteQueue]:
+    with closing(SqliteQueue(path)) as opened:
+        yield opened
+
+
+def test_the_schema_is_the_sum_of_its_migrations() -> None:
+    with closing(sqlite3.connect(":memory:")) as whole, closing(sqlite3.connect(":memory:")) as summed:
+        database.apply_script(whole, (HOME / "schema.sql").read_text())
+        for _, script in database.migrations():
+            database.apply_script(summed, script)
+        assert schema_of(whole) == schema_of(summed)
+
+
+def test_every_statement_is_understood_by_the_schema() -> None:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        database.apply_script(connection, (HOME / "schema.sql").read_text())
+        for name, statement in all_statements().items():
+            values = [None] * statement.count("?")
+            try:
+                connection.execute(f"explain {statement}", values)
+            except sqlite3.ProgrammingError as error:
+                assert "number of bindings" in str(error), name
+    with pytest.raises(KeyError):
+        sql("no_such_statement")
+
+
+def test_no_statement_of_the_hot_path_reads_a_whole_table(queue: SqliteQueue, path: Path) -> None:
+    hot = ("lane_heads", "ready_rows", "ready_delete", "ready_of_job", "jobs_to_claim", "lease_view", "lease_delete")
+    with closing(sqlite3.connect(path)) as connection:
+        for name in (*hot, "delayed_due", "deadlines_passed", "work_waiting", "attempts_of_job", "finish_on_record"):
+            statement = sql(name) + (" where lease.fence = ?" if name == "lease_view" else "")
+            highest = max([statement.count("?"), *(number for number in range(1, 10) if f"?{number}" in statement)])
+            values = ["[]" if "json_each" in statement else 1] * highest
+            plan = connection.execute(f"explain query plan {statement}", values[: _bindings(statement)]).fetchall()
+            scans = [row[3] for row in plan if row[3].startswith("SCAN") and "json_each" not in row[3]]
+            assert not [scan for scan in scans if "CONSTANT ROW" not in scan and "lane" not in scan], (name, plan)
+
+
+def _bindings(statement: str) -> int:
+    numbered = {number for number in range(1, 10) if f"?{number}" in statement}
+    return max(numbered) if numbered else statement.count("?")
+
+
+def test_every_commit_is_synced_and_logged_ahead(queue: SqliteQueue) -> None:
+    connection = queue._writer._connection
+    assert connection.execute("pragma synchronous").fetchone()[0] == 2
+    assert connection.execute("pragma journal_mode").fetchone()[0] == "wal"
+    assert queue._reader.execute("pragma wal_autocheckpoint").fetchone()[0] == 0
+
+
+def test_a_newer_schema_is_refused_and_left_alone(path: Path) -> None:
+    SqliteQueue(path).close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("pragma user_version = 99")
+    with pytest.raises(NewerFormat, match="99"):
+        SqliteQueue(path)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("pragma user_version").fetchone()[0] == 99
+
+
+def test_the_database_of_another_program_is_refused(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("create table theirs (x)")
+    with pytest.raises(InvalidInput, match="another program"):
+        SqliteQueue(path)
+
+
+def test_a_file_that_is_no_database_is_refused(path: Path) -> None:
+    path.write_bytes(b"not a database" * 1000)
+    with pytest.raises(Corrupt, match=r"queue\.db"):
+        SqliteQueue(path)
+
+
+def test_a_folder_that_cannot_be_made_is_unreachable(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Unreachable, match="queue"):
+        SqliteQueue(tmp_path / "file" / "queue.db")
+
+
+def test_a_failed_migration_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    SqliteQueue(path).close()
+    broken = [*database.migrations(), ("0002_broken.sql", "create table extra (x);\ncreate table job (x);\n")]
+    monkeypatch.setattr(database, "migrations", lambda: broken)
+    with pytest.raises(Unreachable, match="already exists"):
+        SqliteQueue(path)
+    monkeypatch.undo()
+    with closing(SqliteQueue(path)) as queue:
+        assert queue.list() == ()
+
+
+def test_a_network_filesystem_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "network_type", lambda folder: "nfs4")
+    with pytest.raises(InvalidInput, match=r"network filesystem \(nfs4\)"):
+        SqliteQueue(path)
+    assert not path.exists()
+
+
+def test_the_mount_that_holds_a_folder_is_the_deepest(tmp_path: Path) -> None:
+    mounts = tmp_path / "mountinfo"
+    lines = ["1 1 8:1 / / rw - ext4 /dev/sda rw", f"2 1 0:5 / {tmp_path}/net\\040work rw shared:1 - nfs4 host:/x rw"]
+    mounts.write_text("\n".join([*lines, f"3 2 8:2 / {tmp_path}/net\\040work/local rw - ext4 /dev/sdb rw"]))
+    assert network_type(tmp_path, mounts) is None
+    assert network_type(tmp_path / "net work" / "a", mounts) == "nfs4"
+    assert network_type(tmp_path / "net work" / "local", mounts) is None
+    assert network_type(tmp_path / "net workshop", mounts) is None
+    assert network_type(tmp_path, tmp_path / "absent") is None
+    assert "nfs" in filesystems.NETWORK_TYPES
+
+
+def test_the_log_is_copied_back_and_does_not_grow_for_ever(queue: SqliteQueue, path: Path) -> None:
+    for _ in range(60):
+        queue.submit(Submission("m", {"data": "x" * 200_000}, (StageNeed("run"),)))
+    assert Path(f"{path}-wal").stat().st_size < 3 * database.CHECKPOINT_PAGES * 4096
+
+
+def test_closing_leaves_one_file_and_no_log(path: Path) -> None:
+    queue = SqliteQueue(path)
+    queue.submit(Submission("m", {}, (StageNeed("run"),)))
+    queue.close()
+    queue.close()
+    assert not Path(f"{path}-wal").exists()
+    for call in (queue.list, queue.tend):
+        with pytest.raises(Unreachable, match="closed"):
+            call()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -103,5 +102,12 @@ def _kinds() -> Iterator[tuple[str, int, str]]:
     yield "unexpected", exit_codes.FAILED, "Nothing that modelrepo raises on purpose: a fault to report."
 
 
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default=Path("docs/reference"))
+def main(folder: Path) -> None:
+    """Write the command reference into FOLDER."""
+    write(folder)
+
+
 if __name__ == "__main__":
-    write(Path(sys.argv[1] if len(sys.argv) > 1 else "docs/reference"))
+    main()

@@ -75,7 +75,7 @@ def command(
         call.output.show(job, job["id"])
         return
     if job["status"] != "succeeded":
-        why = f": {job['error']['message']} ({job['error']['code']})" if job["error"] else ""
+        why = f": {job['error']['code']}: {job['error']['message']}" if job["error"] else ""
         raise JobUnsuccessful(f"job {job['id']} ended {job['status']}{why}; see `modelrepo jobs logs {job['id']}`", job)
     call.output.show(job, job_text.detail(job))
 

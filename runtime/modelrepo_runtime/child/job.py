@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import pickle
 import re
 import threading
 from collections.abc import Mapping
@@ -109,6 +108,8 @@ class Job:
 
     def save_state(self, state: Mapping[str, Any]) -> None:
         """Keep what a later attempt at this stage can go on from; the two newest are held on this box."""
+        import pickle
+
         self._state.mkdir(parents=True, exist_ok=True)
         kept = self._saved_states()
         number = int(kept[-1].name) + 1 if kept else 1
@@ -122,6 +123,8 @@ class Job:
     @property
     def state(self) -> dict[str, Any] | None:
         """What an earlier attempt saved last, on this box; None where there is nothing."""
+        import pickle
+
         kept = self._saved_states()
         if not kept:
             return None

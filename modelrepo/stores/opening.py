@@ -26,8 +26,13 @@ def open_store(url: str) -> ObjectStore:
             raise InvalidInput("a store's URL is empty; name a folder or a bucket, such as s3://bucket/models")
         return FilesystemStore(Path(url).expanduser())
     parts = urlsplit(url)
-    if parts.query or parts.fragment or "@" in parts.netloc:
-        raise InvalidInput(f"URL {url!r} is not allowed: a store's URL has no query, fragment or credentials in it")
+    if "@" in parts.netloc:
+        raise InvalidInput(
+            f"the URL of a store in {parts.netloc.rpartition('@')[2]} holds credentials, which would end up in logs; "
+            "put them into the environment or ~/.aws"
+        )
+    if "?" in url or "#" in url:
+        raise InvalidInput(f"URL {url!r} is not allowed: a store's URL has no query and no fragment")
     if parts.scheme == "file":
         if parts.netloc not in ("", "localhost"):
             raise InvalidInput(f"URL {url!r} names the host {parts.netloc!r}; write file:///{parts.netloc}{parts.path}")

@@ -6,15 +6,14 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from modelrepo.errors import EntrypointFailed
 from modelrepo_runtime.child.frames import BadFrame, Message
-from modelrepo_runtime.jobs import Cause, Json
+from modelrepo_runtime.jobs import Cause
 
 from . import outcome
+from .follow import Follow, OnPartial, OnProgress
 from .logs import BoundedLog
 from .memory_group import MemoryGroups
 from .messages import empty, run_message, start_message
@@ -23,6 +22,8 @@ from .spawner import Spawner
 from .spec import ChildOutcome, ChildSpec, Footprint, JobRequest, StopReport
 from .states import ChildState, may_move
 
+__all__ = ["Child", "ChildGone", "OnPartial", "OnProgress"]
+
 CANCEL_GRACE_S = 30.0
 TERMINATE_S = 3.0
 """From SIGTERM to SIGKILL."""
@@ -30,9 +31,6 @@ CLOSED_S = 0.5
 """How long a child that has closed its control channel may take to be gone by itself."""
 STACKS_S = 2.0
 """How long a hung child may take to write its stacks before it is killed."""
-
-OnProgress = Callable[[float, str | None], None]
-OnPartial = Callable[[Json], None]
 
 
 class ChildGone(RuntimeError):  # noqa: N818
@@ -130,7 +128,7 @@ class Child:
         Raises ChildGone where the child had ended before, and OSError where the job's folders cannot be made (a full
         disk); the job was not begun then.
         """
-        follow = _Follow(request, timeout_s, cancel_grace_s, on_progress, on_partial)
+        follow = Follow(request, timeout_s, cancel_grace_s, on_progress, on_partial)
         with self._busy:
             if not self._is_usable():
                 self._finish()
@@ -211,7 +209,7 @@ class Child:
             raise _LostError(f"it sent {kind!r} instead of getting ready")
         return False
 
-    def _run(self, follow: _Follow) -> ChildOutcome:
+    def _run(self, follow: Follow) -> ChildOutcome:
         request = follow.request
         scratch = request.scratch or self._process.scratch
         nonce = secrets.token_hex(8)
@@ -241,7 +239,7 @@ class Child:
         finally:
             self._leave_job(log, scratch)
 
-    def _ends(self, message: Message | None, follow: _Follow) -> ChildOutcome | None:
+    def _ends(self, message: Message | None, follow: Follow) -> ChildOutcome | None:
         """Take one message of a job; its outcome once it is over."""
         if message is None:
             return None
@@ -303,12 +301,12 @@ class Child:
         except BadFrame:
             return False
 
-    def _kill(self, cause: Cause, text: str, follow: _Follow) -> ChildOutcome:
+    def _kill(self, cause: Cause, text: str, follow: Follow) -> ChildOutcome:
         self.dump_stacks()
         self._finish()
         return outcome.ended(cause, f"{text}; the stacks of its threads are in the log", follow.runtime_s())
 
-    def _lose(self, text: str, follow: _Follow) -> ChildOutcome:
+    def _lose(self, text: str, follow: Follow) -> ChildOutcome:
         self._finish()
         how = self._how_it_ended()
         if self._killed_for_memory:
@@ -355,37 +353,6 @@ class Child:
             if not may_move(self._state, new):
                 raise RuntimeError(f"child {self.spec.name} cannot go from {self._state} to {new}")
             self._state = new
-
-
-@dataclass(frozen=True, slots=True)
-class _Follow:
-    """A job that is being followed, and its two deadlines."""
-
-    request: JobRequest
-    timeout_s: float | None
-    cancel_grace_s: float
-    on_progress: OnProgress | None
-    on_partial: OnPartial | None
-    began: float = field(default_factory=time.monotonic)
-
-    def runtime_s(self) -> float:
-        return time.monotonic() - self.began
-
-    def earliest(self, cancel_asked_at: float | None) -> float | None:
-        """When to look again, at the latest."""
-        ends = [] if self.timeout_s is None else [self.began + self.timeout_s]
-        if cancel_asked_at is not None:
-            ends.append(cancel_asked_at + self.cancel_grace_s)
-        return min(ends, default=None)
-
-    def overdue(self, cancel_asked_at: float | None) -> tuple[Cause, str] | None:
-        """Why the job must be ended now, if it must."""
-        now = time.monotonic()
-        if cancel_asked_at is not None and now >= cancel_asked_at + self.cancel_grace_s:
-            return Cause.CANCELLED, f"cancelled; it did not return within {self.cancel_grace_s:g} s"
-        if self.timeout_s is not None and now >= self.began + self.timeout_s:
-            return Cause.HANG, f"stage {self.request.stage} was not done after {self.timeout_s:g} s"
-        return None
 
 
 def _seconds(message: Message) -> float:

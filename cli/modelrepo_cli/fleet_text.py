@@ -12,6 +12,7 @@ from modelrepo_cli.output import span, table
 
 if TYPE_CHECKING:
     from modelrepo.promotion import ActiveState
+    from modelrepo_cli.standing import Standing
     from modelrepo_runtime.queue.port import SlotReport, WorkerReport
 
 
@@ -41,14 +42,23 @@ def slots(workers: Sequence[WorkerReport]) -> str:
     return "\n".join([text, *notes])
 
 
-def models(states: Sequence[ActiveState]) -> str:
+def models(standings: Sequence[Standing]) -> str:
     """Return a line a model, and under it what is odd about its active file."""
-    if not states:
+    if not standings:
         return ""
-    rows = [(state.model, state.version or "-", state.generation, _oddities(state)) for state in states]
-    text = table(("MODEL", "ACTIVE", "GENERATION", "NOTE"), rows)
-    notes = [f"  {state.model}: {note}" for state in states for note in state.notes]
+    text = table(("MODEL", "ACTIVE", "GENERATION", "NOTE"), [_model_row(each) for each in standings])
+    notes = [
+        f"  {each.model}: {note}"
+        for each in standings
+        for note in ((each.problem,) if each.state is None else each.state.notes)
+    ]
     return "\n".join([text, *notes])
+
+
+def _model_row(each: Standing) -> tuple[object, ...]:
+    if each.state is None:
+        return each.model, "?", "?", "cannot be read"
+    return each.model, each.state.version or "-", each.state.generation, _oddities(each.state)
 
 
 def _serves(slot: SlotReport) -> str:
@@ -75,6 +85,9 @@ def _notes(worker: str, slot: SlotReport) -> list[str]:
         lines.append(f"{where}{slot.reason}{until}{then}")
     elif slot.next_action:
         lines.append(f"{where}next: {slot.next_action}")
+    lines += [f"{where}{note}" for note in slot.extra.get("notes", ())]
+    if slot.extra.get("memory_group") is False:
+        lines.append(f"{where}no memory group of its own: a child that runs out of memory may take the worker along")
     if slot.plan:
         lines.append(f"{where}swap: {slot.plan}")
     return lines

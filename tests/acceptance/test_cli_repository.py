@@ -102,7 +102,9 @@ def test_the_story_of_what_is_live(shell: Shell) -> None:
     assert shell.json("promote", "cats@v2", "--force")["generation"] == 7
     kinds = [entry["kind"] for entry in shell.json("history", "cats")["history"]]
     assert kinds == ["promote", "block", "unblock", "rollback", "config", "promote", "promote"]
-    assert shell.json("list")["models"] == [{"model": "cats", "active": "v2", "generation": 7, "versions": 2}]
+    assert shell.json("list")["models"] == [
+        {"model": "cats", "active": "v2", "generation": 7, "versions": 2, "problem": None}
+    ]
 
 
 def test_texts_name_what_matters(shell: Shell) -> None:
@@ -154,6 +156,31 @@ def test_a_hand_edit_is_said_by_status(shell: Shell) -> None:
     assert "edited by hand" in shell.text("status")
     state = shell.json("status", "cats")["models"][0]
     assert (state["version"], state["edited_by_hand"]) == ("v2", True)
+
+
+def test_a_broken_active_file_hides_nothing_else(shell: Shell) -> None:
+    push(shell, "--promote")
+    (shell.root / "repo/models/cats/active.yaml").write_text("version: [")
+    (model,) = shell.json("status")["models"]
+    assert "cannot read" in model["problem"]
+    assert "cats   ?" in shell.text("list")
+    assert "cannot be read" in shell.text("status")
+    assert [entry["version"] for entry in shell.json("list", "cats")["versions"]] == ["v1"]
+
+
+def test_status_shows_the_slots_though_the_store_is_away(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+    }.items():
+        monkeypatch.setenv(name, value)
+    assert main(["status", "--repo", "s3://bucket/models"]) == 5
+    shown = capsys.readouterr().err
+    assert shown.startswith("no live worker")
+    assert "error: " in shown
 
 
 def test_promote_waits_for_the_slots_that_serve(shell: Shell) -> None:

@@ -25,7 +25,7 @@ def command() -> None:
 @click.option("--tier", metavar="NAME", help="Only of this tier.")
 @click.option("--tenant", metavar="NAME", help="Only of this tenant.")
 @click.option("--older-than", type=parameters.DURATION, metavar="TIME", help="Only made at least that long ago.")
-@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="At most so many.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", default=100, show_default=True, help="At most so many.")
 def list_jobs(
     call: Call,
     model: str | None,
@@ -84,7 +84,7 @@ def cancel(call: Call, jobs: tuple[str, ...]) -> None:
 @click.argument("jobs", nargs=-1, metavar="[JOB]...")
 @click.option("--where", "conditions", multiple=True, metavar="KEY=VALUE", help="model=, tier= or tenant=; repeat it.")
 @click.option("--older-than", type=parameters.DURATION, metavar="TIME", help="Only made at least that long ago.")
-@click.option("--limit", type=click.IntRange(1), default=1000, show_default=True, help="At most so many.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", default=1000, show_default=True, help="At most so many.")
 @click.option("--force", is_flag=True, help="Also those that may have ended the workers they ran on.")
 @click.option("--dry-run", is_flag=True, help="Say which, and change nothing.")
 def retry(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from modelrepo_cli.output import size, table
+from modelrepo_cli.standing import standing
 from modelrepo_cli.verbs import Call, verb
 
 if TYPE_CHECKING:
@@ -27,12 +28,16 @@ def _models(call: Call) -> None:
     repository = call.repository()
     found = []
     for model in repository.models():
-        state = repository.promotions.state(model)
-        versions = repository.versions(model)
+        now = standing(repository, model)
+        active, generation = (now.state.version, now.state.generation) if now.state else (None, None)
+        versions = len(repository.versions(model))
         found.append(
-            {"model": model, "active": state.version, "generation": state.generation, "versions": len(versions)}
+            {"model": model, "active": active, "generation": generation, "versions": versions, "problem": now.problem}
         )
-    rows = [(entry["model"], entry["active"] or "-", entry["generation"], entry["versions"]) for entry in found]
+    rows = [
+        (entry["model"], "?" if entry["problem"] else entry["active"] or "-", entry["generation"], entry["versions"])
+        for entry in found
+    ]
     text = table(("MODEL", "ACTIVE", "GENERATION", "VERSIONS"), rows) if rows else f"no model in {repository.url} yet"
     call.output.show({"repository": repository.url, "models": found}, text)
 

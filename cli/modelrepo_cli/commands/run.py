@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 @click.option("--input", "source", metavar="@FILE|-", help="All inputs as a JSON object, from a file or stdin.")
 @click.option("--repeat", is_flag=True, help="Load once, then run a job for each line of JSON that --input holds.")
 @click.option("--stage", metavar="NAME", help="Run this stage alone.")
-@click.option("--output", type=click.Path(path_type=Path), metavar="DIR", default="outputs", help="Where files go.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), metavar="DIR", default="outputs", help="Where files go; ./outputs."
+)
 @click.option("--pdb", is_flag=True, help="Open the debugger where model code fails.")
 @click.option("--python", type=click.Path(path_type=Path), metavar="PATH", help="An interpreter that has its packages.")
 def command(

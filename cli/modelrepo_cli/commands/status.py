@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
+from modelrepo.errors import InvalidInput, Unreachable
 from modelrepo_cli import fleet_text
 from modelrepo_cli.convergence import is_live
 from modelrepo_cli.output import plain
+from modelrepo_cli.standing import Standing, standing
 from modelrepo_cli.verbs import Call, verb
-
-if TYPE_CHECKING:
-    from modelrepo.promotion import ActiveState
 
 
 @verb("repo", "queue")
@@ -23,19 +22,21 @@ def command(call: Call, model: str | None) -> None:
     Below the slots: what is active in the repository, where there is one, and what is odd about it.
     """
     with call.job_queue() as queue:
-        workers = queue.fleet()
-    states = _states(call, model)
-    workers = fleet_text.only(workers, model)
-    text = "\n\n".join(part for part in (fleet_text.slots(workers), fleet_text.models(states)) if part)
-    document = [{"live": is_live(worker), **plain(worker)} for worker in workers]
-    call.output.show({"workers": document, "models": states}, text)
+        workers = fleet_text.only(queue.fleet(), model)
+    slots = fleet_text.slots(workers)
+    try:
+        models = _models(call, model)
+    except Unreachable:
+        call.output.note(slots)  # what workers say of themselves counts all the more when the store is away
+        raise
+    document: list[dict[str, Any]] = [{"live": is_live(worker), **plain(worker)} for worker in workers]
+    text = "\n\n".join(part for part in (slots, fleet_text.models(models)) if part)
+    call.output.show({"workers": document, "models": models}, text)
 
 
-def _states(call: Call, model: str | None) -> list[ActiveState]:
-    from modelrepo.errors import InvalidInput
-
+def _models(call: Call, model: str | None) -> list[Standing]:
     try:
         repository = call.repository()
     except InvalidInput:
-        return []  # a queue alone is enough to see the slots
-    return [repository.promotions.state(name) for name in ([model] if model else repository.models())]
+        return []  # none is named: a queue alone is enough to see the slots
+    return [standing(repository, name) for name in ([model] if model else repository.models())]

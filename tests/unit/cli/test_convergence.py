@@ -60,6 +60,11 @@ def test_status_shows_what_stands_in_the_way_below_the_slots() -> None:
     assert fleet_text.slots([]) == "no live worker; start one with `modelrepo worker`"
 
 
+def test_status_says_where_a_child_has_no_memory_group() -> None:
+    text = fleet_text.slots([worker(slot(extra={"memory_group": False, "notes": ["edited by hand"]}))])
+    assert "box 0: edited by hand\n  box 0: no memory group of its own" in text
+
+
 def test_status_can_be_narrowed_to_one_model() -> None:
     both = [worker(slot(), slot(model="dogs"))]
     assert [found.model for box in fleet_text.only(both, "cats") for found in box.slots] == ["cats"]

@@ -43,6 +43,7 @@ def start(slot: Slot, prepared: Prepared, target: Target) -> Serving:
         slot.starting(child)
         try:
             phases = dict(child.load(parts.load_timeout_s))
+            ready_at = time.time()
         finally:
             slot.started(child)
     after = _free(slot)
@@ -50,7 +51,7 @@ def start(slot: Slot, prepared: Prepared, target: Target) -> Serving:
     parts.learnt.see(prepared.version.digest, child.footprint().rss_bytes, device_bytes)
     phases["start_s"] = time.monotonic() - began
     parts.journal.say("child-ready", slot=parts.name, version=prepared.version, pid=child.pid, **phases)
-    return Serving(prepared, child, target, phases)
+    return Serving(prepared, child, target, {**phases, "ready_at": ready_at})
 
 
 def _free(slot: Slot) -> int | None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
-import ctypes.util
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -74,19 +73,19 @@ class ThisHost:
                 )
             except (OSError, subprocess.TimeoutExpired):
                 continue
-            match = re.search(rb"(?<![\w.])[nv]?(\d+(?:\.\d+)+|\d+)", asked.stdout or asked.stderr)
+            told = asked.stdout or asked.stderr
+            match = re.search(rb"(?<![\w.])[nv]?(\d+(?:\.\d+)+)", told) or re.search(rb"(?<![\w.])v?(\d+)", told)
             if asked.returncode == 0 and match:
                 return match[1].decode()
         return ""
 
     def has_library(self, name: str) -> bool:
+        # In a process of its own: loading runs the library's code, and it stays loaded.
+        command = [sys.executable, "-I", "-S", "-c", "import ctypes, sys; ctypes.CDLL(sys.argv[1])", name]
         try:
-            ctypes.CDLL(name)
-        except OSError:
-            return (
-                ctypes.util.find_library(name.removeprefix("lib").partition(".")[0]) is not None and ".so" not in name
-            )
-        return True
+            return subprocess.run(command, capture_output=True, timeout=_ASK_TIMEOUT_S, check=False).returncode == 0
+        except (OSError, subprocess.TimeoutExpired):
+            return False
 
     def has_compiler(self) -> bool:
         return any(shutil.which(command) for command in COMPILERS)

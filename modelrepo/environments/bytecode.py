@@ -13,26 +13,21 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib.util import cache_from_source
 from pathlib import Path, PurePosixPath
 
-from modelrepo.environments.processes import run_process
+from modelrepo.environments.processes import Finished, run_process
 from modelrepo.errors import EnvironmentFailed
 
 _COMPILE = """
-import compileall, functools, os, py_compile, sys
-from concurrent.futures import ProcessPoolExecutor
+import compileall, os, py_compile, sys
 mode = py_compile.PycInvalidationMode.CHECKED_HASH
-one = functools.partial(compileall.compile_file, quiet=2, invalidation_mode=mode)
-files = [os.fsdecode(line) for line in sys.stdin.buffer.read().split(bytes(1)) if line]
-if __name__ == "__main__":
-    if len(files) < 200:
-        list(map(one, files))
-    else:
-        with ProcessPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(one, files, chunksize=16))
+for name in sys.stdin.buffer.read().split(bytes(1)):
+    if name:
+        compileall.compile_file(os.fsdecode(name), quiet=2, invalidation_mode=mode)
 """
+_SHARE = 100  # files that are worth a process of their own
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +66,18 @@ def _distributions(site: Path) -> Iterator[_Distribution]:
 
 
 def _compile(venv: Path, files: list[Path], environment: Mapping[str, str], stop: Callable[[], bool] | None) -> None:
-    names = b"\0".join(os.fsencode(file) for file in files)
+    # Plain processes, no pool: its workers would wait for ever where their parent was killed.
+    shares = max(1, min(os.cpu_count() or 1, len(files) // _SHARE))
     command = [str(venv / "bin" / "python"), "-I", "-S", "-c", _COMPILE]
-    done = run_process(command, cwd=venv, env=environment, stdin=names, stop=stop)
-    if done.returncode != 0:
-        raise EnvironmentFailed(f"cannot compile bytecode in {venv}: exit {done.returncode}", log=done.log)
+
+    def compile_share(share: list[Path]) -> Finished:
+        names = b"\0".join(os.fsencode(file) for file in share)
+        return run_process(command, cwd=venv, env=environment, stdin=names, stop=stop)
+
+    with ThreadPoolExecutor(shares) as threads:
+        for done in threads.map(compile_share, [files[start::shares] for start in range(shares)]):
+            if done.returncode != 0:
+                raise EnvironmentFailed(f"cannot compile bytecode in {venv}: exit {done.returncode}", log=done.log)
 
 
 def _link_tree(source: Path, target: Path) -> bool:
@@ -95,8 +97,7 @@ def _keep(one: _Distribution, site: Path, store: Path, name: str) -> None:
     kept = store / f".{name}-{uuid.uuid4().hex[:8]}"
     kept.mkdir(parents=True)
     for source in one.sources:
-        compiled = Path(cache_from_source(source))
-        tagged = compiled.parent / _tagged(compiled.name, site)
+        tagged = _compiled(source, site)
         if (site / tagged).is_file():
             (kept / tagged.parent).mkdir(parents=True, exist_ok=True)
             _link(site / tagged, kept / tagged)
@@ -106,11 +107,11 @@ def _keep(one: _Distribution, site: Path, store: Path, name: str) -> None:
         shutil.rmtree(kept, ignore_errors=True)  # another build kept the same
 
 
-def _tagged(name: str, site: Path) -> str:
-    """Put the environment's Python into a name that this Python made: `x.cpython-311.pyc`."""
+def _compiled(source: str, site: Path) -> PurePosixPath:
+    """Return where the environment's own Python keeps a source's bytecode: `x/__pycache__/y.cpython-311.pyc`."""
     minor = site.parent.name.removeprefix("python").replace(".", "")
-    stem = name.rsplit(".", 2)[0]
-    return f"{stem}.cpython-{minor}.pyc"
+    path = PurePosixPath(source)
+    return path.parent / "__pycache__" / f"{path.stem}.cpython-{minor}.pyc"
 
 
 def _link(source: Path, target: Path) -> None:

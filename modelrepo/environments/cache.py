@@ -27,7 +27,7 @@ from modelrepo.environments.bytecode import add_bytecode
 from modelrepo.environments.index_settings import IndexSettings
 from modelrepo.environments.installing import WantedEnvironment
 from modelrepo.environments.interpreters import Interpreter, choose_interpreter, inspect, version_specifier
-from modelrepo.environments.processes import Finished
+from modelrepo.environments.processes import Finished, full_disk_told
 from modelrepo.environments.record import NO_EXTRA, EnvironmentRecord
 from modelrepo.environments.torch_build import check_torch_build
 from modelrepo.environments.uv_tool import Uv, failed
@@ -82,7 +82,8 @@ class EnvironmentCache:
             with self._locked(venv, progress, stop):
                 if not is_ready(venv):  # somebody else may have built it meanwhile
                     wheels = WheelStore(self.root.absolute() / "wheels", carried)
-                    self._build(venv, WantedEnvironment(record, extra, interpreter, wheels), progress, stop)
+                    with full_disk_told(self.root, f"environment {record.digest[:12]}"):
+                        self._build(venv, WantedEnvironment(record, extra, interpreter, wheels), progress, stop)
         if accelerator is not None:
             check_torch_build(venv, accelerator, extra)
         return venv

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from modelrepo.environments.pip_configuration import pip_setting
 
+# What uv reads for a named index, and who holds the passwords of all of them.
+_CREDENTIALS = re.compile(r"UV_INDEX_\w+_(USERNAME|PASSWORD)|UV_KEYRING_PROVIDER")
 _TRUE = ("1", "true", "yes", "on")
 
 
@@ -22,6 +25,7 @@ class IndexSettings:
     find_links: tuple[str, ...] = ()
     cert: str | None = None
     no_index: bool = False
+    credentials: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
     @classmethod
     def from_environment(
@@ -56,9 +60,10 @@ class IndexSettings:
         return cls(
             default_index=default,
             indexes=tuple(index for index in more if _exists(index)),
-            find_links=tuple(folder for folder in folders if _exists(folder)),
+            find_links=tuple(_absolute(folder) for folder in folders if _exists(folder)),
             cert=bundle or None,
             no_index=none,
+            credentials=tuple(sorted((name, value) for name, value in env.items() if _CREDENTIALS.fullmatch(name))),
         )
 
     def variables(self) -> dict[str, str]:
@@ -70,7 +75,7 @@ class IndexSettings:
             "UV_NO_INDEX": "1" if self.no_index else None,
             "SSL_CERT_FILE": self.cert,
         }
-        return {name: value for name, value in found.items() if value}
+        return {name: value for name, value in found.items() if value} | dict(self.credentials)
 
 
 def local_path(address: str) -> Path | None:
@@ -83,6 +88,11 @@ def local_path(address: str) -> Path | None:
 
 def _words(text: str | None) -> tuple[str, ...]:
     return tuple((text or "").split())
+
+
+def _absolute(address: str) -> str:
+    # uv runs in other folders than the one that a relative path was written for.
+    return address if "://" in address else str(Path(address).expanduser().absolute())
 
 
 def _exists(address: str) -> bool:

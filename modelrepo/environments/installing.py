@@ -32,6 +32,7 @@ class WantedEnvironment:
             **cast(dict[str, str], default_environment()),
             "python_version": self.interpreter.minor,
             "python_full_version": self.interpreter.version,
+            "implementation_version": self.interpreter.version,
             "extra": "",
         }
         lines, needs_index = [], False

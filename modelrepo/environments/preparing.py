@@ -21,6 +21,7 @@ from modelrepo.environments.lock import (
     read_project,
     without_machine_paths,
 )
+from modelrepo.environments.processes import full_disk_told
 from modelrepo.environments.record import NO_EXTRA, CarriedWheel, EnvironmentRecord, Member, Requirement
 from modelrepo.environments.requirements import Exported, export, pin
 from modelrepo.environments.uv_tool import Uv
@@ -66,29 +67,11 @@ def prepare(
     interpreter = _interpreter(project, python)
     uv = Uv(index, cache=None if cache is None else cache / "uv")
     may_create = not locked and (lock or not env.get("CI"))
-    created = ensure_lock(uv, project, interpreter, may_create=may_create)
-    tree = read_lock(project.lock)
-    packages = tuple(package for package in locked_packages(tree, project) if not package.itself)
-    extras: list[str | None] = list(dict.fromkeys(rule.extra for rule in spec.accelerators)) or [None]
-    exports = {extra: export(uv, project, interpreter, extra, packages) for extra in extras}
     work.mkdir(parents=True, exist_ok=True)
-    gathered = _Gathering(uv, interpreter, work)
-    requirements = {
-        extra or NO_EXTRA: tuple(gathered.requirement(line) for line in lines) for extra, lines in exports.items()
-    }
-    carried = tuple(sorted(gathered.carried, key=lambda wheel: wheel.filename))
-    members = tuple(sorted(gathered.members, key=lambda member: member.name))
-    record = EnvironmentRecord(
-        python=interpreter.minor,
-        requires_python=project.requires_python,
-        digest=environment_digest(without_machine_paths(tree), gathered.copied, members),
-        pyproject_sha256=canonical.sha256(project.text),
-        extras=tuple(extra for extra in extras if extra is not None),
-        requirements=requirements,
-        carried=carried,
-        members=members,
-    )
-    files = tuple(work / wheel.filename for wheel in carried)
+    with full_disk_told(work, f"the environment of {spec.name}"):
+        created = ensure_lock(uv, project, interpreter, may_create=may_create)
+        record = _gather(project, spec, _Gathering(uv, interpreter, work))
+    files = tuple(work / wheel.filename for wheel in record.carried)
     return PreparedEnvironment(record, files, interpreter.path, project.lock, created)
 
 
@@ -103,6 +86,28 @@ def environment_digest(lock: canonical.Json, copied: Mapping[str, str], members:
             "carried": dict(sorted(copied.items())),
             "members": {member.name: member.sha256 for member in members},
         }
+    )
+
+
+def _gather(project: Project, spec: ModelSpec, gathering: _Gathering) -> EnvironmentRecord:
+    tree = read_lock(project.lock)
+    packages = tuple(package for package in locked_packages(tree, project) if not package.itself)
+    extras: list[str | None] = list(dict.fromkeys(rule.extra for rule in spec.accelerators)) or [None]
+    interpreter = gathering.interpreter
+    exports = {extra: export(gathering.uv, project, interpreter, extra, packages) for extra in extras}
+    requirements = {
+        extra or NO_EXTRA: tuple(gathering.requirement(line) for line in lines) for extra, lines in exports.items()
+    }
+    members = tuple(sorted(gathering.members, key=lambda member: member.name))
+    return EnvironmentRecord(
+        python=interpreter.minor,
+        requires_python=project.requires_python,
+        digest=environment_digest(without_machine_paths(tree), gathering.copied, members),
+        pyproject_sha256=canonical.sha256(project.text),
+        extras=tuple(extra for extra in extras if extra is not None),
+        requirements=requirements,
+        carried=tuple(sorted(gathering.carried, key=lambda wheel: wheel.filename)),
+        members=members,
     )
 
 
@@ -133,7 +138,7 @@ class _Gathering:
     """Copies or builds each package that lies on this box once, however many extras install it."""
 
     def __init__(self, uv: Uv, interpreter: Interpreter, work: Path) -> None:
-        self._uv, self._interpreter, self._work = uv, interpreter, work
+        self.uv, self.interpreter, self._work = uv, interpreter, work
         self._versions: dict[tuple[str, str], str] = {}
         self.carried: list[CarriedWheel] = []
         self.copied: dict[str, str] = {}
@@ -149,7 +154,7 @@ class _Gathering:
 
     def _gather(self, package: LockedPackage) -> str:
         if package.directory is None and package.wheels:
-            copied = copy_wheels(package, self._interpreter.minor, self._work)
+            copied = copy_wheels(package, self.interpreter.minor, self._work)
             self.carried += [wheel for _, wheel in copied]
             self.copied |= {wheel.filename: wheel.sha256 for _, wheel in copied}
             if copied:
@@ -157,7 +162,7 @@ class _Gathering:
         source = package.directory or package.sdist
         if source is None:
             return package.version or ""
-        built = build_wheel(self._uv, source, self._interpreter, self._work)
+        built = build_wheel(self.uv, source, self.interpreter, self._work)
         wheel = copy_wheel(built, self._work)
         parsed = parse_wheel(wheel.filename)
         self.carried.append(wheel)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from modelrepo.errors import EnvironmentFailed, Stopped
+from modelrepo.contract.quantities import format_size
+from modelrepo.errors import EnvironmentFailed, NoSpace, Stopped
 
 _STOP_POLL_S = 0.2
 _STOP_GRACE_S = 5.0
@@ -53,6 +57,21 @@ def run_process(
         finally:
             _end(process)
         return Finished(process.returncode, _text(out), _text(err))
+
+
+@contextmanager
+def full_disk_told(folder: Path, what: str) -> Iterator[None]:
+    """Turn a full disk below `folder` into NoSpace, with what is left of it."""
+    try:
+        yield
+    except (NoSpace, OSError) as error:
+        if not isinstance(error, NoSpace) and error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        usage = shutil.disk_usage(folder)
+        raise NoSpace(
+            f"no space for {what} below {folder}: {format_size(usage.free)} of {format_size(usage.total)} are free; "
+            f"make room there or choose another cache folder ({error})"
+        ) from error
 
 
 def _wait(process: subprocess.Popen[bytes], stop: Callable[[], bool] | None) -> None:

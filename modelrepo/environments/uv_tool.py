@@ -65,7 +65,7 @@ class Uv:
         env = self.environment(offline=offline)
         done = run_process(command, cwd=cwd, env=env, stop=stop)
         if done.returncode != 0 and _FULL.search(done.stderr):
-            raise NoSpace(f"the disk is full: uv could not write below {cwd}: {_last_line(done.stderr)}")
+            raise NoSpace(f"uv: {_last_line(done.stderr)}")
         return done
 
 

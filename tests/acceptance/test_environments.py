@@ -315,7 +315,8 @@ def test_a_killed_build_leaves_nothing_that_is_taken_for_whole(box: Path) -> Non
     venv = cache.ensure(prepared.record, extra=None, carried=prepared.carried_by_name())
     assert time.monotonic() - started < 30
     assert value_in(venv, "tiny.m7.X", "tiny.m7") == "7"
-    assert [path.name for path in venv.parent.iterdir()] == [venv.name]
+    # What a killed build had started may still write for a moment; the next build removes what it left.
+    assert [path.name for path in venv.parent.iterdir() if not path.name.startswith(".building-")] == [venv.name]
 
 
 def test_a_waiting_and_a_building_process_stop_on_request(box: Path) -> None:

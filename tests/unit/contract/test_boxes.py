@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,8 @@ def test_this_box_tells_versions_and_libraries(tmp_path: Path, monkeypatch: pyte
     assert facts.command_version("silent") == ""
     assert facts.command_version("surely-not-there") is None
     assert not facts.has_library("libsurely-not-there.so.9")
+    if sys.platform == "linux":
+        assert facts.has_library("libc.so.6")
 
 
 def test_secrets_come_from_files_then_variables(tmp_path: Path) -> None:

@@ -125,6 +125,7 @@ def test_on_is_a_key_and_no_is_no_boolean() -> None:
         ("maxBytes: 20MiB", "default: x", 11, "a file has no default"),
         ('">=6"', '"six"', 22, "'six' is no version comparison"),
         ("type: integer", "items: {required: true}, type: integer", 12, "may stand at an input itself only"),
+        ("type: string, maxLength", "pattern: '[', maxLength", 10, "is not a 'regex'"),
         ("model:VideoGen", "model.VideoGen", 3, "is not module:Attribute"),
     ],
 )  # fmt: skip

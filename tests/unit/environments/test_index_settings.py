@@ -121,6 +121,22 @@ def test_uv_inherits_nothing_that_could_point_it_elsewhere(monkeypatch: pytest.M
     assert environment["SSL_CERT_FILE"] == "/c.pem"
 
 
+def test_passwords_of_named_indexes_are_handed_on_and_never_shown(home: dict[str, str]) -> None:
+    found = IndexSettings.from_environment(
+        home | {"UV_INDEX_MINE_PASSWORD": "hunter2", "UV_KEYRING_PROVIDER": "subprocess"}
+    )
+    assert found.variables() == {"UV_INDEX_MINE_PASSWORD": "hunter2", "UV_KEYRING_PROVIDER": "subprocess"}
+    assert "hunter2" not in repr(found)
+
+
+def test_a_relative_folder_is_that_of_whoever_wrote_it(
+    home: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "wheels").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert IndexSettings.from_environment(home, find_links=["wheels"]).find_links == (str(tmp_path / "wheels"),)
+
+
 @pytest.mark.parametrize(
     ("address", "path"),
     [

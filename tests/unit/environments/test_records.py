@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from dataclasses import replace
@@ -16,12 +17,12 @@ from modelrepo.environments.installing import WantedEnvironment
 from modelrepo.environments.interpreters import Interpreter
 from modelrepo.environments.lock import Project, locked_packages, read_lock, read_project, without_machine_paths
 from modelrepo.environments.preparing import environment_digest
-from modelrepo.environments.processes import Finished
+from modelrepo.environments.processes import Finished, full_disk_told
 from modelrepo.environments.record import CarriedWheel, EnvironmentRecord, Member, Requirement
 from modelrepo.environments.torch_build import TorchBuild, check_torch_build, torch_build
 from modelrepo.environments.uv_tool import failed
 from modelrepo.environments.wheel_store import WheelStore
-from modelrepo.errors import Corrupt, EnvironmentFailed, InvalidInput, LockOutOfDate, NewerFormat, Unreachable
+from modelrepo.errors import Corrupt, EnvironmentFailed, InvalidInput, LockOutOfDate, NewerFormat, NoSpace, Unreachable
 
 HERE = Interpreter(Path("/opt/python3.11"), "3.11.7", "linux_x86_64")
 LOCK = """\
@@ -276,6 +277,16 @@ def test_what_uv_said_comes_on_one_line() -> None:
     offline = Finished(2, "", "error: Failed to fetch: `https://x`\n  cause: dns error\n")
     assert isinstance(failed("cannot lock /m", offline), Unreachable)
     assert "it said nothing" in str(failed("x", Finished(1, "", "")))
+
+
+def test_a_full_disk_is_told_with_what_is_left(tmp_path: Path) -> None:
+    for error in (OSError(errno.ENOSPC, "No space left on device"), NoSpace("uv: No space left on device")):
+        with pytest.raises(NoSpace, match=r"no space for environment ab below .*: .* of .* are free; make room there"):
+            with full_disk_told(tmp_path, "environment ab"):
+                raise error
+    with pytest.raises(PermissionError):
+        with full_disk_told(tmp_path, "x"):
+            raise PermissionError(errno.EACCES, "no")
 
 
 def test_nothing_is_installed_outside_our_cache(tmp_path: Path) -> None:

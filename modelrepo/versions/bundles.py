@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from modelrepo import canonical, layout
@@ -65,7 +65,7 @@ def find_carried(store: ObjectStore, environment: EnvironmentRecord) -> tuple[Fi
                 path=wheel.filename,
                 digest=wheel.sha256,
             )
-    return tuple(known[wheel.sha256] for wheel in environment.carried)
+    return tuple(replace(known[wheel.sha256], path=wheel.filename) for wheel in environment.carried)
 
 
 def read_bundle(key: str, data: bytes) -> tuple[FileRecord, ...]:

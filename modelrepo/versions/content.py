@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
 
 from modelrepo.errors import InvalidInput
@@ -13,6 +13,8 @@ from modelrepo.versions.chunks import Span, cut
 from modelrepo.versions.manifest import ChunkRecord, FileRecord
 from modelrepo.versions.packing import SourceFile
 from modelrepo.versions.window import Window
+
+RING_BYTES = 1 << 20  # of each hashing thread; stays in the processor's cache
 
 Progress = Callable[[str, int, int | None], None]
 """Told of long work: the phase, bytes done, and bytes in all where they are known. Called from one thread at a time."""
@@ -76,14 +78,11 @@ class _Draft:
         self._whole = hashlib.sha256()
 
     def hash(self, window: Window) -> None:
-        if len(self.spans) == 1:
-            window.submit(self.source.size_bytes, self._read_and_hash)
-            return
-        # The file's own digest is one long chain, so this thread follows it while others hash the chunks.
-        for index, span in enumerate(self.spans):
-            data = _read_span(self.source.file, span)
-            window.submit(len(data), self._hash_chunk, index, data)
-            self._whole.update(data)
+        for index in range(len(self.spans)):
+            window.submit(self.spans[index].size_bytes, self._hash_chunk, index)
+            if len(self.spans) > 1:
+                # The file's own digest is one long chain: this thread follows it, close to those that hash the chunks.
+                _update(self._whole, self.source.file, self.spans[index])
 
     def record(self) -> FileRecord:
         chunks = tuple(
@@ -92,26 +91,48 @@ class _Draft:
         whole = self.chunks[0] if len(self.chunks) == 1 else self._whole.hexdigest()
         return FileRecord(self.source.path, self.source.mode, self.source.size_bytes, whole, chunks)
 
-    def _read_and_hash(self) -> None:
-        self._hash_chunk(0, _read_span(self.source.file, self.spans[0]))
+    def _hash_chunk(self, index: int) -> None:
+        digest = hashlib.sha256()
+        _update(digest, self.source.file, self.spans[index])
+        self.chunks[index] = digest.hexdigest()
 
-    def _hash_chunk(self, index: int, data: bytes) -> None:
-        self.chunks[index] = hashlib.sha256(data).hexdigest()
+
+def _update(digest: hashlib._Hash, file: Path, span: Span) -> None:
+    # Through a small buffer: first touch of fresh memory costs more than hashing does.
+    buffer = memoryview(bytearray(min(RING_BYTES, span.size_bytes)))
+    with _opened(file) as stream:
+        stream.seek(span.start)
+        left = span.size_bytes
+        while left:
+            count = stream.readinto(buffer[: min(left, len(buffer))])
+            if not count:
+                raise _shorter(file)
+            digest.update(buffer[:count])
+            left -= count
 
 
 def _read_span(file: Path, span: Span) -> bytes:
+    with _opened(file) as stream:
+        stream.seek(span.start)
+        pieces, left = [], span.size_bytes
+        while left:
+            piece = stream.read(left)
+            if not piece:
+                raise _shorter(file)
+            pieces.append(piece)
+            left -= len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _opened(file: Path) -> FileIO:
     try:
-        with file.open("rb", buffering=0) as stream:
-            pieces, start, left = [], span.start, span.size_bytes
-            while left:
-                piece = os.pread(stream.fileno(), left, start)
-                if not piece:
-                    raise InvalidInput(f"{file} became shorter while it was being pushed; push again")
-                pieces.append(piece)
-                start, left = start + len(piece), left - len(piece)
+        return FileIO(file)
     except FileNotFoundError as error:
         raise InvalidInput(f"{file} vanished while it was being pushed; push again") from error
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _shorter(file: Path) -> InvalidInput:
+    return InvalidInput(f"{file} became shorter while it was being pushed; push again")
 
 
 def of_files(files: Iterable[Path]) -> list[SourceFile]:

@@ -161,3 +161,11 @@ def test_content_is_equal_whoever_pushed_it_and_however_it_was_cut() -> None:
     assert other.content_digest() == manifest().content_digest()
     assert manifest(code=(file("model.py", b"y"),)).content_digest() != manifest().content_digest()
     assert manifest(code=(file("model.py", b"x", mode=0o755),)).content_digest() != manifest().content_digest()
+
+
+def test_the_documented_manifest_is_one(request: pytest.FixtureRequest) -> None:
+    text = (request.config.rootpath / "docs" / "format.md").read_text()
+    shown = text.partition("### The manifest, key by key")[2].partition("```json\n")[2].partition("```")[0]
+    documented = json.loads(shown)
+    assert Manifest.from_bytes(shown.encode()).to_json() == documented
+    assert documented.keys() == manifest().to_json().keys()

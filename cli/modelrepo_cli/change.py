@@ -59,11 +59,11 @@ def finish(call: Call, model: str, entry: HistoryEntry, text: str, wait_s: float
         call.output.note(text)
         target = convergence.Target(model, entry.version, entry.digest, entry.generation)
         with call.job_queue() as queue:
-            convergence.wait(
+            slots = convergence.wait(
                 queue.fleet,
                 target,
                 wait_s,
                 changed=lambda late: call.output.note("waiting for " + "; ".join(str(slot) for slot in late)),
             )
-        text = f"every live slot of {model} runs {entry.version}"
+        text = f"every live slot of {model} runs {entry.version}" if slots else f"no live slot serves {model} yet"
     call.output.show({"model": model, **entry.to_json(), "converged": True if wait_s is not None else None}, text)

@@ -67,15 +67,19 @@ def wait(
     changed: Callable[[tuple[Behind, ...]], None] = lambda _late: None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
-) -> None:
-    """Return once no live slot is behind; `changed` hears of every change of who is.
+) -> int:
+    """Wait until no live slot is behind, and return how many there are; `changed` hears of every change of who is.
 
     Raises:
         NotConverged: the time is over; its message says who is where.
     """
     end = clock() + timeout_s
     last: tuple[Behind, ...] | None = None
-    while late := behind(fleet(), target):
+    while True:
+        seen = fleet()
+        late = behind(seen, target)
+        if not late:
+            return sum(slot.model == target.model for worker in seen if is_live(worker) for slot in worker.slots)
         if late != last:
             changed(late)
             last = late

@@ -56,5 +56,11 @@ def note(job: Mapping[str, Any]) -> str:
     return ""
 
 
+def moment(job: Mapping[str, Any]) -> str:
+    """Return where a job is just now, on one line."""
+    parts = [job["status"], job["stage"] if job["status"] == "running" else "", note(job)]
+    return " ".join(part for part in parts if part)
+
+
 def _output(output: Mapping[str, Any]) -> str:
     return f"{output['url'] or '(not fetched)'} ({size(output['bytes'])}, {output['content_type']})"

@@ -34,6 +34,7 @@ def shell(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
         if name.startswith("MODELREPO_") or name == "CI":
             monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "modelrepo.toml").write_text('repo = "repo"\nqueue = "queue.db"\n')
     found = Shell(tmp_path, capsys)
@@ -82,6 +83,15 @@ def test_a_version_goes_in_is_shown_and_comes_out(shell: Shell) -> None:
         assert (shell.root / "there" / name).read_bytes() == (shell.root / "cats" / name).read_bytes()
     again = shell.json("push", "there", "--check", "none", "--if-changed")
     assert (again["unchanged"], again["version"]) == (True, "v1")
+
+
+def test_a_new_model_passes_its_check_and_runs_at_once(shell: Shell) -> None:
+    report = shell.json("check", "cats")
+    assert (report["model"], report["stages"]) == ("cats", ["run"])
+    assert report["made_up_inputs"] == {"text": "hello", "times": 1}
+    assert shell.json("run", "cats", "-i", "text=hi", "-i", "times=2")["result"] == {"text": "hi! hi!"}
+    pushed = push(shell, "--check", "import")
+    assert pushed["version"] == "v1"
 
 
 def test_the_story_of_what_is_live(shell: Shell) -> None:
@@ -144,7 +154,10 @@ def test_edit_of_nothing_changes_nothing(shell: Shell, editor: Any) -> None:
     editor("sys.exit(3)")
     assert shell.json("edit", "cats", code=2)["error"]["message"].endswith("ended with 3; nothing was changed")
     editor("path.write_text('version: [')")
-    assert shell.json("edit", "cats", code=2)["error"]["code"] == "invalid_active_file"
+    assert main(["edit", "cats"]) == 2
+    kept, error = shell.capsys.readouterr().err.splitlines()
+    assert Path(kept.removeprefix("your edit is kept in ")).read_text() == "version: ["
+    assert error.startswith("error: cannot read active.yaml")
     assert len(shell.json("history", "cats")["history"]) == 1
 
 

@@ -18,4 +18,4 @@ def command(call: Call, reference: str, reason: str | None) -> None:
     """
     model, version = named_version(reference)
     entry = call.repository().promotions.block(model, version, reason=reason)
-    call.output.show(entry, describe(model, entry))
+    call.output.show({"model": model, **entry.to_json()}, describe(model, entry))

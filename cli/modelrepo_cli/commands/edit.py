@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import click
 
-from modelrepo.errors import InvalidInput
+from modelrepo.errors import InvalidInput, ModelRepoError
 from modelrepo_cli.change import describe
 from modelrepo_cli.verbs import Call, verb
 
@@ -28,8 +29,12 @@ def command(call: Call, model: str) -> None:
     if after == before:
         call.output.show({"model": model, "changed": False}, f"{model} was left as it was")
         return
-    entry = promotions.edit(model, after, before)
-    call.output.show(entry, describe(model, entry))
+    try:
+        entry = promotions.edit(model, after, before)
+    except ModelRepoError:
+        print(f"your edit is kept in {_kept(after)}", file=sys.stderr)
+        raise
+    call.output.show({"model": model, **entry.to_json()}, describe(model, entry))
 
 
 def _edited(before: bytes, model: str) -> bytes:
@@ -46,3 +51,9 @@ def _edited(before: bytes, model: str) -> bytes:
                 f"cannot edit {model}: the editor {editor!r} ended with {done.returncode}; nothing was changed"
             )
         return draft.read_bytes()
+
+
+def _kept(edited: bytes) -> str:
+    with tempfile.NamedTemporaryFile(prefix="active-", suffix=".yaml", delete=False) as file:
+        file.write(edited)
+        return file.name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -70,7 +71,7 @@ def command(
         )
         if wait_s is not None:
             call.output.note(f"{job['id']} is queued")
-            job = _ended(client, job["id"], wait_s)
+            job = _ended(client, job["id"], wait_s, watched=not call.output.as_json and sys.stderr.isatty())
     if wait_s is None:
         call.output.show(job, job["id"])
         return
@@ -90,8 +91,11 @@ def _named(reference: str, version: str | None) -> tuple[str, str | None]:
     return parsed.model, None if named == "active" else named
 
 
-def _ended(client: Client, job_id: str, wait_s: float) -> JobObject:
-    job = client.wait(job_id, timeout_s=wait_s)
+def _ended(client: Client, job_id: str, wait_s: float, *, watched: bool) -> JobObject:
+    job = client.get(job_id)
+    for job in client.events(job_id, timeout_s=wait_s):
+        if watched:
+            print(job_text.moment(job), file=sys.stderr)
     if job["status"] in ("queued", "running"):
         raise NotConverged(
             f"job {job_id} is still {job['status']} after {span(wait_s)} and goes on; "

@@ -15,4 +15,4 @@ def command(call: Call, reference: str, reason: str | None) -> None:
     """Allow a blocked version again."""
     model, version = named_version(reference)
     entry = call.repository().promotions.unblock(model, version, reason=reason)
-    call.output.show(entry, describe(model, entry))
+    call.output.show({"model": model, **entry.to_json()}, describe(model, entry))

@@ -37,8 +37,10 @@ def test_the_same_version_with_older_config_is_behind() -> None:
 def test_waiting_ends_when_the_last_slot_has_changed() -> None:
     fleets = [[worker(OLD)], [worker(OLD)], [worker(slot())]]
     heard: list[object] = []
-    convergence.wait(lambda: fleets.pop(0), TARGET, 60, changed=heard.append, clock=lambda: 0.0, sleep=lambda _s: None)
-    assert fleets == []
+    slots = convergence.wait(
+        lambda: fleets.pop(0), TARGET, 60, changed=heard.append, clock=lambda: 0.0, sleep=lambda _s: None
+    )
+    assert (slots, fleets) == (1, [])
     assert len(heard) == 1
 
 

@@ -33,8 +33,9 @@ def open_queue(url: str, timing: Timing | None = None) -> JobQueue:
 def queue_path(url: str) -> Path:
     """Return the file of an SQLite queue's URL: `sqlite:///abs/path`, `sqlite:///~/path` or a plain path."""
     text = unquote(url.removeprefix("sqlite://")) if url.startswith("sqlite://") else url
-    if text.startswith("/~"):
-        text = text[1:]
+    if url.startswith("sqlite://"):
+        text = "/" + text.lstrip("/")  # four slashes, as others write an absolute path, mean the same as three
+        text = text[1:] if text.startswith("/~") else text
     if not text.strip("/"):
         raise InvalidInput(f"cannot open queue {url}: it names no file; write sqlite:///path/to/queue.db")
     return Path(text).expanduser().absolute()
@@ -49,7 +50,7 @@ def default_queue_url(flag: str | None = None, start: Path | None = None) -> str
     if settings.queue and settings.path is not None:
         beside = "://" not in settings.queue and not settings.queue.startswith("~")
         return str(settings.path.parent / settings.queue) if beside else settings.queue
-    return f"sqlite:///{user_state_path('modelrepo') / 'queue.db'}"
+    return f"sqlite://{user_state_path('modelrepo') / 'queue.db'}"
 
 
 def default_files_url(queue_url: str, flag: str | None = None, start: Path | None = None) -> str:

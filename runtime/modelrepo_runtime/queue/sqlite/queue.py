@@ -46,7 +46,7 @@ class SqliteQueue:
 
     def __init__(self, path: Path, timing: Timing | None = None, clock: Callable[[], float] = time.time) -> None:
         self.path = path.absolute()
-        self.url = f"sqlite:///{self.path}"
+        self.url = f"sqlite://{self.path}"
         self.timing = timing or Timing.embedded()
         self._clock = clock
         try:

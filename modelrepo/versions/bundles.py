@@ -73,9 +73,12 @@ def read_bundle(key: str, data: bytes) -> tuple[FileRecord, ...]:
     expected = key.rpartition("/")[2].removesuffix(".json")
     if canonical.sha256(data) != expected:
         raise Corrupt(f"{key} holds other bytes than its name says; remove it and push again", path=key)
-    tree = json.loads(data)
-    check_format(tree, key)
-    records = read_files(tree["wheels"], key)
+    try:
+        tree = json.loads(data)
+        check_format(tree, key)
+        records = read_files(tree["wheels"], key)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise Corrupt(f"{key} is no bundle ({error!r}); remove it and push again", path=key) from error
     nested = next((record.path for record in records if "/" in record.path), None)
     if nested is not None:
         raise Corrupt(f"{key} lists {nested!r}, which is no wheel's name", path=key)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
+import boto3  # type: ignore[import-untyped]
 import pytest
+from moto.server import ThreadedMotoServer
 
 from modelrepo import CheckRequest, EnvironmentCache, IndexSettings, PushOptions, Repository, VersionCache, layout
 from modelrepo.errors import EntrypointFailed, LockOutOfDate, ModelNotFound
@@ -123,3 +126,42 @@ def test_the_manifest_names_no_folder_and_no_index_of_this_box(
     (bundle,) = repository.store.list(layout.ENVIRONMENTS)
     listed = json.loads(repository.store.read(bundle.key))["wheels"]
     assert [(one["path"], one["sha256"]) for one in listed] == [(wheel.filename, wheel.sha256)]
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        boto3.client("s3").create_bucket(Bucket="pushes")
+        yield "s3://pushes/repository"
+    finally:
+        server.stop()
+
+
+def test_a_bucket_keeps_and_gives_back_what_was_pushed(
+    folder: Path, options: PushOptions, tmp_path: Path, bucket: str
+) -> None:
+    repository = Repository.init(bucket)
+    (folder / "words.txt").write_bytes(bytes(range(256)) * 4096)
+    first = repository.push(folder, options)
+    (folder / "words.txt").write_text("good evening")
+    second = repository.push(folder, options)
+    assert (second.version, second.new_bytes) == ("v2", len("good evening"))
+    repository.promotions.promote("hello", "v1")
+
+    elsewhere = Repository.open(bucket)
+    version = elsewhere.resolve("hello")
+    assert version.digest == first.digest
+    local = VersionCache(tmp_path / "worker", elsewhere.store).fetch(version)
+    assert local.checkpoints["words"].read_bytes() == bytes(range(256)) * 4096
+    assert elsewhere.pull("hello@v2", tmp_path / "copy").joinpath("words.txt").read_text() == "good evening"
+    assert list(elsewhere.carried_wheels(version, tmp_path / "wheels")) == ["greeting-1.0-py3-none-any.whl"]

@@ -15,8 +15,9 @@ from .specs import EVERY_KEY
 
 LINES = EVERY_KEY.splitlines(keepends=True)
 SCRAPS = st.sampled_from(
-    ["", "null", "[]", "{}", "0", "-1", "1.5", "true", "x", "'x'", "[1]", "{a: 1}", ":", "-", "  ", "\t", "*a", "&a b", "!x y",
-     "|", "---", "\x00", "é", "1e999", "[[[", "? a", "2026-01-01", "<<: {}", "file", "type: [string]", "$ref: x"]
+    ["", "null", "[]", "{}", "0", "-1", "1.5", "true", "x", "'x'", "[1]", "{a: 1}", ":", "-", "  ", "\t", "*a", "&a b",
+     "!x y", "|",
+     "---", "\x00", "é", "1e999", "[[[", "? a", "2026-01-01", "<<: {}", "file", "type: [string]", "$ref: x"]
 )  # fmt: skip
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),

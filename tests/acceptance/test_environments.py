@@ -319,7 +319,7 @@ def test_a_killed_build_leaves_nothing_that_is_taken_for_whole(box: Path) -> Non
     assert [path.name for path in venv.parent.iterdir() if not path.name.startswith(".building-")] == [venv.name]
 
 
-def test_a_waiting_and_a_building_process_stop_on_request(box: Path) -> None:
+def test_a_process_that_waits_for_another_stops_on_request(box: Path) -> None:
     make_wheel(box / "wheels", "tiny")
     prepared = prepared_from(box, "tiny")
     cache = EnvironmentCache(box / "worker")

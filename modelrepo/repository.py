@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Self
 
@@ -41,6 +42,7 @@ from modelrepo.versions.publish import missing_objects, publish, refuse_taken, t
 from modelrepo.versions.pull import pull_version
 from modelrepo.versions.push import PushCheck, PushOptions, PushResult
 from modelrepo.versions.version import Version, VersionSummary
+from modelrepo.versions.window import THREADS
 
 SHORTEST_COMMIT = 7  # as Git abbreviates
 
@@ -99,7 +101,8 @@ class Repository:
             raise self._catalogue.unknown(model)
         active, previous = self._active(model), self.promotions.previous(model)
         blocked = self.promotions.blocked(model)
-        return [self._summary(model, one, active, previous, blocked) for one in listed]
+        with ThreadPoolExecutor(THREADS, thread_name_prefix="modelrepo-list") as pool:
+            return list(pool.map(lambda one: self._summary(model, one, active, previous, blocked), listed))
 
     def resolve(self, reference: str) -> Version:
         """Find the version that a reference means; a model alone means its active version.

@@ -21,10 +21,13 @@ def test_a_program_gets_exactly_the_environment_given(tmp_path: Path) -> None:
 
 def test_a_program_that_is_to_stop_is_gone(tmp_path: Path) -> None:
     code = "import os, pathlib, time; pathlib.Path('pid').write_text(str(os.getpid())); time.sleep(60)"
+    pid = tmp_path / "pid"
     with pytest.raises(Stopped, match="stopped on request"):
-        run_process([sys.executable, "-c", code], cwd=tmp_path, env={}, stop=lambda: (tmp_path / "pid").exists())
+        run_process(
+            [sys.executable, "-c", code], cwd=tmp_path, env={}, stop=lambda: pid.exists() and pid.stat().st_size > 0
+        )
     with pytest.raises(ProcessLookupError):
-        os.kill(int((tmp_path / "pid").read_text()), 0)
+        os.kill(int(pid.read_text()), 0)
 
 
 def test_any_amount_of_output_is_read_to_its_end(tmp_path: Path) -> None:

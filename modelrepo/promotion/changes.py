@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import secrets
 import socket
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -24,6 +25,9 @@ __all__ = ["Promotions", "VersionIndex"]
 
 _RACES = 1000
 """Each lost race is another's change that happened; so many in a row are a fault and no crowd."""
+
+_SAVING_S = (0.02, 0.1, 0.3)
+"""An editor that saves in place leaves the file empty for a moment: look again before it is called unreadable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +56,9 @@ class Promotions:
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         by: str | None = None,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._store, self._index, self._clock = store, index, clock
+        self._store, self._index, self._clock, self._sleep = store, index, clock, sleep
         self._by = by or _whoami()
         self._looker = Looker(store, index)
 
@@ -191,7 +196,7 @@ class Promotions:
     def _change(self, model: str, decide: Callable[[View], _Wish], *, expect: int | None = None) -> HistoryEntry:
         check_model_name(model)
         for _ in range(_RACES):
-            view = self._looker.view(model)
+            view = self._saved_view(model)
             self._check_expected(model, view, expect)
             wish = decide(view)
             if view.state.edited_by_hand:
@@ -208,6 +213,14 @@ class Promotions:
         raise GenerationChanged(
             f"cannot change {model}: {_RACES} others were faster, one after the other; run it again"
         )
+
+    def _saved_view(self, model: str) -> View:
+        for pause_s in _SAVING_S:
+            view = self._looker.view(model)
+            if view.unreadable is None:
+                return view
+            self._sleep(pause_s)
+        return self._looker.view(model)
 
     def _check_expected(self, model: str, view: View, expect: int | None) -> None:
         if expect is None:

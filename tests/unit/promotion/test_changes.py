@@ -45,7 +45,9 @@ def table() -> VersionTable:
 
 @pytest.fixture
 def promotions(store: ObjectStore, table: VersionTable) -> Promotions:
-    return Promotions(store, table, clock=lambda: datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), by="me@here")
+    return Promotions(
+        store, table, clock=lambda: datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), by="me@here", sleep=lambda _: None
+    )
 
 
 def another(store: ObjectStore, table: VersionTable) -> Promotions:
@@ -237,6 +239,14 @@ def test_an_unreadable_edit_stops_promotion_and_no_rollback(promotions: Promotio
     assert promotions.state("m").version == "v1"
 
 
+def test_a_save_that_is_under_way_is_waited_for(store: ObjectStore, table: VersionTable) -> None:
+    Promotions(store, table).promote("m", "v1")
+    store.replace(ACTIVE, b"")
+    saving = Promotions(store, table, sleep=lambda _: store.replace(ACTIVE, b"version: v2\n"))
+    saving.promote("m", "v3")
+    assert kinds(saving) == ["promote v1", "hand-edit v2", "promote v3"]
+
+
 def test_force_promotes_over_an_unreadable_edit(promotions: Promotions, store: ObjectStore) -> None:
     store.create(ACTIVE, b"")
     promotions.promote("m", "v1", force=True)
@@ -250,7 +260,7 @@ def test_an_unreadable_edit_that_was_overridden_counts_no_more(
     store.replace(ACTIVE, b"broken: [")
     killed = faulty(store, Fault(at=1, moment="after", how="kill", verbs=frozenset({"create"})))
     with pytest.raises(KillNow):
-        Promotions(killed, table).promote("m", "v2", force=True)
+        Promotions(killed, table, sleep=lambda _: None).promote("m", "v2", force=True)
     state = promotions.state("m")
     assert (state.version, state.stale_file) == ("v2", True)
 

@@ -48,7 +48,7 @@ from modelrepo_runtime.worker.swapping import Swapper
 from modelrepo_runtime.worker.target import Target, TargetWatcher
 
 # Models that get their first active version are looked for this much more seldom than known ones are read.
-POLLS_PER_MODEL_LIST = 20
+POLLS_PER_MODEL_LIST = 8
 # What a job's stages handed over is forgotten with the job; of a job that ended elsewhere, a day later.
 HANDOVER_KEPT_S = 86_400.0
 

@@ -28,7 +28,7 @@ from modelrepo_runtime.worker.target import Target
 IDLE_DEATHS = 3
 
 
-class Superseded(Exception):  # noqa: N818 - no error: the world has moved on
+class Superseded(Exception):
     """Something else is wanted meanwhile; a swap is dropped where it stands."""
 
 
@@ -330,9 +330,8 @@ class Slot:
             self._note_gap()
         self.parts.claimer.post(serving.offer(self.parts.name), self._deliver)
         with self.changed:
-            self.changed.wait_for(
-                lambda: self._delivered is not None or self._step() is not _Step.TAKE, self.parts.timing.beat_s
-            )
+            while self._delivered is None and self._step() is _Step.TAKE:
+                self.changed.wait(self.parts.timing.beat_s)
         self.parts.claimer.withdraw(self.parts.name)
         with self.changed:
             held, self._delivered = self._delivered, None

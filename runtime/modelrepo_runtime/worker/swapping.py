@@ -142,6 +142,7 @@ class Swapper:
         new = start(slot, prepared, target)
         try:
             self._edge(target)
+            slot.show(target, "ready")
             old = slot.hand_over(new)
         except BaseException:
             new.child.stop(0)
@@ -156,7 +157,9 @@ class Swapper:
         self._edge(target)
         if not parts.session.has_turn(target.model, parts.name):
             raise Superseded
+        slot.show(target, "waiting for the job that runs")
         old = slot.yield_child(target)
+        slot.show(target, "starting")
         before = parts.device_room()
         old.child.stop(parts.timing.stop_grace_s)
         try:

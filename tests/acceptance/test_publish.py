@@ -171,8 +171,8 @@ def test_a_push_killed_at_any_operation_is_seen_whole_or_not_at_all_and_the_next
     repository, store = over(url)
     push_and_promote(repository, template)
     seen = []
-    # Every operation in turn; where each costs fsyncs, every third will do by default.
-    for at in range(1, len(store.operations) + 1, 1 if FULL or not store.ability.local else 3):
+    # Every operation in turn; where each costs fsyncs, every third (and the last) will do by default.
+    for at in reversed(range(len(store.operations), 0, -1 if FULL or not store.ability.local else -3)):
         url = next(urls)
         Repository.init(url)
         repository, _ = over(url, Fault(at, moment, how="kill"))

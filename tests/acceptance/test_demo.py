@@ -13,8 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from modelrepo_cli.demo import png
-from modelrepo_cli.demo.stage import RUNS_KEPT
+from modelrepo.environments import IndexSettings
+from modelrepo_cli.demo import downloads, examples, png
+from modelrepo_cli.demo.stage import RUNS_KEPT, new_folder
+from tests.acceptance.packages import make_index, make_wheel, served
 
 KEYS = {"jobs", "lost", "duplicates_accepted", "swaps", "rolled_back", "picture", "seconds"}
 STARTED = re.compile(r"started (worker-\d), process (\d+)")
@@ -114,10 +116,30 @@ def test_an_interrupted_demo_leaves_nothing_behind(cache: Path, tmp_path: Path, 
 
 
 def test_only_a_few_runs_are_kept(tmp_path: Path) -> None:
-    from modelrepo_cli.demo.stage import new_folder
-
     made = [new_folder(tmp_path / "demo") for _ in range(RUNS_KEPT + 2)]
     assert len(set(made)) == len(made)
     assert sorted(path.name for path in (tmp_path / "demo").iterdir()) == sorted(
         path.name for path in made[-RUNS_KEPT:]
     )
+
+
+def test_what_is_fetched_is_told_before_it_is(tmp_path: Path) -> None:
+    """A real uv, a package in a folder of wheels, another one on an index."""
+    wheels = tmp_path / "wheels"
+    make_wheel(wheels, "torch", "2.13.0+cpu", requires=["tinypart"])
+    index = make_index(tmp_path / "index", [make_wheel(tmp_path / "made", "tinypart")])
+    folder = examples.assemble("hello-model", tmp_path / "model", earlier=False)
+    project = folder / "pyproject.toml"
+    text = project.read_text(encoding="utf-8").replace(">=3.9", ">=3.11")
+    project.write_text(text.replace("dependencies = []", 'dependencies = ["torch==2.13.0"]'), encoding="utf-8")
+    with served(index) as url:
+        settings = IndexSettings(default_index=url, find_links=(str(wheels),))
+        needed = downloads.needs(folder, settings, tmp_path / "cache")
+    assert [(package.name, package.on_this_box) for package in needed.packages] == [
+        ("tinypart", False),
+        ("torch", True),
+    ]
+    assert needed.to_fetch == 1
+    told = "\n".join(downloads.describe(needed))
+    assert "with torch 2.13.0+cpu: the CPU build" in told
+    assert "1 package is fetched from the index now" in told

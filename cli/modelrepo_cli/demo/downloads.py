@@ -79,7 +79,8 @@ def describe(found: Needs) -> tuple[str, ...]:
         lines.append("nothing has to be fetched: every package lies in uv's cache or in a folder of this box")
     else:
         largest = sum(package.size_bytes or 0 for package in found.packages if not package.on_this_box)
-        lines.append(f"{found.to_fetch} packages are fetched from the index now, at most {_size(largest)}, and kept")
+        count = "1 package is" if found.to_fetch == 1 else f"{found.to_fetch} packages are"
+        lines.append(f"{count} fetched from the index now, {_at_most(largest)}, and kept")
     return tuple(lines)
 
 
@@ -132,6 +133,10 @@ def _to_fetch(uv: Uv, project: Project, interpreter: Interpreter, extra: str | N
     told = uv.run(arguments, cwd=project.folder)
     found = _WOULD_DOWNLOAD.search(told.stderr)
     return int(found[1]) if found else 0
+
+
+def _at_most(size_bytes: int) -> str:
+    return f"at most {_size(size_bytes)}" if size_bytes else _size(None)
 
 
 def _size(size_bytes: int | None) -> str:

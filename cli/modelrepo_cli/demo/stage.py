@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from modelrepo.contract import ModelSpec, load_spec
@@ -36,6 +37,8 @@ class Stage:
     client: Client
     index: IndexSettings
     tell: Tell
+    submitted: list[str] = field(default_factory=list)
+    """The id of every job, in whatever act and thread it was submitted."""
 
     @property
     def model(self) -> str:
@@ -44,6 +47,12 @@ class Stage:
     @property
     def folder(self) -> Path:
         return self.place.folder
+
+    def submit(self, inputs: Mapping[str, Any], tier: str) -> str:
+        """Submit a job and return its id; safe to call from several threads."""
+        job_id = self.client.submit(self.model, inputs, tier=tier)["id"]
+        self.submitted.append(job_id)
+        return job_id
 
     def output(self, job: Job, name: str) -> bytes:
         """Return an output file of a job. Raises: LookupError, Unreachable."""

@@ -26,7 +26,7 @@ from modelrepo_runtime.jobs import Job, Status
 BUILD_S = 1800.0  # for the first environment of a box, over a slow line
 SWAP_S = 180.0
 JOB_S = 180.0
-JOBS_BETWEEN = 10  # of each version before the next act, so that it is seen at work
+JOBS_BETWEEN = 8  # of each version before the next act, so that it is seen at work
 KILLED_FROM, KILLED_TO = 0.1, 0.7  # progress of the long job at which its worker is killed
 TRIES_TO_KILL = 3
 
@@ -79,12 +79,10 @@ def play(scenario: Scenario, folder: Path, cache: Path, tell: Tell) -> Ending:
         watch = watching(stage, heir, load)
         recovery = recover(stage, watch, killed)
         load.stop()
-        others = [job.id for job in (first, second) if job is not None]
-        submitted = (*load.submitted(), *others, killed.job_id)
-        tell(f"no more jobs are submitted; the last of {len(submitted)} are awaited")
-        watch.all_ended(submitted, JOB_S)
+        tell(f"no more jobs are submitted; the last of {len(stage.submitted)} are awaited")
+        watch.all_ended(stage.submitted, JOB_S)
         picture = draw(stage, first, second)
-        accounts = take_stock(stage, submitted)
+        accounts = take_stock(stage)
         heir.stop()
     return Ending(accounts, rolled_back, recovery, picture, stage.folder, time.monotonic() - began)
 
@@ -130,8 +128,8 @@ def start_worker(stage: Stage, name: str, timeout_s: float) -> WorkerProcess:
 def start_load(stage: Stage) -> Load:
     """Let a user of each tier submit jobs at its own pace."""
 
-    def submit(tier: str, number: int) -> str:
-        return stage.client.submit(stage.model, stage.scenario.short_job(number), tier=tier)["id"]
+    def submit(tier: str, number: int) -> None:
+        stage.submit(stage.scenario.short_job(number), tier)
 
     paces = ", ".join(f"{tier} every {pause_s:g} s" for tier, pause_s in stage.scenario.between_jobs_s.items())
     stage.tell(f"five users submit jobs: {paces}")
@@ -152,7 +150,7 @@ def act(stage: Stage, watch: Watch, version: str) -> Job | None:
     """See a version at work, and have it draw where it can."""
     shown = None
     if stage.scenario.shown_job is not None:
-        shown = stage.client.submit(stage.model, stage.scenario.shown_job, tier="enterprise")["id"]
+        shown = stage.submit(stage.scenario.shown_job, "enterprise")
     watch.succeeded_by(version, JOBS_BETWEEN, JOB_S)
     stage.tell(f"{version} has done {watch.versions()[version]} jobs")
     return None if shown is None else watch.ended(shown, JOB_S)
@@ -180,7 +178,7 @@ def roll_back(stage: Stage, watch: Watch, worker: WorkerProcess) -> bool:
 def kill(stage: Stage, watch: Watch, worker: WorkerProcess) -> Killed:
     """SIGKILL the worker in the middle of a long job."""
     for _ in range(TRIES_TO_KILL):
-        victim = stage.client.submit(stage.model, stage.scenario.long_job, tier="api")["id"]
+        victim = stage.submit(stage.scenario.long_job, "api")
         stage.tell(f"submitted a long job, {victim}")
 
         def far_enough(job_id: str = victim) -> Job | None:
@@ -222,9 +220,9 @@ def draw(stage: Stage, first: Job | None, second: Job | None) -> Path | None:
     return path
 
 
-def take_stock(stage: Stage, submitted: tuple[str, ...]) -> Accounts:
+def take_stock(stage: Stage) -> Accounts:
     """Count from the queue's own records what became of every job."""
-    jobs = {job_id: stage.queue.get(job_id) for job_id in submitted}
+    jobs = {job_id: stage.queue.get(job_id) for job_id in stage.submitted}
     stages = [one.name for one in stage.spec.stages]
     waited_for = next((one.name for one in stage.spec.stages if one.on == "gpu"), stages[0])
-    return count(submitted, jobs, stage.queue.history(), stage.queue.tiers(), stages, waited_for)
+    return count(stage.submitted, jobs, stage.queue.history(), stage.queue.tiers(), stages, waited_for)

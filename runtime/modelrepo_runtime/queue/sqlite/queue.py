@@ -82,8 +82,11 @@ class SqliteQueue:
     def submit(self, submission: Submission, *, idempotency_key: str | None = None) -> Job:
         """See JobQueue."""
         check_submission(submission)
-        name, _ = self._writer.run(lambda tx: submitting.submit(tx, submission, idempotency_key))
-        return self.get(name)
+
+        def work(tx: Transaction) -> Job:
+            return reading.get(tx.connection, submitting.submit(tx, submission, idempotency_key), tx.now)
+
+        return self._writer.run(work)
 
     def get(self, job_id: str) -> Job:
         """See JobQueue."""
@@ -102,8 +105,13 @@ class SqliteQueue:
 
     def cancel(self, job_id: str) -> Job:
         """See JobQueue."""
-        self._writer.run(lambda tx: operating.cancel(tx, job_id))
-        return self.get(job_id)
+
+        def work(tx: Transaction) -> Job:
+            operating.cancel(tx, job_id)
+            tx.flush()
+            return reading.get(tx.connection, job_id, tx.now)
+
+        return self._writer.run(work)
 
     def retry(self, which: Sequence[str] | JobFilter, *, force: bool = False, dry_run: bool = False) -> tuple[str, ...]:
         """See JobQueue."""

@@ -17,15 +17,15 @@ TIERS, JOB_INSERT, PAYLOAD_INSERT = sql("tiers"), sql("job_insert"), sql("payloa
 IDEMPOTENCY_GET, IDEMPOTENCY_INSERT = sql("idempotency_get"), sql("idempotency_insert")
 
 
-def submit(tx: Transaction, submission: Submission, key: str | None) -> tuple[str, bool]:
-    """Add a job; return its name, and whether it is new."""
+def submit(tx: Transaction, submission: Submission, key: str | None) -> str:
+    """Add a job, or find the one that the key made before; return its name."""
     connection = tx.connection
     if key is not None:
         known = connection.execute(IDEMPOTENCY_GET, (submission.tenant, key)).fetchone()
         if known is not None:
             if known["body"] != body_digest(submission):
                 raise key_reused(key)
-            return str(known["name"]), False
+            return str(known["name"])
     tiers = {row["name"]: bool(row["is_default"]) for row in connection.execute(TIERS)}
     tier = submission.tier if submission.tier is not None else next(name for name, chosen in tiers.items() if chosen)
     if tier not in tiers:
@@ -59,4 +59,4 @@ def submit(tx: Transaction, submission: Submission, key: str | None) -> tuple[st
     if key is not None:
         connection.execute(IDEMPOTENCY_INSERT, (submission.tenant, key, body_digest(submission), job))
     enqueue(tx, job, tx.now, Lane(submission.model, submission.stages[0].name, tier, submission.version), 0, 1)
-    return name, True
+    return name

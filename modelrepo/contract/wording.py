@@ -8,6 +8,7 @@ from typing import Any
 
 from modelrepo.names import near_names
 
+_SHOWN = 16  # names in one error
 _TYPES = {
     "object": "a mapping",
     "array": "a list",
@@ -31,7 +32,8 @@ def near(name: str, known: Iterable[str]) -> str:
     close = near_names(name, names)
     if close:
         return f"; did you mean {close[0]!r}?"
-    return f"; known: {', '.join(names)}" if names else ""
+    shown = ", ".join(names[:_SHOWN]) + (", .." if len(names) > _SHOWN else "")
+    return f"; known: {shown}" if names else ""
 
 
 def expected(validator: str, schema: Mapping[str, Any]) -> str:

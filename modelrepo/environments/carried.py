@@ -122,7 +122,7 @@ def build_wheel(uv: Uv, source: Path, interpreter: Interpreter, work: Path) -> P
     """Build a source tree or sdist into a wheel under `work`. Raises: EnvironmentFailed, Unreachable."""
     out = work / ("built-" + hashlib.sha256(str(source).encode()).hexdigest()[:12])
     shutil.rmtree(out, ignore_errors=True)
-    arguments: list[str | Path] = ["build", "--wheel", "--no-create-gitignore", "--out-dir", out]
+    arguments: list[str | Path] = ["build", "--wheel", "--out-dir", out]
     built = uv.run([*arguments, "--python", interpreter.path, source], cwd=work)
     if built.returncode != 0:
         raise failed(f"cannot build a wheel of {source}", built)

@@ -6,11 +6,13 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 from packaging.requirements import InvalidRequirement
 from packaging.requirements import Requirement as RequirementLine
 from packaging.utils import canonicalize_name
 
+from modelrepo.environments.index_settings import local_path
 from modelrepo.environments.interpreters import Interpreter
 from modelrepo.environments.lock import LockedPackage, Project
 from modelrepo.environments.record import Requirement
@@ -71,7 +73,7 @@ def _exported(line: str, project: Project, packages: tuple[LockedPackage, ...]) 
     marker_text = marker.strip() or None
     path = plain.removeprefix("-e ").strip()
     if plain.startswith("-e ") or path.startswith((".", "/", "file:")):
-        return Exported(_at(project.root / path.removeprefix("file://"), packages, line), marker_text, hashes)
+        return Exported(_at(project.root, path, packages, line), marker_text, hashes)
     try:
         requirement = RequirementLine(text)
     except InvalidRequirement as error:
@@ -88,11 +90,13 @@ def _exported(line: str, project: Project, packages: tuple[LockedPackage, ...]) 
     raise EnvironmentFailed(f"uv listed {line!r}, which {project.lock} does not hold; run `uv lock` again")
 
 
-def _at(path: Path, packages: tuple[LockedPackage, ...], line: str) -> LockedPackage:
-    real = path.resolve()
-    for package in packages:
-        if package.directory == real or package.sdist == real or real in package.wheels:
-            return package
+def _at(root: Path, address: str, packages: tuple[LockedPackage, ...], line: str) -> LockedPackage:
+    # uv writes a path as a file URL, as it is, or with %20 for its blanks, by where it lies.
+    for path in (local_path(address) or Path(address), Path(unquote(address))):
+        real = (root / path).resolve()
+        for package in packages:
+            if package.directory == real or package.sdist == real or real in package.wheels:
+                return package
     raise EnvironmentFailed(f"uv listed {line!r}, which the lock does not hold; run `uv lock` again")
 
 

@@ -171,23 +171,23 @@ def test_what_has_no_wheel_for_this_box_is_never_compiled_unasked(box: Path) -> 
 
 
 def test_members_and_paths_travel_as_wheels(box: Path) -> None:
-    backend = box / "shared" / "backend"
+    backend = box / "sha red" / "backend"
     backend.mkdir(parents=True)
     (backend / "tinybackend.py").write_text(BACKEND)
     for name in ("lib", "other"):
-        member(box / "shared" / name, name, "one")
-    rest = '[tool.uv.sources]\nlib = {path = "../shared/lib", editable = true}\nother = {path = "../shared/other"}\n'
+        member(box / "sha red" / name, name, "one")
+    rest = f'[tool.uv.sources]\nlib = {{path = "../sha red/lib", editable = true}}\nother = {{path = "{box}/sha red/other"}}\n'
     first = prepared_from(box, "lib", "other", rest=rest)
     assert sorted(one.name for one in first.record.members) == ["lib", "other"]
     assert len(first.record.carried) == 2
     again = prepared_from(box, "lib", "other", rest=rest)
     assert again.record == first.record
-    member(box / "shared" / "lib", "lib", "two")
+    member(box / "sha red" / "lib", "lib", "two")
     changed = prepared_from(box, "lib", "other", rest=rest)
     assert changed.record.digest != first.record.digest
     venv = EnvironmentCache(box / "worker").ensure(changed.record, extra=None, carried=changed.carried_by_name())
     assert value_in(venv, "lib.VALUE", "lib") == "two"
-    shutil.rmtree(box / "shared")
+    shutil.rmtree(box / "sha red")
     assert value_in(venv, "other.VALUE", "other") == "one"
 
 

@@ -17,7 +17,7 @@ from modelrepo_cli import exit_codes, output
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
-class JobUnsuccessful(ModelRepoError):  # noqa: N818 - as the tree of errors names them
+class JobUnsuccessful(ModelRepoError):
     """The job that was waited for ended without success."""
 
     def __init__(self, message: str, job: Mapping[str, Any]) -> None:
@@ -70,5 +70,5 @@ def _one_line(text: str) -> str:
 
 
 def _sentence(text: str) -> str:
-    line = _one_line(text).rstrip(".")
+    line = _one_line(text).rstrip(".").replace(". Did you", ", did you")
     return line[:1].lower() + line[1:] if not line[:2].isupper() else line

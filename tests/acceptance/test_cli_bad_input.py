@@ -247,6 +247,14 @@ def test_version_unknown(published: Place) -> None:
         published.refused(*verb, code=3, kind="version_not_found", says="v1")
 
 
+def test_pull_onto_something(published: Place) -> None:
+    published.refused("pull", "cats@v1", str(published.model), code=2, kind="invalid_input", says="not an empty folder")
+
+
+def test_a_sub_command_that_is_none(place: Place) -> None:
+    place.refused("jobs", "sho", code=2, kind="usage", says="did you mean 'show'")
+
+
 def test_nothing_to_roll_back_to(published: Place) -> None:
     published.refused("rollback", "cats", code=3, kind="version_not_found", says="cats")
 

@@ -22,8 +22,8 @@ def command(call: Call, torch: bool, folder: Path | None) -> None:
     """See the whole story on this box: push, serve, swap, roll back.
 
     A repository, a worker and five users with steady jobs. A second version is promoted while they run and rolled back;
-    then the worker is killed in the middle of a job, which ends on the next one. Accelerators are left alone. Exit 1 if a
-    job was lost.
+    then the worker is killed in the middle of a job, which ends on the next one. Accelerators are left alone. Exit 1
+    if a job was lost.
     """
     from modelrepo.versions.box import default_cache
     from modelrepo_cli.demo import interrupts, report, scenario, story, telling

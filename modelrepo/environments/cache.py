@@ -155,7 +155,7 @@ class EnvironmentCache:
         # Hashes are required, so the best match of several indexes is the right file or none.
         arguments += ["--index-strategy", "unsafe-best-match"]
         arguments += [] if self.allow_builds else ["--no-build"]
-        arguments += [] if needs_index else ["--no-index"]
+        arguments += uv.index.arguments() if needs_index else ["--no-index"]
         _tell(progress, f"installing {len(lines)} packages")
         done = uv.run([*arguments, listed], cwd=building, offline=not needs_index, stop=stop)
         if done.returncode != 0:

@@ -123,7 +123,7 @@ def build_wheel(uv: Uv, source: Path, interpreter: Interpreter, work: Path) -> P
     out = work / ("built-" + hashlib.sha256(str(source).encode()).hexdigest()[:12])
     shutil.rmtree(out, ignore_errors=True)
     arguments: list[str | Path] = ["build", "--wheel", "--out-dir", out]
-    built = uv.run([*arguments, "--python", interpreter.path, source], cwd=work)
+    built = uv.run([*arguments, *uv.index.arguments(), "--python", interpreter.path, source], cwd=work)
     if built.returncode != 0:
         raise failed(f"cannot build a wheel of {source}", built)
     wheels = sorted(out.glob("*.whl"))

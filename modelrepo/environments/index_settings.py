@@ -46,8 +46,7 @@ class IndexSettings:
         if not (default or more):
             default = env.get("UV_DEFAULT_INDEX") or env.get("UV_INDEX_URL") or None
             more = (*_words(env.get("UV_INDEX")), *_words(env.get("UV_EXTRA_INDEX_URL")))
-            none = env.get("UV_NO_INDEX", "").lower() in _TRUE
-        if not (default or more or none):
+        if not (default or more):
             default = pip_setting(env, "index-url")
             more = _words(pip_setting(env, "extra-index-url"))
             none = (pip_setting(env, "no-index") or "").lower() in _TRUE
@@ -66,13 +65,16 @@ class IndexSettings:
             credentials=tuple(sorted((name, value) for name, value in env.items() if _CREDENTIALS.fullmatch(name))),
         )
 
+    def arguments(self) -> tuple[str, ...]:
+        """Return what uv has no environment variable for; taken by its lock, build and pip commands."""
+        return ("--no-index",) if self.no_index else ()
+
     def variables(self) -> dict[str, str]:
         """Return the settings as uv's environment variables."""
         found = {
             "UV_DEFAULT_INDEX": self.default_index,
             "UV_INDEX": " ".join(self.indexes),
             "UV_FIND_LINKS": ",".join(self.find_links),
-            "UV_NO_INDEX": "1" if self.no_index else None,
             "SSL_CERT_FILE": self.cert,
         }
         return {name: value for name, value in found.items() if value} | dict(self.credentials)

@@ -81,7 +81,7 @@ def ensure_lock(uv: Uv, project: Project, interpreter: Interpreter, *, may_creat
     if not project.lock.is_file():
         if not may_create:
             raise LockOutOfDate(f"{project.root} has no {LOCK_FILE}; run `uv lock` there and commit it, or pass --lock")
-        made = uv.run(["lock", *python], cwd=project.folder)
+        made = uv.run(["lock", *python, *uv.index.arguments()], cwd=project.folder)
         if made.returncode != 0:
             raise failed(f"cannot lock {project.folder}", made)
         return True
@@ -89,7 +89,7 @@ def ensure_lock(uv: Uv, project: Project, interpreter: Interpreter, *, may_creat
     without_index = replace(uv, index=IndexSettings())
     if without_index.run(["lock", "--check", *python], cwd=project.folder, offline=True).returncode == 0:
         return False
-    checked = uv.run(["lock", "--check", *python], cwd=project.folder)
+    checked = uv.run(["lock", "--check", *python, *uv.index.arguments()], cwd=project.folder)
     if checked.returncode == 0:
         return False
     error = failed(f"cannot check {project.lock}", checked)

@@ -42,19 +42,20 @@ def make_wheel(
     return path
 
 
-def make_sdist(folder: Path, name: str, version: str = "1.0") -> Path:
-    """Write a source distribution that nothing here could build without an index."""
+def make_sdist(folder: Path, name: str, version: str = "1.0", *, tree: Path | None = None) -> Path:
+    """Write a source distribution of `tree`; without one, of something that nothing here could build."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}-{version}.tar.gz"
     with tarfile.open(path, "w:gz") as archive:
-        for inner, text in (
-            ("PKG-INFO", f"Metadata-Version: 2.2\nName: {name}\nVersion: {version}\n"),
-            (
-                "pyproject.toml",
-                f'[build-system]\nrequires = ["surely-not-there"]\nbuild-backend = "x"\n'
-                f'[project]\nname = "{name}"\nversion = "{version}"\n',
-            ),
-        ):
+        if tree is not None:
+            archive.add(tree, f"{name}-{version}")
+        contents = {"PKG-INFO": f"Metadata-Version: 2.2\nName: {name}\nVersion: {version}\n"}
+        if tree is None:
+            contents["pyproject.toml"] = (
+                '[build-system]\nrequires = ["surely-not-there"]\nbuild-backend = "x"\n'
+                f'[project]\nname = "{name}"\nversion = "{version}"\n'
+            )
+        for inner, text in contents.items():
             entry = tarfile.TarInfo(f"{name}-{version}/{inner}")
             entry.size = len(text)
             archive.addfile(entry, io.BytesIO(text.encode()))

@@ -176,7 +176,8 @@ def test_members_and_paths_travel_as_wheels(box: Path) -> None:
     (backend / "tinybackend.py").write_text(BACKEND)
     for name in ("lib", "other"):
         member(box / "sha red" / name, name, "one")
-    rest = f'[tool.uv.sources]\nlib = {{path = "../sha red/lib", editable = true}}\nother = {{path = "{box}/sha red/other"}}\n'
+    rest = '[tool.uv.sources]\nlib = {path = "../sha red/lib", editable = true}\n'
+    rest += f'other = {{path = "{box}/sha red/other"}}\n'
     first = prepared_from(box, "lib", "other", rest=rest)
     assert sorted(one.name for one in first.record.members) == ["lib", "other"]
     assert len(first.record.carried) == 2
@@ -189,6 +190,24 @@ def test_members_and_paths_travel_as_wheels(box: Path) -> None:
     assert value_in(venv, "lib.VALUE", "lib") == "two"
     shutil.rmtree(box / "sha red")
     assert value_in(venv, "other.VALUE", "other") == "one"
+
+
+def test_a_source_distribution_is_built_where_that_was_asked(box: Path) -> None:
+    (box / "backend").mkdir()
+    (box / "backend" / "tinybackend.py").write_text(BACKEND)
+    member(box / "lib", "lib", "built")
+    sdist = make_sdist(box / "sdists", "lib", "0.1", tree=box / "lib")
+    # From a folder no other box could get it, so a push builds it.
+    pushed = gather(box, project(box / "m", "lib"), wheels_only(box / "sdists"))
+    assert [wheel.filename for wheel in pushed.record.carried] == ["lib-0.1-py3-none-any.whl"]
+    # From an index each box gets it, and only one that may compile builds it.
+    with served(make_index(box / "index", [sdist])) as address:
+        settings = IndexSettings(default_index=address)
+        indexed = gather(box, project(box / "n", "lib"), settings)
+        assert indexed.record.carried == ()
+        cache = EnvironmentCache(box / "worker", index=settings, allow_builds=True)
+        venv = cache.ensure(indexed.record, extra=None)
+    assert value_in(venv, "lib.VALUE", "lib") == "built"
 
 
 def test_a_workspace_has_its_lock_above(box: Path) -> None:

@@ -87,7 +87,9 @@ def test_a_broken_pip_conf_is_no_reason_to_fail(home: dict[str, str]) -> None:
 
 
 def test_no_index_is_handed_on(home: dict[str, str]) -> None:
-    assert IndexSettings.from_environment(home | {"PIP_NO_INDEX": "1"}).variables() == {"UV_NO_INDEX": "1"}
+    found = IndexSettings.from_environment(home | {"PIP_NO_INDEX": "1"})
+    assert (found.variables(), found.arguments()) == ({}, ("--no-index",))
+    assert IndexSettings.from_environment(home).arguments() == ()
 
 
 def test_uv_inherits_nothing_that_could_point_it_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ class TestMemoryQueue(JobQueueContract):
         queue = MemoryQueue("memory://test", timing, clock)
 
         def peek() -> Rows:
-            records = queue._jobs.values()
+            records = queue._state.jobs.values()
             return Rows(
-                ready=sum(record.lane is not None and record.due is None for record in records),
+                ready=sum(record.ready for record in records),
                 delayed=sum(record.due is not None for record in records),
                 leased=sum(record.lease is not None for record in records),
                 ended=sum(record.status is not None for record in records),

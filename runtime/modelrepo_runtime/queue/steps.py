@@ -12,6 +12,10 @@ from modelrepo_runtime.attempts import Attempt, decide
 from modelrepo_runtime.jobs import Cause, JobError, Outcome, StageNeed, Status, Submission
 from modelrepo_runtime.timing import Timing
 
+BEATS_LEFT_OUT = 2
+"""A lease that so many beats leave out, and that is old enough, was never told to its session."""
+SILENT_FORGOTTEN_S = 7 * 24 * 3600.0
+"""A session that holds nothing is forgotten after this silence."""
 MOST_RESTARTS = 2
 """Times that a job may begin again because the version of its first stage is served nowhere."""
 EXPIRED = JobError("expired", "the job's deadline passed before it was done")

@@ -96,7 +96,7 @@ def test_a_beat_begins_the_silence_anew(watch: Watch) -> None:
 
 
 def test_a_session_that_the_queue_forgot_is_expired_too(watch: Watch) -> None:
-    watch.queue._lives.clear()
+    watch.queue._state.lives.clear()
     assert watch.look(7) == 1
 
 

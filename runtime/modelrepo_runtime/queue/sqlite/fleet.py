@@ -16,12 +16,11 @@ from modelrepo_runtime.queue.sqlite.finishing import close, requeue
 from modelrepo_runtime.queue.sqlite.rows import LeaseRow, leases_of_session
 from modelrepo_runtime.queue.sqlite.statements import sql
 from modelrepo_runtime.queue.sqlite.writer import Transaction
-from modelrepo_runtime.queue.steps import lost_outcome, outcome_text
+from modelrepo_runtime.queue.steps import BEATS_LEFT_OUT, lost_outcome, outcome_text
 from modelrepo_runtime.queue.turns import slots_allowed
 from modelrepo_runtime.timing import Timing
 
 BEAT_MOVE, SLOT_INSERT = sql("beat_move"), sql("slot_insert")
-BEATS_LEFT_OUT = 2
 _NO_ANSWER = Outcome(Cause.PREEMPTED, counted=False)
 
 

@@ -33,12 +33,10 @@ from modelrepo_runtime.queue.sqlite.database import connect, refuse_network, tra
 from modelrepo_runtime.queue.sqlite.statements import sql
 from modelrepo_runtime.queue.sqlite.wake import SocketWaiter, WakeFolder
 from modelrepo_runtime.queue.sqlite.writer import Transaction, Writer
-from modelrepo_runtime.queue.steps import check_submission, outcome_text
+from modelrepo_runtime.queue.steps import SILENT_FORGOTTEN_S, check_submission, outcome_text
 from modelrepo_runtime.timing import Timing
 
 WORK_WAITING = sql("work_waiting")
-SILENT_FORGOTTEN_S = 7 * 24 * 3600.0
-"""A session that holds nothing is forgotten after this silence."""
 
 
 class SqliteQueue:

@@ -26,6 +26,7 @@ from typing import Any
 from modelrepo.repository import Repository
 from modelrepo.versions.push import PushOptions
 from modelrepo_runtime.client import Client
+from modelrepo_runtime.queue.address import sqlite_url
 
 WARM_UP = 20
 COUNTED_JOBS = 10
@@ -129,7 +130,7 @@ def measure(folder: Path, jobs: int) -> dict[str, Any]:
 @contextmanager
 def our_side(folder: Path) -> Iterator[Client]:
     """Publish the no-op, start a worker, and wait until it serves."""
-    repo, queue = str(folder / "repo"), f"sqlite://{folder / 'queue.db'}"
+    repo, queue = str(folder / "repo"), sqlite_url(folder / "queue.db")
     repository = Repository.init(repo)
     model = folder / "model"
     model.mkdir()

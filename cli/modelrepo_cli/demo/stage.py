@@ -8,7 +8,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from modelrepo.contract import ModelSpec, load_spec
 from modelrepo.environments import IndexSettings
@@ -19,6 +18,7 @@ from modelrepo_cli.demo.telling import Tell
 from modelrepo_cli.demo.worker_process import Place
 from modelrepo_runtime.client import Client
 from modelrepo_runtime.jobs import Job
+from modelrepo_runtime.queue.address import sqlite_url
 from modelrepo_runtime.queue.opening import open_queue
 from modelrepo_runtime.queue.port import JobQueue
 
@@ -66,7 +66,7 @@ def set_up(scenario: Scenario, folder: Path, cache: Path, tell: Tell) -> Iterato
     run = new_folder(folder)
     place = Place(
         repo=(run / "repository").as_uri(),
-        queue=f"sqlite://{quote(str(run / 'queue.db'))}",
+        queue=sqlite_url(run / "queue.db"),
         files=(run / "files").as_uri(),
         cache=cache,
         folder=run,

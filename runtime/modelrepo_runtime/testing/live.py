@@ -20,6 +20,7 @@ import psutil
 from modelrepo.repository import Repository
 from modelrepo.versions.push import PushOptions
 from modelrepo_runtime.client import Client
+from modelrepo_runtime.queue.address import sqlite_url
 from modelrepo_runtime.queue.opening import open_queue
 from modelrepo_runtime.queue.port import JobQueue, SlotReport, WorkerReport
 from modelrepo_runtime.timing import Timing
@@ -108,7 +109,7 @@ class LiveBox:
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.repository = Repository.init((self.folder / "repo").as_uri(), by="tests")
-        self.queue: JobQueue = open_queue(f"sqlite://{self.folder / 'queue.db'}", self.timing)
+        self.queue: JobQueue = open_queue(sqlite_url(self.folder / "queue.db"), self.timing)
         self.client = Client(self.repository, self.queue, str(self.folder / "files"))
         self.workers: list[LiveWorker] = []
         self._waiter = self.queue.waiter([self.model])

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from modelrepo.errors import InvalidInput, StaleFence, Unreachable
 from modelrepo_runtime.jobs import Cause, Claim, Fence, Job, Outcome, Status, Submission
+from modelrepo_runtime.queue.address import sqlite_url
 from modelrepo_runtime.queue.port import (
     BeatReply,
     Deleted,
@@ -44,7 +45,7 @@ class SqliteQueue:
 
     def __init__(self, path: Path, timing: Timing | None = None, clock: Callable[[], float] = time.time) -> None:
         self.path = path.absolute()
-        self.url = f"sqlite://{self.path}"
+        self.url = sqlite_url(self.path)
         self.timing = timing or Timing.embedded()
         self._clock = clock
         try:

@@ -110,7 +110,7 @@ def test_files_go_through_all_stages_of_a_job(tmp_path: Path) -> None:
         assert "greeting {'length': 3}" in box.client.log(job)
         handed = worker.cache / "worker" / "handovers" / job
         box.until(lambda: not handed.exists(), "what was handed over is gone")
-        assert not list((worker.cache / "worker" / "attempts").rglob("*.log"))
+        assert not list((worker.cache / "worker" / "slots").rglob("job.log"))
 
 
 def test_a_rejection_reaches_the_user_and_nobody_else_is_blamed(tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_stacks_come_into_the_job_log_on_demand(tmp_path: Path) -> None:
         worker.send(signal.SIGUSR2)
 
         def written() -> bool:
-            logs = (worker.cache / "worker" / "attempts").rglob("job.log")
+            logs = (worker.cache / "worker" / "slots").rglob("job.log")
             return any("in run" in log.read_text() for log in logs)
 
         box.until(written, "the stacks are in the log")

@@ -42,15 +42,18 @@ class Claimer:
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self) -> None:
-        """Claim no more; what was posted stays unanswered. Twice is legal."""
+    def stop(self, limit_s: float | None = None) -> None:
+        """Claim no more; what was posted stays unanswered. Twice is legal.
+
+        A call that the queue does not answer is waited for no longer than `limit_s`.
+        """
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
             if self._waiter is not None:
                 self._waiter.wake()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(limit_s)
 
     def post(self, offer: Offer, deliver: Callable[[Held], None]) -> None:
         """Offer a slot; `deliver` is called once, from another thread, unless the offer is withdrawn before."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from modelrepo.environments import EnvironmentCache, IndexSettings
+from modelrepo.errors import InvalidActiveFile
 from modelrepo.promotion import ActiveState
 from modelrepo.repository import Repository
 from modelrepo.settings import repository_url
@@ -43,8 +44,8 @@ from modelrepo_runtime.worker.serving import SlotChild, SlotParts
 from modelrepo_runtime.worker.session import WorkerSession
 from modelrepo_runtime.worker.settings import WorkerSettings
 from modelrepo_runtime.worker.slot import Slot
+from modelrepo_runtime.worker.slot_threads import SlotThreads
 from modelrepo_runtime.worker.swap_plan import Room
-from modelrepo_runtime.worker.swapping import Swapper
 from modelrepo_runtime.worker.target import Target, TargetWatcher
 
 # Models that get their first active version are looked for this much more seldom than known ones are read.
@@ -62,6 +63,7 @@ def run_worker(settings: WorkerSettings, *, timing: Timing | None = None) -> int
     """
     worker = Worker(settings, timing=timing)
     asked: list[int] = []
+    failed: list[BaseException] = []
     wake_read, wake_write = os.pipe()
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
@@ -78,24 +80,28 @@ def run_worker(settings: WorkerSettings, *, timing: Timing | None = None) -> int
             if number == signal.SIGUSR2:
                 worker.dump_stacks()
             elif number and leaving is None:
-                leaving = threading.Thread(target=_leave, args=(worker, number, wake_write), name="leaving")
+                leaving = threading.Thread(target=_leave, args=(worker, number, wake_write, failed), name="leaving")
                 leaving.start()
             elif number:
                 worker.hurry()
             elif leaving is not None:
                 leaving.join()
-                return 0
+                break
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
         os.close(wake_read)
         os.close(wake_write)
+    if failed:
+        raise failed[0]
     return 0
 
 
-def _leave(worker: Worker, number: int, wake: int) -> None:
+def _leave(worker: Worker, number: int, wake: int, failed: list[BaseException]) -> None:
     try:
         worker.stop(reason=signal.Signals(number).name)
+    except BaseException as error:  # noqa: BLE001 - it is the main thread's to raise
+        failed.append(error)
     finally:
         os.write(wake, b"x")
 
@@ -129,7 +135,7 @@ class Worker:
         self._queue: JobQueue = open_queue(queue_url, self._timing)
         self._learnt, self._reservations = Learnt(), Reservations()
         self._memory_groups: MemoryGroups = find_memory_groups()
-        self._slots: dict[str, tuple[Slot, Swapper]] = {}
+        self._slots: dict[str, SlotThreads] = {}
         self._places: dict[str, _Place] = {}
         self._lock = threading.Lock()
         self._hurry = threading.Event()
@@ -157,7 +163,6 @@ class Worker:
         except BaseException:
             self._release_places()
             raise
-        shutil.rmtree(settings.cache / "worker" / "attempts" / settings.name, ignore_errors=True)
         self._forget_old_handovers()
         self._journal.say(
             "worker-starts",
@@ -186,19 +191,18 @@ class Worker:
         until = time.monotonic() + grace_s
         self._session.hurry(grace_s)
         self._watcher.stop()
-        for slot, _ in slots:
-            slot.leave()
-        self._claimer.stop()
+        for each in slots:
+            each.slot.leave()
+        self._claimer.stop(grace_s)
         while not self._hurry.is_set() and time.monotonic() < until:
-            if all(slot.join(0) for slot, _ in slots):
+            if all(each.join(0) for each in slots):
                 break
             self._hurry.wait(0.02)
-        for slot, _ in slots:
-            if not slot.join(0):
-                slot.abandon()
-        for slot, swapper in slots:
-            slot.join()
-            swapper.join()
+        for each in slots:
+            if not each.join(0):
+                each.slot.abandon()
+        for each in slots:
+            each.join()
         self._reaping.stop()
         self._session.stop()
         self._release_places()
@@ -212,13 +216,13 @@ class Worker:
     def dump_stacks(self) -> None:
         """Write the stacks of all threads of every child to the log of its job."""
         self._journal.say("stacks-asked-for")
-        for slot, _ in list(self._slots.values()):
-            slot.dump_stacks()
+        for each in list(self._slots.values()):
+            each.slot.dump_stacks()
 
     def reports(self) -> Sequence[SlotReport]:
         """Describe every slot, also those without a model."""
         with self._lock:
-            slots = {name: slot for name, (slot, _) in self._slots.items()}
+            slots = {name: each.slot for name, each in self._slots.items()}
         return tuple(
             slots[name].report()
             if name in slots
@@ -232,7 +236,14 @@ class Worker:
             for name in self._settings.models:
                 self._repository.versions(name)
         names = self._settings.models or self._repository.models()
-        return [name for name in names if self._repository.promotions.state(name).version is not None]
+        return [name for name in names if self._is_active(name)]
+
+    def _is_active(self, model: str) -> bool:
+        try:
+            return self._repository.promotions.state(model).version is not None
+        except InvalidActiveFile as error:
+            self._journal.say_once(f"target {model}", "target-unreadable", model=model, error=error)
+            return False
 
     def _take_places(self, layouts: Sequence[SlotLayout]) -> None:
         folder = self._settings.cache / "worker" / "slots"
@@ -257,32 +268,27 @@ class Worker:
         with self._lock:
             if self._stopped:
                 return
-            taken = {name: slot.model for name, (slot, _) in self._slots.items()}
+            taken = {name: each.slot.model for name, each in self._slots.items()}
             found = assign(list(self._places), waiting, taken)
             fresh = [name for name in found.by_slot if name not in taken]
             for name in fresh:
-                slot = Slot(self._parts(self._places[name]), found.by_slot[name])
-                self._slots[name] = (slot, Swapper(slot))
+                self._slots[name] = SlotThreads(Slot(self._parts(self._places[name]), found.by_slot[name]))
             started = [self._slots[name] for name in fresh]
-        for slot, swapper in started:
-            self._journal.say("slot-assigned", slot=slot.parts.name, model=slot.model)
-            slot.start()
-            swapper.start()
+        for each in started:
+            self._journal.say("slot-assigned", slot=each.slot.parts.name, model=each.slot.model)
+            each.start()
         for model in found.unserved:
             self._journal.say_once(
                 f"unserved {model}", "model-without-slot", model=model, next="add slots, or name it with --models"
             )
         if not models:
             self._journal.say_once("models", "no-model", next="push and promote a model")
-        self._watcher.watch({slot.model for slot, _ in started})
-        for slot, _ in started:
-            self._tell_known(slot)
-
-    def _tell_known(self, slot: Slot) -> None:
-        """A slot that is assigned later hears of a target that the watcher knows already."""
-        target = self._watcher.known(slot.model)
-        if target is not None:
-            slot.set_target(target)
+        self._watcher.watch({each.slot.model for each in started})
+        for each in started:
+            # A slot that is assigned later hears of a target that the watcher knows already.
+            target = self._watcher.known(each.slot.model)
+            if target is not None:
+                each.slot.set_target(target)
 
     def _waiting(self, model: str) -> int:
         return len(self._queue.list(JobFilter(status=Status.QUEUED, model=model, limit=1000)))
@@ -293,7 +299,7 @@ class Worker:
 
     def _tell(self, target: Target) -> None:
         with self._lock:
-            slots = [slot for slot, _ in self._slots.values() if slot.model == target.model]
+            slots = [each.slot for each in self._slots.values() if each.slot.model == target.model]
         for slot in slots:
             slot.set_target(target)
 
@@ -313,14 +319,16 @@ class Worker:
 
     def _slots_total(self, model: str) -> int:
         """Count the slots of the whole fleet that serve a model, our own at least."""
-        fleet = sum(1 for worker in self._queue.fleet() for slot in worker.slots if slot.model == model)
+        live = [worker for worker in self._queue.fleet() if worker.last_beat_age_s <= self._timing.lease_s]
+        fleet = sum(1 for worker in live for slot in worker.slots if slot.model == model)
         with self._lock:
-            return max(fleet, sum(1 for slot, _ in self._slots.values() if slot.model == model))
+            return max(fleet, sum(1 for each in self._slots.values() if each.slot.model == model))
 
     def _parts(self, place: _Place) -> SlotParts:
         settings, layout = self._settings, place.layout
         worker_folder = settings.cache / "worker"
-        attempts = worker_folder / "attempts" / settings.name / layout.name
+        attempts = place.locks.folder / "attempts"
+        shutil.rmtree(attempts, ignore_errors=True)
         has_accelerators = any(device.kind != "cpu" for device in self._box.devices)
         versions = self._box.accelerator.versions()
         return SlotParts(

@@ -21,9 +21,10 @@ class Reaping:
         self._thread.start()
 
     def stop(self) -> None:
+        """Look no more. A look under way need not be waited for: whatever it does is as well done by others."""
         self._stopped.set()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(self._every_s)
 
     def _run(self) -> None:
         while not self._stopped.wait(self._every_s):

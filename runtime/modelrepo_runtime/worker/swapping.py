@@ -8,19 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from modelrepo.errors import Corrupt, EntrypointFailed, HostNeedUnmet, Stopped
-from modelrepo_runtime.worker.child_start import start
+from modelrepo_runtime.worker.child_start import free_bytes, start, wait_returned
 from modelrepo_runtime.worker.footprint import Footprint, expected
 from modelrepo_runtime.worker.preparing import Chosen, Prepared, checkpoints_of, choose, interpreter
 from modelrepo_runtime.worker.serving import Serving
 from modelrepo_runtime.worker.slot import Slot, Superseded
-from modelrepo_runtime.worker.swap_plan import Room, SwapFacts, SwapPlan, plan
+from modelrepo_runtime.worker.swap_plan import SwapFacts, SwapPlan, plan
 from modelrepo_runtime.worker.target import Target
-
-# How long a driver may take to report memory of a child that is gone; then something else holds it.
-MEMORY_RETURNS_S = 30.0
-MEMORY_POLL_S = 0.05
-# What a slot's own accounting may be off by: other children of the box load and work meanwhile.
-MEMORY_RETURNED_SHARE = 0.9
 
 
 class Swapper:
@@ -160,10 +154,11 @@ class Swapper:
         slot.show(target, "waiting for the job that runs")
         old = slot.yield_child(target)
         slot.show(target, "starting")
-        before = parts.device_room()
+        before, held = free_bytes(slot), parts.learnt.of(old.prepared.version.digest)
         old.child.stop(parts.timing.stop_grace_s)
         try:
-            self._wait_for_memory(old, before)
+            if before is not None and held is not None:
+                wait_returned(slot, before, held.device_bytes)
         except EntrypointFailed:
             self._bring_back(old)
             raise
@@ -193,25 +188,6 @@ class Swapper:
         devices = frozenset(device.label for device in parts.layout.devices)
         host, device = parts.reservations.less(parts.host_room(), parts.device_room(), devices)
         return plan(SwapFacts(chosen.version.spec.swap, incoming, neighbour or Footprint(), host, device))
-
-    def _wait_for_memory(self, old: Serving, before: Room | None) -> None:
-        """See the old child's device memory come back, by the driver's own view."""
-        held = self._parts.learnt.of(old.prepared.version.digest)
-        if before is None or before.free_bytes is None or held is None or not held.device_bytes:
-            return
-        wanted = before.free_bytes + int(held.device_bytes * MEMORY_RETURNED_SHARE)
-        until = time.monotonic() + MEMORY_RETURNS_S
-        while True:
-            room = self._parts.device_room()
-            free = room.free_bytes if room else None
-            if free is None or free >= min(wanted, (room.total_bytes if room else None) or wanted):
-                return
-            if time.monotonic() >= until:
-                raise EntrypointFailed(
-                    f"device memory of {old.prepared.version} was not returned {MEMORY_RETURNS_S:g} s after its end: "
-                    f"{free} bytes are free, {wanted} were expected"
-                )
-            time.sleep(MEMORY_POLL_S)
 
     @contextmanager
     def _turn(self, target: Target, *, needed: bool) -> Iterator[None]:

@@ -31,8 +31,8 @@ from modelrepo_runtime.worker.preparing import SlotBox, Stop
 from modelrepo_runtime.worker.serving import SlotParts
 from modelrepo_runtime.worker.session import WorkerSession
 from modelrepo_runtime.worker.slot import Slot
+from modelrepo_runtime.worker.slot_threads import SlotThreads
 from modelrepo_runtime.worker.swap_plan import GIB, Room
-from modelrepo_runtime.worker.swapping import Swapper
 from modelrepo_runtime.worker.target import Target
 
 LIMIT_S = 20.0
@@ -180,7 +180,7 @@ class Bench:
         self.journal = Journal(self.log)
         self.queue = MemoryQueue(f"memory://{folder.name}", TIMING)
         self.slots: list[Slot] = []
-        self.swappers: list[Swapper] = []
+        self.threads: list[SlotThreads] = []
         self.generation = 0
         info = WorkerInfo("w", "box", 1, slots=("s0", "s1"))
         self.session = WorkerSession(
@@ -218,11 +218,10 @@ class Bench:
             look_again=lambda model: None,
         )
         slot = Slot(parts, "m")
-        swapper = Swapper(slot)
+        threads = SlotThreads(slot)
         self.slots.append(slot)
-        self.swappers.append(swapper)
-        slot.start()
-        swapper.start()
+        self.threads.append(threads)
+        threads.start()
         return slot
 
     def fails_by(self, cause: Cause) -> None:
@@ -231,6 +230,10 @@ class Bench:
 
     def succeeds(self) -> None:
         self.plant.behaviour = succeed
+
+    def left(self) -> bool:
+        """Wait until the threads of every slot have left."""
+        return all(threads.join(LIMIT_S) for threads in self.threads)
 
     def target(self, version: str, *, share: str = "10%", end_running: bool = False, **config: Any) -> Target:
         self.generation += 1
@@ -273,9 +276,8 @@ class Bench:
         for slot in self.slots:
             slot.leave()
         self.claimer.stop()
-        for slot, swapper in zip(self.slots, self.swappers, strict=True):
-            assert slot.join(LIMIT_S), "the slot's thread did not leave"
-            assert swapper.join(LIMIT_S), "the swapper's thread did not leave"
+        for threads in self.threads:
+            assert threads.join(LIMIT_S), "a thread of the slot did not leave"
         self.session.stop()
         self.queue.close()
         assert not any(child.alive for child in self.plant.children), "a child was left behind"

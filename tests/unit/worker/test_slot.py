@@ -9,6 +9,7 @@ import pytest
 
 from modelrepo.errors import Corrupt, Unreachable
 from modelrepo_runtime.jobs import Cause, Status
+from modelrepo_runtime.worker.footprint import Footprint
 from modelrepo_runtime.worker.slot_states import SlotState
 from modelrepo_runtime.worker.swap_plan import GIB, Room
 
@@ -331,7 +332,7 @@ def test_leaving_finishes_the_job_that_runs_and_takes_no_other(bench: Bench) -> 
     assert bench.plant.children[0].running.wait(20)
     slot.leave()
     gate.set()
-    assert slot.join(20)
+    assert bench.left()
     assert bench.queue.get(job).status is Status.SUCCEEDED
     assert bench.queue.get(other).status is Status.QUEUED
 
@@ -345,7 +346,7 @@ def test_an_abandoned_attempt_is_handed_back_uncounted(bench: Bench) -> None:
     assert bench.plant.children[0].running.wait(20)
     slot.leave()
     slot.abandon()
-    assert slot.join(20)
+    assert bench.left()
     assert bench.queue.get(job).status is Status.QUEUED
     assert [(row.cause, row.counted) for row in bench.queue.history(job) if row.event == "attempt"] == [
         ("preempted", False)
@@ -358,7 +359,7 @@ def test_leaving_ends_a_child_that_loads(bench: Bench) -> None:
     bench.target("v1")
     bench.until(slot, lambda slot: slot.incoming is not None and slot.incoming[1] == "starting")
     slot.leave()
-    assert slot.join(20)
+    assert bench.left()
 
 
 def test_slots_of_a_model_swap_in_turns(bench: Bench) -> None:
@@ -400,3 +401,30 @@ def test_stacks_are_written_on_demand(bench: Bench) -> None:
     bench.serves(slot, "v1")
     slot.dump_stacks()
     assert bench.plant.children[0].stacks == 1
+
+
+def test_memory_that_a_child_leaves_is_seen_to_come_back_before_the_next(bench: Bench) -> None:
+    bench.plant.device = Room(80 * GIB, 80 * GIB)
+    bench.plant.yaml["v2"] = "swap: drain\n"
+    slot = bench.slot()
+    bench.target("v1")
+    bench.serves(slot, "v1")
+    bench.plant.device = Room(20 * GIB, 80 * GIB)
+    bench.target("v2")
+    bench.until(slot, lambda slot: slot.serving is None)
+    assert len(bench.plant.children) == 1
+    bench.plant.device = Room(79 * GIB, 80 * GIB)
+    bench.serves(slot, "v2")
+
+
+def test_what_a_version_takes_is_learnt_from_its_work(bench: Bench) -> None:
+    bench.plant.device = Room(80 * GIB, 80 * GIB)
+    slot = bench.slot()
+    bench.target("v1")
+    bench.serves(slot, "v1")
+    bench.plant.device, bench.plant.rss_bytes = Room(20 * GIB, 80 * GIB), 3 * GIB
+    bench.done(bench.submit())
+    digest = bench.plant.version("v1").digest
+    bench.until(slot, lambda slot: (slot.parts.learnt.of(digest) or Footprint()).device_bytes == 60 * GIB)
+    assert (slot.parts.learnt.of(digest) or Footprint()).host_bytes == 3 * GIB
+    bench.plant.device = Room(80 * GIB, 80 * GIB)

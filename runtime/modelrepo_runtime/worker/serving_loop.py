@@ -1,0 +1,294 @@
+"""The thread of a slot that takes jobs, switches children between two of them, and starts a crashed one again."""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from dataclasses import replace
+from enum import Enum, auto
+
+from modelrepo.errors import EntrypointFailed
+from modelrepo_runtime.jobs import Cause
+from modelrepo_runtime.worker.attempt import Ended
+from modelrepo_runtime.worker.child_start import learn, start
+from modelrepo_runtime.worker.holding import End, Held
+from modelrepo_runtime.worker.serving import Serving
+from modelrepo_runtime.worker.slot import Slot
+from modelrepo_runtime.worker.suspend import boottime
+
+# A child that dies while it has nothing to do, this often in a row, will not get better by starting it again.
+IDLE_DEATHS = 3
+# Measuring looks at every process of the box; what a version takes changes slowly.
+LEARN_EVERY_S = 10.0
+
+
+class _Step(Enum):
+    LEAVE = auto()
+    SWITCH = auto()
+    YIELD = auto()
+    RESTART = auto()
+    TAKE = auto()
+    WAIT = auto()
+
+
+class ServingLoop:
+    """A crashed child is started again here and not by the Swapper, whose fetch of the next version may take hours."""
+
+    def __init__(self, slot: Slot) -> None:
+        self._slot, self._parts = slot, slot.parts
+        self._delivered: Held | None = None
+        self._idle_deaths = 0
+        self._idle_since = time.monotonic()
+        self._learns_at = 0.0
+        self._thread = threading.Thread(target=self._run, name=f"slot {slot.parts.name}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def join(self, timeout_s: float | None = None) -> bool:
+        """Wait until the thread has left; False where it has not within `timeout_s`."""
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while True:
+            with self._slot.changed:
+                step = self._step()
+                if step is _Step.WAIT:
+                    self._slot.changed.wait(self._patience())
+            if step is _Step.LEAVE:
+                self._stop_serving()
+                return
+            try:
+                self._do(step)
+            except Exception as error:  # noqa: BLE001 - a slot without its thread would be silent for ever
+                self._parts.journal.say(
+                    "slot-error", slot=self._parts.name, error=repr(error), trace=traceback.format_exc()
+                )
+                with self._slot.changed:
+                    self._slot.changed.wait(self._parts.timing.beat_s)
+
+    def _do(self, step: _Step) -> None:
+        match step:
+            case _Step.SWITCH:
+                self._switch()
+            case _Step.YIELD:
+                self._yield()
+            case _Step.RESTART:
+                self._restart()
+            case _Step.TAKE:
+                self._take()
+            case _:
+                pass
+
+    def _step(self) -> _Step:
+        if self._slot.stopping:
+            return _Step.LEAVE
+        if self._slot.ready is not None:
+            return _Step.SWITCH
+        if self._slot.serving is None:
+            return _Step.WAIT
+        if self._slot.yield_for is not None:
+            return _Step.YIELD
+        if self._slot.restart_wanted or not self._slot.serving.child.alive:
+            return _Step.RESTART
+        if not self._slot.breaker.may_claim(time.monotonic()) or self._slot.is_left():
+            return _Step.WAIT
+        return _Step.TAKE
+
+    def _patience(self) -> float:
+        """How long to wait for a change: until the cordon's end, and never past a beat, to notice a dead child."""
+        until = self._slot.breaker.cordoned_until
+        rest = self._parts.timing.beat_s if until is None else until - time.monotonic()
+        return max(0.001, min(rest, self._parts.timing.beat_s))
+
+    def _switch(self) -> None:
+        with self._slot.changed:
+            if self._slot.ready is None:
+                return
+            self._slot.left = self._slot.serving
+            self._slot.put(self._slot.ready)
+            self._slot.ready = None
+            self._slot.changed.notify_all()
+
+    def _yield(self) -> None:
+        with self._slot.changed:
+            if self._slot.yield_for is None:
+                return
+            self._slot.left, self._slot.serving = self._slot.serving, None
+            self._slot.changed.notify_all()
+
+    def _take(self) -> None:
+        """Offer the slot until a job comes or something changes; then run the job."""
+        with self._slot.changed:
+            serving = self._slot.serving
+            if serving is None:
+                return
+            self._note_gap()
+        self._parts.claimer.post(serving.offer(self._parts.name), self._deliver)
+        with self._slot.changed:
+            while self._delivered is None and self._step() is _Step.TAKE:
+                self._slot.changed.wait(self._parts.timing.beat_s)
+        self._parts.claimer.withdraw(self._parts.name)
+        with self._slot.changed:
+            held, self._delivered = self._delivered, None
+            self._idle_since = time.monotonic()
+            if held is None:
+                return
+            self._slot.held = held
+        try:
+            self._work(held, serving)
+        finally:
+            with self._slot.changed:
+                self._slot.held = None
+                self._idle_since = time.monotonic()
+
+    def _deliver(self, held: Held) -> None:
+        with self._slot.changed:
+            self._delivered = held
+            self._slot.changed.notify_all()
+
+    def _note_gap(self) -> None:
+        """Write down for how long a switch kept the slot from taking jobs."""
+        if self._slot.switched and self._slot.serving is not None:
+            gap_s = time.monotonic() - self._idle_since
+            self._slot.serving = replace(self._slot.serving, phases={**self._slot.serving.phases, "gap_s": gap_s})
+            self._slot.switched = False
+
+    def _work(self, held: Held, serving: Serving) -> None:
+        """Run one attempt, then the job's further stages as they are handed out."""
+        parts = self._parts
+        outputs = serving.prepared.version.spec.outputs
+        types = {name: str(output["contentType"]) for name, output in outputs.items() if "contentType" in output}
+        following: Held | None = held
+        while following is not None:
+            held = following
+            with self._slot.changed:
+                self._slot.held = held
+            if not parts.session.renew_if_late(held):
+                parts.session.drop(held)
+                return
+            try:
+                ended = parts.attempts.run(held, serving.child, slot=parts.name, content_types=types)
+            except Exception:
+                parts.session.hand_back(held, Cause.LOAD_FAILED)
+                raise
+            self._judge(held, ended, serving)
+            following = self._settle(held, ended, serving)
+        self._learn(serving)
+
+    def _learn(self, serving: Serving) -> None:
+        """Now and then between two jobs, while no other child loads: look how large this one has become."""
+        now = time.monotonic()
+        with self._slot.changed:
+            if now < self._learns_at or self._slot.loading or not serving.child.alive:
+                return
+            self._learns_at = now + LEARN_EVERY_S
+        learn(self._slot, serving)
+
+    def _judge(self, held: Held, ended: Ended, serving: Serving) -> None:
+        claim, parts = held.claim, self._parts
+        now = time.monotonic()
+        with self._slot.changed:
+            before = self._slot.breaker
+            self._slot.breaker = before.after(claim.job_id, ended.cause, last_stage=claim.last_stage, now=now)
+            self._idle_deaths = 0
+            tripped = self._slot.breaker.trips > before.trips
+            self._slot.restart_wanted = self._slot.restart_wanted or tripped
+            reopened = before.cordoned and not self._slot.breaker.cordoned
+        if tripped:
+            parts.journal.say(
+                "cordoned",
+                slot=parts.name,
+                reason=self._slot.breaker.reason,
+                probe_after_s=round((self._slot.breaker.cordoned_until or now) - now, 3),
+            )
+        elif reopened:
+            parts.journal.say(
+                "reopened", slot=parts.name, state=slot_state(self._slot.breaker, self._slot.refusal).value
+            )
+        if ended.cause is not Cause.SUCCEEDED:
+            error = ended.outcome.error if ended.outcome else None
+            parts.journal.say(
+                "attempt-ended",
+                slot=parts.name,
+                job=claim.job_id,
+                version=serving.prepared.version.version,
+                stage=claim.stage,
+                attempt=claim.attempt,
+                cause=ended.cause.value,
+                reason=error.message if error else None,
+            )
+        if tripped or reopened:
+            parts.session.tell_soon()
+
+    def _settle(self, held: Held, ended: Ended, serving: Serving) -> Held | None:
+        """Tell the queue, and return the job's next stage where this slot is to run it."""
+        session = self._parts.session
+        if held.ended is End.LOST:
+            session.drop(held)
+            return None
+        if ended.outcome is None:
+            session.hand_back(held, ended.cause)
+            return None
+        with self._slot.changed:
+            goes_on = not self._slot.stopping and not self._slot.restart_wanted and not self._slot.is_left()
+        then = None
+        if not held.claim.last_stage and goes_on and serving.child.alive:
+            then = serving.offer(self._parts.name)
+        asked_at = boottime()
+        reply = session.finish(held, ended.outcome, then)
+        if reply is None:
+            return None
+        if reply.status.ended:
+            self._parts.attempts.forget_job(held.claim.job_id)
+        return session.hold(reply.next, asked_at) if reply.next is not None else None
+
+    def _restart(self) -> None:
+        """Start the child again that crashed, hung or is suspected."""
+        with self._slot.changed:
+            serving = self._slot.serving
+            if serving is None:
+                return
+            self._slot.restart_wanted = False
+            if not serving.child.alive:
+                self._idle_deaths += 1
+            hopeless = self._idle_deaths > IDLE_DEATHS
+        parts = self._parts
+        parts.journal.say("child-restarts", slot=parts.name, version=serving.prepared.version, pid=serving.child.pid)
+        serving.child.stop(0)
+        try:
+            if hopeless:
+                raise EntrypointFailed(
+                    f"{serving.prepared.version} ends by itself, {IDLE_DEATHS} times in a row without a job"
+                )
+            new = start(self._slot, serving.prepared, serving.target)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the slot must say so and live on
+            self._lose(serving, error)
+            return
+        with self._slot.changed:
+            self._slot.serving = new
+            self._slot.changed.notify_all()
+        parts.session.tell_soon()
+
+    def _lose(self, serving: Serving, error: Exception) -> None:
+        """The version that served does not come up any more."""
+        with self._slot.changed:
+            self._slot.serving = None
+            self._idle_deaths = 0
+            # What was refused while something served is tried again now that nothing does.
+            self._slot.refusal = None
+            stopping = self._slot.stopping
+            self._slot.changed.notify_all()
+        if not stopping:
+            self._slot.refuse(serving.target, error)
+
+    def _stop_serving(self) -> None:
+        with self._slot.changed:
+            children = [serving.child for serving in (self._slot.serving, self._slot.ready) if serving]
+            self._slot.serving = self._slot.ready = None
+            self._slot.changed.notify_all()
+        for child in children:
+            child.stop(min(1.0, self._parts.timing.stop_grace_s))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
 import secrets
-import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -13,6 +11,7 @@ from datetime import UTC, datetime
 from modelrepo import canonical
 from modelrepo.canonical import Json, sha256
 from modelrepo.errors import GenerationChanged, InvalidInput, VersionBlocked, VersionDeleted, VersionNotFound
+from modelrepo.identity import whoami
 from modelrepo.names import check_model_name, check_version_id
 from modelrepo.promotion import writing
 from modelrepo.promotion.active_file import Rollout, parse, render
@@ -59,7 +58,7 @@ class Promotions:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._store, self._index, self._clock, self._sleep = store, index, clock, sleep
-        self._by = by or _whoami()
+        self._by = _encodable(by or whoami())
         self._looker = Looker(store, index)
 
     def state(self, model: str) -> ActiveState:
@@ -101,13 +100,16 @@ class Promotions:
         is in force. `expect`: the generation that is to be replaced; without it a lost race is run again. `force`:
         though the version is blocked, or an edited file unreadable.
 
+        Where the version is live already with that config and rollout, nothing changes and the entry that made it so
+        is returned.
+
         Raises:
             VersionNotFound, VersionDeleted, VersionBlocked, GenerationChanged, InvalidActiveFile
         """
         canonical.dumps(config_set or {})
         wanted = Rollout(rollout) if isinstance(rollout, str) else rollout
 
-        def decide(view: View) -> _Wish:
+        def decide(view: View) -> _Wish | HistoryEntry:
             if view.unreadable is not None and not force:
                 raise view.unreadable
             target = self._meant(model, version, view)
@@ -119,6 +121,8 @@ class Promotions:
                 )
             config = {**view.state.config, **(config_set or {})}
             live = Live(target, digest, config, wanted or replace(view.state.rollout, now=False))
+            if (made := self._made(view, live)) is not None:
+                return made
             same = target == view.state.version and (bool(config_set) or wanted is not None)
             return _Wish(Kind.CONFIG if same else Kind.PROMOTE, target, digest, live, reason)
 
@@ -193,7 +197,9 @@ class Promotions:
             raise changed
         return self._record_edit(model, sha256(new_bytes))
 
-    def _change(self, model: str, decide: Callable[[View], _Wish], *, expect: int | None = None) -> HistoryEntry:
+    def _change(
+        self, model: str, decide: Callable[[View], _Wish | HistoryEntry], *, expect: int | None = None
+    ) -> HistoryEntry:
         check_model_name(model)
         for _ in range(_RACES):
             view = self._saved_view(model)
@@ -202,6 +208,9 @@ class Promotions:
             if view.state.edited_by_hand:
                 writing.append(self._store, model, self._edit_entry(view))
                 continue  # whoever recorded it: now decide again, on top of the edit
+            if isinstance(wish, HistoryEntry):
+                self._mend(model, view)
+                return wish
             generation = view.state.generation + 1
             data = render(wish.live.file(generation))
             entry = self._entry(view, wish, sha256(data))
@@ -213,6 +222,25 @@ class Promotions:
         raise GenerationChanged(
             f"cannot change {model}: {_RACES} others were faster, one after the other; run it again"
         )
+
+    def _made(self, view: View, live: Live) -> HistoryEntry | None:
+        """Return the entry since which `live` is in force, None where it is not, or where its file is past mending."""
+        state = view.state
+        wanted = (live.version, live.digest, canonical.dumps(live.config), live.rollout)
+        found = (state.version, state.digest, canonical.dumps(state.config), replace(state.rollout, now=False))
+        if view.unreadable is not None or wanted != found:
+            return None
+        if state.stale_file and sha256(self._shown(state)) != view.entries[-1].active_sha256:
+            return None
+        return next((entry for entry in reversed(view.entries) if entry.kind in ACTIVATING), None)
+
+    def _mend(self, model: str, view: View) -> None:
+        """Write the file of the newest change once more, where it is behind."""
+        if view.state.stale_file:
+            writing.show(self._store, self._looker, model, view.file, view.entries[-1], self._shown(view.state))
+
+    def _shown(self, state: ActiveState) -> bytes:
+        return render(Live(state.version, state.digest, state.config, state.rollout).file(state.generation))
 
     def _saved_view(self, model: str) -> View:
         for pause_s in _SAVING_S:
@@ -300,8 +328,7 @@ class Promotions:
     def _editable(self, view: View) -> bytes:
         if view.file.data is not None and not view.state.stale_file:
             return view.file.data
-        state = view.state
-        return render(Live(state.version, state.digest, state.config, state.rollout).file(state.generation))
+        return self._shown(view.state)
 
     def _edit_entry(self, view: View) -> HistoryEntry:
         state = view.state
@@ -325,14 +352,11 @@ class Promotions:
             base_sha256=view.file.digest,
             active_sha256=active_sha256,
             from_generation=wish.from_generation,
-            reason=wish.reason,
+            reason=None if wish.reason is None else _encodable(wish.reason),
             blocks=wish.blocks,
         )
 
 
-def _whoami() -> str:
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError, ImportError):
-        user = "unknown"
-    return f"{user}@{socket.gethostname()}"
+def _encodable(text: str) -> str:
+    # What comes from a command line may hold bytes that are no text; a history that cannot be written helps nobody.
+    return text.encode("utf-8", "backslashreplace").decode()

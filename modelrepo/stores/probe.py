@@ -44,10 +44,11 @@ def probe(
 ) -> ProbeResult:
     """Let `creators` race for one key, `rounds` times, and delete what they wrote.
 
-    `client` opens a further client of the same store for each creator; without it they share `store`.
+    `client` opens a further client of the same store, which every other creator uses; without it they share `store`.
     """
     probe_id = secrets.token_hex(8)
-    clients = [client() if client else store for _ in range(creators)]
+    pair = (store, client() if client else store)
+    clients = [pair[index % 2] for index in range(creators)]
     winners: list[int] = []
     kept = True
     with ThreadPoolExecutor(creators, thread_name_prefix="modelrepo-probe") as pool:

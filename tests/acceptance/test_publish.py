@@ -1,6 +1,6 @@
 """Pushes and promotions that are killed, that lose the store's answers, or that all come at once.
 
-MODELREPO_ACCEPTANCE=full kills at every operation of every store; otherwise a sample is enough.
+MODELREPO_ACCEPTANCE=full kills at every operation on disk too, and adds S3; otherwise a sample is enough.
 """
 
 from __future__ import annotations
@@ -124,6 +124,13 @@ def over(url: str, *faults: Fault) -> tuple[Repository, FaultyStore]:
     return Repository(dataclasses.replace(founded, store=store)), store
 
 
+def sampled(store: FaultyStore) -> list[int]:
+    """Return which operations to fail at: each in turn, some (and the last) where each costs fsyncs or requests."""
+    scheme = store.url.partition(":")[0]
+    step = {"memory": 1, "file": 1 if FULL else 3, "s3": 6}[scheme]
+    return list(reversed(range(len(store.operations), 0, -step)))
+
+
 def push_and_promote(repository: Repository, folder: Path) -> str:
     version = repository.push(folder, OPTIONS).version
     repository.promotions.promote("tiny", version)
@@ -171,8 +178,7 @@ def test_a_push_killed_at_any_operation_is_seen_whole_or_not_at_all_and_the_next
     repository, store = over(url)
     push_and_promote(repository, template)
     seen = []
-    # Every operation in turn; where each costs fsyncs, every third (and the last) will do by default.
-    for at in reversed(range(len(store.operations), 0, -1 if FULL or not store.ability.local else -3)):
+    for at in sampled(store):
         url = next(urls)
         Repository.init(url)
         repository, _ = over(url, Fault(at, moment, how="kill"))
@@ -191,8 +197,7 @@ def test_a_push_that_loses_any_answer_succeeds_or_says_so(
     Repository.init(url)
     repository, store = over(url)
     push_and_promote(repository, template)
-    # A lost answer to the manifest's creation is asked for again after a pause, so by default not each is tried.
-    for at in range(1, len(store.operations) + 1, 1 if FULL else 4):
+    for at in sampled(store) if FULL else sampled(store)[::4]:
         url = next(urls)
         Repository.init(url)
         repository, _ = over(url, Fault(at, moment))

@@ -82,6 +82,11 @@ def test_a_promotion_is_an_entry_and_a_file(promotions: Promotions, store: Objec
     }  # fmt: skip
 
 
+def test_a_reason_that_is_no_text_is_written_all_the_same(promotions: Promotions) -> None:
+    assert promotions.promote("m", "v1", reason="\udcff why\x00\u2028").reason == "\\udcff why\x00\u2028"
+    assert promotions.history("m")[0].reason == "\\udcff why\x00\u2028"
+
+
 def test_config_is_laid_over_what_is_in_force(promotions: Promotions) -> None:
     promotions.promote("m", "v1", config_set={"a": 1, "b": 2})
     assert promotions.promote("m", "v2").config == {"a": 1, "b": 2}
@@ -100,6 +105,61 @@ def test_ending_what_runs_goes_with_one_change_only(promotions: Promotions, stor
     assert promotions.state("m").rollout.now
     assert not promotions.promote("m", "v2", force=True).rollout.now
     assert not promotions.state("m").rollout.now
+
+
+def test_what_is_live_already_is_no_change(promotions: Promotions, store: ObjectStore) -> None:
+    first = promotions.promote("m", "v1", config_set={"a": 1}, rollout="2")
+    file = store.read(ACTIVE)
+    for again in (
+        promotions.promote("m", "v1"),
+        promotions.promote("m", "active"),
+        promotions.promote("m", "v1", config_set={"a": 1}, rollout="2", expect=1, reason="again", force=True),
+    ):
+        assert again == first
+    assert (kinds(promotions), store.read(ACTIVE)) == (["promote v1"], file)
+    assert promotions.promote("m", "v1", config_set={"a": True}).generation == 2
+    assert promotions.promote("m", "v1", rollout="3").generation == 3
+
+
+def test_what_is_live_already_is_held_to_expect_and_to_blocks(promotions: Promotions) -> None:
+    promotions.promote("m", "v1")
+    promotions.promote("m", "v2")
+    with pytest.raises(GenerationChanged):
+        promotions.promote("m", "v2", expect=1)
+    promotions.block("m", "v2", "bad")
+    with pytest.raises(VersionBlocked):
+        promotions.promote("m", "v2")
+    entry = promotions.promote("m", "v2", force=True)
+    assert (entry.generation, entry.kind) == (2, "promote")
+    promotions.rollback("m", now=True)
+    assert promotions.promote("m", "v1").kind == "rollback"
+    assert kinds(promotions) == ["promote v1", "promote v2", "block v2", "rollback v1"]
+
+
+def test_a_pending_edit_is_recorded_and_then_is_what_is_live(promotions: Promotions, store: ObjectStore) -> None:
+    promotions.promote("m", "v1")
+    edited = hand_edit(store, "version: v1", "version: v2")
+    entry = promotions.promote("m", "v2")
+    assert (entry.generation, entry.kind) == (2, "hand-edit")
+    assert (kinds(promotions), store.read(ACTIVE)) == (["promote v1", "hand-edit v2"], edited)
+
+
+def test_what_is_live_already_mends_a_file_that_is_behind(promotions: Promotions, store: ObjectStore) -> None:
+    promotions.promote("m", "v1")
+    old = store.read(ACTIVE)
+    entry = promotions.promote("m", "v2")
+    new = store.read(ACTIVE)
+    store.replace(ACTIVE, old)
+    assert promotions.promote("m", "v2") == entry
+    assert store.read(ACTIVE) == new
+    store.delete(ACTIVE)
+    assert promotions.promote("m", "v2") == entry
+    assert store.read(ACTIVE) == new
+    hand_edit(store, "version: v2", "version: v1")
+    assert promotions.promote("m", "v1").kind == "hand-edit"
+    store.delete(ACTIVE)
+    assert promotions.promote("m", "v1").generation == 4  # an edit's own bytes are nowhere else
+    assert not promotions.state("m").stale_file
 
 
 def test_versions_that_may_not_go_live_are_refused(promotions: Promotions, table: VersionTable) -> None:

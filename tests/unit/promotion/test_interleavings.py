@@ -52,6 +52,7 @@ class Actor:
 
     def __init__(self, bucket: MemoryBucket, name: str, versions: list[str]) -> None:
         self.done: list[HistoryEntry] = []
+        self.promoted: list[tuple[HistoryEntry, str]] = []
         self.attempted = 0
         self._versions = versions
         self._go, self._waiting = threading.Semaphore(0), threading.Semaphore(0)
@@ -88,6 +89,7 @@ class Actor:
                         self.done.append(self._promotions.rollback("m"))
                     else:
                         self.done.append(self._promotions.promote("m", version))
+                        self.promoted.append((self.done[-1], version))
                 except (Conflict, NotFound):
                     pass
         except KillNow:
@@ -135,12 +137,13 @@ def check(bucket: Recorded, actors: dict[str, Actor]) -> None:
     assert [entry.generation for entry in history] == list(range(1, len(history) + 1))
     assert len({entry.change for entry in history}) == len(history)
 
-    # What a promoter was told that it did is there, once; what was never told is there at most once an attempt.
+    # What a promoter was told that it did, or found done, is there once; what was never told, at most once an attempt.
     told = [entry for actor in actors.values() for entry in actor.done]
     assert all(history.count(entry) == 1 for entry in told)
     for name, actor in actors.items():
         own = [entry for entry in history if entry.by == name and entry.kind is not Kind.HAND_EDIT]
-        assert len(actor.done) <= len(own) <= actor.attempted
+        assert len({entry.change for entry in actor.done if entry in own}) <= len(own) <= actor.attempted
+        assert all(entry.version == version for entry, version in actor.promoted)
 
     # An edit that a promoter wrote over was recorded first, and each promoter's file belongs to its entry.
     for (data, by_hand), (_, next_by_hand) in zip(bucket.files, bucket.files[1:], strict=False):
@@ -163,14 +166,12 @@ def check(bucket: Recorded, actors: dict[str, Actor]) -> None:
         assert (state.edited_by_hand, state.version) == (True, parse(bucket.files[-1][0]).version)
     elif history:
         assert (state.edited_by_hand, state.version, state.generation) == (False, history[-1].version, len(history))
+    before = state
     last = promotions.promote("m", "v1", force=True)
     state = promotions.state("m")
     assert (state.version, state.generation) == ("v1", last.generation)
     assert not state.stale_file
     assert not state.edited_by_hand
-    assert last.generation == len(history) + (2 if history_lacks_edit(bucket, history) else 1)
-
-
-def history_lacks_edit(bucket: Recorded, history: tuple[HistoryEntry, ...]) -> bool:
-    data, by_hand = bucket.files[-2] if len(bucket.files) > 1 else (b"", False)
-    return by_hand and owner_of(sha256(data), history) is None
+    # The edit that nobody had recorded, and then the promotion, unless that is in force already.
+    in_force = (before.version, before.config, before.rollout) == ("v1", last.config, last.rollout)
+    assert last.generation == len(history) + before.edited_by_hand + (not in_force)

@@ -140,6 +140,10 @@ class ServingLoop:
             self._slot.held = held
         try:
             self._work(held, serving)
+        except Exception:
+            # A fault of ours: the job goes back, rather than stay ours for as long as we beat.
+            self._parts.session.hand_back(self._slot.held or held, Cause.LOAD_FAILED)
+            raise
         finally:
             with self._slot.changed:
                 self._slot.held = None
@@ -170,11 +174,7 @@ class ServingLoop:
             if not parts.session.renew_if_late(held):
                 parts.session.drop(held)
                 return
-            try:
-                ended = parts.attempts.run(held, serving.child, slot=parts.name, content_types=types)
-            except Exception:
-                parts.session.hand_back(held, Cause.LOAD_FAILED)
-                raise
+            ended = parts.attempts.run(held, serving.child, slot=parts.name, content_types=types)
             self._judge(held, ended, serving)
             following = self._settle(held, ended, serving)
         self._learn(serving)
@@ -206,9 +206,7 @@ class ServingLoop:
                 probe_after_s=round((self._slot.breaker.cordoned_until or now) - now, 3),
             )
         elif reopened:
-            parts.journal.say(
-                "reopened", slot=parts.name, state=slot_state(self._slot.breaker, self._slot.refusal).value
-            )
+            parts.journal.say("reopened", slot=parts.name)
         if ended.cause is not Cause.SUCCEEDED:
             error = ended.outcome.error if ended.outcome else None
             parts.journal.say(

@@ -9,6 +9,7 @@ import pytest
 
 from modelrepo.errors import Corrupt, Unreachable
 from modelrepo_runtime.jobs import Cause, Status
+from modelrepo_runtime.supervision.spec import ChildOutcome
 from modelrepo_runtime.worker.footprint import Footprint
 from modelrepo_runtime.worker.slot_states import SlotState
 from modelrepo_runtime.worker.swap_plan import GIB, Room
@@ -428,3 +429,23 @@ def test_what_a_version_takes_is_learnt_from_its_work(bench: Bench) -> None:
     bench.until(slot, lambda slot: (slot.parts.learnt.of(digest) or Footprint()).device_bytes == 60 * GIB)
     assert (slot.parts.learnt.of(digest) or Footprint()).host_bytes == 3 * GIB
     bench.plant.device = Room(80 * GIB, 80 * GIB)
+
+
+def test_a_fault_of_the_worker_itself_gives_the_job_back(bench: Bench) -> None:
+    faults = [ZeroDivisionError("a bug of ours")]
+
+    def run(child: object, request: object) -> ChildOutcome:
+        if faults:
+            raise faults.pop()
+        return ChildOutcome(Cause.SUCCEEDED)
+
+    bench.slot()
+    bench.plant.behaviour = run
+    bench.target("v1")
+    job = bench.submit()
+    assert bench.done(job).status is Status.SUCCEEDED
+    assert [(row.cause, row.counted) for row in bench.queue.history(job) if row.event == "attempt"] == [
+        ("load_failed", False),
+        ("succeeded", True),
+    ]
+    assert "slot-error" in bench.log.getvalue()

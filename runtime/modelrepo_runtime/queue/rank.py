@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 
 class Waiting(Protocol):
@@ -39,40 +39,32 @@ def slo_share(enqueued: float, now: float, slo_s: float) -> float:
     return (now - enqueued) / slo_s
 
 
-@dataclass(slots=True)
-class _Reading(Generic[Row]):
-    """How far into a lane a choice has read."""
-
-    head: Head
-    rows: Sequence[Row]
-    next: int = 0
-
-
 def choose(
-    heads: Sequence[Head], now: float, limit: int, read: Callable[[int, int], Sequence[Row]]
+    heads: Sequence[Head], now: float, limit: int, read: Callable[[int, int, int], Sequence[Row]]
 ) -> list[tuple[int, Row]]:
     """Return up to `limit` (lane, row) pairs, the greatest share first.
 
-    `read(lane, count)` returns the first `count` rows of a lane, oldest first. It is called only for lanes that win,
-    and deeper, by doubling, only while they go on winning.
+    `read(lane, skip, count)` returns rows of a lane, oldest first. It is called only for lanes that win, and deeper, by
+    doubling, only while they go on winning.
     """
-    heap = [(-slo_share(head.enqueued, now, head.slo_s), head.enqueued, head.lane, head) for head in heads]
+    heap = [(-slo_share(head.enqueued, now, head.slo_s), head.enqueued, head.lane, head.slo_s) for head in heads]
     heapq.heapify(heap)
-    readings: dict[int, _Reading[Row]] = {}
+    rows: dict[int, list[Row]] = {}
+    used: dict[int, int] = {}
     chosen: list[tuple[int, Row]] = []
     while heap and len(chosen) < limit:
-        _, _, lane, head = heapq.heappop(heap)
-        reading = readings.get(lane)
-        if reading is None:
-            reading = readings[lane] = _Reading(head, read(lane, min(2, limit)))
-        if reading.next < len(reading.rows):
-            chosen.append((lane, reading.rows[reading.next]))
-            reading.next += 1
-        if reading.next == len(reading.rows) and len(chosen) < limit:
-            deeper = read(lane, min(2 * reading.next, reading.next + limit - len(chosen)))
-            reading.rows = deeper if len(deeper) > reading.next else reading.rows
-        if reading.next < len(reading.rows):
-            follower = reading.rows[reading.next]
-            share = slo_share(follower.enqueued, now, head.slo_s)
-            heapq.heappush(heap, (-share, follower.enqueued, lane, head))
+        _, _, lane, slo_s = heap[0]
+        if lane not in rows:
+            rows[lane], used[lane] = list(read(lane, 0, min(2, limit))), 0
+        known, at = rows[lane], used[lane]
+        if at < len(known):
+            chosen.append((lane, known[at]))
+            used[lane] = at = at + 1
+        if at == len(known) and len(chosen) < limit:
+            known.extend(read(lane, at, min(at, limit - len(chosen))))
+        if at == len(known):
+            heapq.heappop(heap)
+        else:
+            after = known[at].enqueued
+            heapq.heapreplace(heap, (-slo_share(after, now, slo_s), after, lane, slo_s))
     return chosen

@@ -294,8 +294,10 @@ class JobQueueContract:
             (one.job_id, one.fence, SUCCEEDED),
             (two.job_id, Fence(two.fence.number, "x"), SUCCEEDED),
             (three.job_id, three.fence, Outcome(Cause.CRASH)),
+            (one.job_id, one.fence, SUCCEEDED),
         ]
-        done, refused, again = bench.queue.finish_all(session, ends)
+        done, refused, again, repeated = bench.queue.finish_all(session, ends)
+        assert repeated == done
         assert isinstance(refused, StaleFence)
         assert isinstance(done, FinishReply) and done.status is Status.SUCCEEDED
         assert isinstance(again, FinishReply) and again.status is Status.QUEUED

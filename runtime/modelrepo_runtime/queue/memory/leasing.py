@@ -52,7 +52,7 @@ def _claim_for(state: State, holder: Holder, offer: Offer) -> list[Claim]:
         if admits(lane, place, live)
     ]
     heads = [Head(n, records[0].created, state.tiers[records[0].tier].slo_s) for n, records in enumerate(rows)]
-    chosen = choose(heads, state.clock(), offer.limit, lambda number, count: rows[number][:count])
+    chosen = choose(heads, state.clock(), offer.limit, lambda lane, skip, count: rows[lane][skip : skip + count])
     return [_lease(state, record, holder, offer) for _, record in chosen]
 
 

@@ -73,13 +73,13 @@ def _claim_for(tx: Transaction, holder: Holder, offer: Offer, live: Callable[[],
             heads.append(Head(row["id"], row["head"], row["slo_s"]))
     if not heads:
         return []
-    chosen = choose(heads, tx.now, offer.limit, lambda lane, count: _rows(connection, lane, count))
+    chosen = choose(heads, tx.now, offer.limit, lambda lane, skip, count: _rows(connection, lane, skip, count))
     connection.executemany(READY_DELETE, [row[:3] for _, row in chosen])
     return lease(tx, holder, offer, [row for _, row in chosen])
 
 
-def _rows(connection: sqlite3.Connection, lane: int, count: int) -> list[ReadyRow]:
-    return [ReadyRow._make(row) for row in connection.execute(READY_ROWS, (lane, count))]
+def _rows(connection: sqlite3.Connection, lane: int, skip: int, count: int) -> list[ReadyRow]:
+    return [ReadyRow._make(row) for row in connection.execute(READY_ROWS, (lane, count, skip))]
 
 
 def lease(tx: Transaction, holder: Holder, offer: Offer, rows: Sequence[ReadyRow]) -> list[Claim]:

@@ -13,7 +13,7 @@ from modelrepo_runtime.jobs import Cause, Claim, Fence, Outcome, Status
 from modelrepo_runtime.queue.lanes import Lane, fits
 from modelrepo_runtime.queue.port import FinishReply, Offer
 from modelrepo_runtime.queue.sqlite.claiming import AFTER_NO_CLAIM, claim_again, holder_of, lease
-from modelrepo_runtime.queue.sqlite.rows import LEASE_VIEW, LeaseRow, ReadyRow, leases
+from modelrepo_runtime.queue.sqlite.rows import LeaseRow, ReadyRow, leases
 from modelrepo_runtime.queue.sqlite.stages import read_stages
 from modelrepo_runtime.queue.sqlite.statements import sql
 from modelrepo_runtime.queue.sqlite.waiting import Last, end, enqueue
@@ -21,9 +21,9 @@ from modelrepo_runtime.queue.sqlite.writer import Refused, Transaction
 from modelrepo_runtime.queue.steps import Held, Step, digest_of, step_after
 from modelrepo_runtime.timing import Timing
 
-LEASE_BY_FENCE, LEASE_DELETE = f"{LEASE_VIEW} where lease.fence = ?", sql("lease_delete")
 ATTEMPTS_OF_JOB, FINISH_ON_RECORD = sql("attempts_of_job"), sql("finish_on_record")
-CANCEL_DELETE, PROGRESS_DELETE, HISTORY_INSERT = sql("cancel_delete"), sql("progress_delete"), sql("history_insert")
+LEASE_DELETE, CANCEL_DELETE = sql("lease_delete"), sql("cancel_delete")
+PROGRESS_DELETE, HISTORY_INSERT = sql("progress_delete"), sql("history_insert")
 PINNED_GET, PINNED_PUT = sql("pinned_get"), sql("pinned_put")
 
 
@@ -41,7 +41,24 @@ class Finish:
 
 def finish(tx: Transaction, call: Finish, timing: Timing) -> FinishReply | Refused[StaleFence]:
     """End an attempt as its holder says, or tell a repeat the first answer again."""
-    row = held(tx, call.job_id, call.fence)
+    return _finish(tx, call, held(tx, call.job_id, call.fence), timing)
+
+
+def finish_all(tx: Transaction, calls: Sequence[Finish], timing: Timing) -> tuple[FinishReply | StaleFence, ...]:
+    """End many attempts; a refusal is the answer of its own call only."""
+    fences = json.dumps([call.fence.number for call in calls])
+    found = {
+        row.held: row for row in leases(tx.connection, "lease.fence in (select value from json_each(?))", (fences,))
+    }
+    answers: list[FinishReply | StaleFence] = []
+    for call in calls:
+        # A call may be there twice: the second one finds no lease, as a repeat does.
+        answer = _finish(tx, call, found.pop((call.job_id, call.fence), None), timing)
+        answers.append(answer.error if isinstance(answer, Refused) else answer)
+    return tuple(answers)
+
+
+def _finish(tx: Transaction, call: Finish, row: LeaseRow | None, timing: Timing) -> FinishReply | Refused[StaleFence]:
     if row is None:
         return _repeated(tx, call)
     step = close(tx, row, call.outcome, call.text, timing)
@@ -53,24 +70,11 @@ def finish(tx: Transaction, call: Finish, timing: Timing) -> FinishReply | Refus
     return FinishReply(step.status, following)
 
 
-def finish_all(tx: Transaction, calls: Sequence[Finish], timing: Timing) -> tuple[FinishReply | StaleFence, ...]:
-    """End many attempts; a refusal is the answer of its own call only."""
-    answers = [finish(tx, call, timing) for call in calls]
-    return tuple(answer.error if isinstance(answer, Refused) else answer for answer in answers)
-
-
 def held(tx: Transaction, job_id: str, fence: Fence) -> LeaseRow | None:
     """Return the lease that exactly this fence holds on exactly this job."""
-    if tx.put_off:
-        _flush_if_ended(tx, fence)
-    row = tx.connection.execute(LEASE_BY_FENCE, (fence.number,)).fetchone()
-    found = LeaseRow._make(row) if row is not None else None
-    return found if found is not None and found.token == fence.token and found.name == job_id else None
-
-
-def _flush_if_ended(tx: Transaction, fence: Fence) -> None:
-    if any(row[0] == fence.number for row in tx.put_off.get(LEASE_DELETE, ())):
-        tx.flush()
+    tx.flush()
+    found = leases(tx.connection, "lease.fence = ?", (fence.number,))
+    return found[0] if found and found[0].held == (job_id, fence) else None
 
 
 def close(tx: Transaction, row: LeaseRow, outcome: Outcome, text: str, timing: Timing, event: str = "attempt") -> Step:

@@ -27,7 +27,7 @@ where not exists (select 1 from ready where ready.lane = lane.id)
   and not exists (select 1 from delayed where delayed.lane = lane.id);
 
 -- name: ready_rows
-select lane, enqueued, job, stage_index, attempt from ready where lane = ? order by enqueued, job limit ?;
+select lane, enqueued, job, stage_index, attempt from ready where lane = ? order by enqueued, job limit ? offset ?;
 
 -- name: ready_insert
 insert into ready (lane, enqueued, job, stage_index, attempt) values (?, ?, ?, ?, ?);

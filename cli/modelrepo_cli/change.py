@@ -40,8 +40,10 @@ def named_version(reference: str) -> tuple[str, str]:
     return parsed.model, parsed.version
 
 
-def describe(model: str, entry: HistoryEntry) -> str:
-    """Return a change as one line."""
+def describe(model: str, entry: HistoryEntry, *, unchanged: bool = False) -> str:
+    """Return a change as one line; `unchanged`: the entry was there before, and no other was made."""
+    if unchanged:
+        return f"{model}@{entry.version} is active already (generation {entry.generation})"
     done = {
         "promote": "is active",
         "config": "is active with changed config",
@@ -53,7 +55,9 @@ def describe(model: str, entry: HistoryEntry) -> str:
     return f"{model}@{entry.version} {done.get(entry.kind, entry.kind)} (generation {entry.generation})"
 
 
-def finish(call: Call, model: str, entry: HistoryEntry, text: str, wait_s: float | None) -> None:
+def finish(
+    call: Call, model: str, entry: HistoryEntry, text: str, wait_s: float | None, *, unchanged: bool = False
+) -> None:
     """Wait for the fleet where asked to, and print the change."""
     if wait_s is not None:
         call.output.note(text)
@@ -66,4 +70,5 @@ def finish(call: Call, model: str, entry: HistoryEntry, text: str, wait_s: float
                 changed=lambda late: call.output.note("waiting for " + "; ".join(str(slot) for slot in late)),
             )
         text = f"every live slot of {model} runs {entry.version}" if slots else f"no live slot serves {model} yet"
-    call.output.show({"model": model, **entry.to_json(), "converged": True if wait_s is not None else None}, text)
+    converged = True if wait_s is not None else None
+    call.output.show({"model": model, **entry.to_json(), "unchanged": unchanged, "converged": converged}, text)

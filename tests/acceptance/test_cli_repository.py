@@ -117,6 +117,35 @@ def test_the_story_of_what_is_live(shell: Shell) -> None:
     ]
 
 
+def test_a_pipeline_may_promote_twice(shell: Shell) -> None:
+    push(shell, "--promote")
+    assert shell.text("promote", "cats@v1") == "cats@v1 is active already (generation 1)\n"
+    again = shell.json("promote", "cats@v1", "--expect", "1")
+    assert (again["unchanged"], again["generation"], again["kind"]) == (True, 1, "promote")
+    assert shell.json("promote", "cats@v1", "--expect", "0", code=4)["error"]["code"] == "generation_changed"
+    assert "is active already" in shell.text("push", "cats", "--check", "none", "--if-changed", "--promote")
+    assert len(shell.json("history", "cats")["history"]) == 1
+    other = shell.json("promote", "cats@v1", "--set", "mark=?")
+    assert (other["unchanged"], other["generation"], other["kind"]) == (False, 2, "config")
+    shell.json("block", "cats@v1")
+    assert shell.json("promote", "cats@v1", code=4)["error"]["code"] == "version_blocked"
+
+
+def test_a_push_imports_where_an_extra_fits_this_box(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    from modelrepo.contract import AcceleratorFacts
+    from modelrepo_runtime import accelerators
+
+    spec = shell.root / "cats" / "model.yaml"
+    spec.write_text(spec.read_text() + "accelerators: [{when: cuda >= 12.8}]\n")
+    monkeypatch.setattr(accelerators, "facts", lambda devices: AcceleratorFacts("cpu"))
+    (note,) = shell.json("push", "cats")["notes"]
+    assert "not imported, the environment was only resolved" in note and "it offers cpu" in note
+    monkeypatch.setattr(accelerators, "facts", lambda devices: AcceleratorFacts("cuda", "12.9", 1, 80 << 30))
+    assert shell.json("push", "cats")["notes"] == []
+    (shell.root / "cats" / "model.py").write_text("import no_such_package\n")
+    assert shell.json("push", "cats", code=1)["error"]["code"] == "entrypoint_failed"
+
+
 def test_texts_name_what_matters(shell: Shell) -> None:
     assert shell.text("list").startswith("no model in ")
     push(shell, "--promote", "--message", "the first")
@@ -213,10 +242,10 @@ def test_promote_waits_for_the_slots_that_serve(shell: Shell) -> None:
         assert shell.json("history", "cats")["history"][0]["version"] == "v2"
         back = shell.json("rollback", "cats", "--wait", "0.3s", code=6)["error"]
         assert "cats@v1 is active (generation 3)" in back["message"]
+        again = shell.json("promote", "cats@v1", "--wait", "0.3s", code=6)["error"]
+        assert "cats@v1 is active (generation 3)" in again["message"]
         queue.beat(session, (), (SlotReport("0", "open", "cats", "v1", digest, 3),))
-        done = shell.json("promote", "cats@v1", "--wait", "5s", code=6)["error"]
-        assert done["code"] == "not_converged"
-        queue.beat(session, (), (SlotReport("0", "open", "cats", "v1", digest, 5),))
-        assert shell.json("promote", "cats@active", "--wait", "5s")["converged"] is True
+        done = shell.json("promote", "cats@active", "--wait", "5s")
+        assert (done["converged"], done["unchanged"], done["generation"]) == (True, True, 3)
     finally:
         queue.close()

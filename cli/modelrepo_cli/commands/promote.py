@@ -36,17 +36,20 @@ def command(
 ) -> None:
     """Make a version the active one.
 
-    Workers see the change within a second or two and swap between two jobs. --wait returns when all have.
+    Workers see the change within a second or two and swap between two jobs. --wait returns when all have. Where it is
+    active already, with the same config and rollout, nothing is written.
     """
     repository = call.repository()
     model, version = named_version(reference)
     config = {key: parameters.scalar(text) for key, text in parameters.assignments(settings, "--set").items()}
     if config:
         _check_declared(repository.resolve(reference), config)
+    before = repository.promotions.history(model)
     entry = repository.promotions.promote(
         model, version, config_set=config or None, expect=expect, force=force, reason=reason, rollout=max_unavailable
     )
-    finish(call, model, entry, describe(model, entry), wait_s)
+    unchanged = entry in before
+    finish(call, model, entry, describe(model, entry, unchanged=unchanged), wait_s, unchanged=unchanged)
 
 
 def _check_declared(version: Version, config: Iterable[str]) -> None:

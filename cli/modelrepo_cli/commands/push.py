@@ -12,6 +12,7 @@ from modelrepo_cli.output import plain, size, table
 from modelrepo_cli.verbs import Call, verb
 
 if TYPE_CHECKING:
+    from modelrepo.contract import AcceleratorFacts
     from modelrepo.versions.drafting import PushPlan
     from modelrepo.versions.push import CheckLevel, PushCheck, PushResult
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     type=click.Choice(["import", "resolve", "none"]),
     default="import",
     show_default=True,
-    help="Import the entrypoint in its environment, only resolve that, or neither.",
+    help="Import the entrypoint in its environment where an extra fits this box, only resolve that, or neither.",
 )
 @click.option("--index-url", metavar="URL", help="The package index, in place of uv's or pip's own setting.")
 @click.option("--extra-index-url", multiple=True, metavar="URL", help="A further package index; repeat it.")
@@ -59,7 +60,14 @@ def command(
 
     index = IndexSettings.from_environment(default_index=index_url, indexes=extra_index_url, find_links=find_links)
     options = PushOptions(
-        version=version, message=message, locked=locked, lock=lock, if_changed=if_changed, check=check, index=index
+        version=version,
+        message=message,
+        locked=locked,
+        lock=lock,
+        if_changed=if_changed,
+        check=check,
+        index=index,
+        facts=_this_box() if check == "import" and not dry_run else None,
     )
     repository = call.repository()
     if dry_run:
@@ -73,9 +81,17 @@ def command(
     entry = None
     if promote:
         call.output.note(text)
+        before = repository.promotions.history(result.model)
         entry = repository.promotions.promote(result.model, result.version, reason=message)
-        text = describe(result.model, entry)
+        text = describe(result.model, entry, unchanged=entry in before)
     call.output.show({**plain(result), "promoted": entry}, text)
+
+
+def _this_box() -> AcceleratorFacts:
+    """Say what the extra is chosen by in which the entrypoint is imported."""
+    from modelrepo_runtime.accelerators import facts, probe
+
+    return facts(probe())
 
 
 def _check(level: CheckLevel) -> PushCheck | None:

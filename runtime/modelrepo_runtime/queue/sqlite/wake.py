@@ -31,7 +31,8 @@ class WakeFolder:
         self.path = Path(f"{path}.wake")
         self.path.mkdir(exist_ok=True)
         self._folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._sender: socket.socket | None = None
+        self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._sender.setblocking(False)
 
     def address(self, name: str) -> str | None:
         """Return an address for a socket here that is short enough, None where there is none."""
@@ -56,9 +57,6 @@ class WakeFolder:
                 self._send(name, body)
 
     def _send(self, name: str, body: bytes) -> None:
-        if self._sender is None:
-            self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            self._sender.setblocking(False)
         address = self.address(name)
         if address is None:
             return
@@ -72,9 +70,7 @@ class WakeFolder:
 
     def close(self) -> None:
         """Stop sending; closing twice is legal."""
-        if self._sender is not None:
-            self._sender.close()
-            self._sender = None
+        self._sender.close()
         if self._folder >= 0:
             os.close(self._folder)
             self._folder = -1

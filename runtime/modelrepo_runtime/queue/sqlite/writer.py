@@ -1,7 +1,8 @@
-"""Group commit: one thread per process and database that does all its writing.
+"""Group commit: one writing connection per process and database.
 
-Calls that wait at the same time share one transaction, and so one fsync; each gets its own answer, and one that fails
-takes only its own changes back.
+Calls that wait at the same time are run by one thread and share one transaction, and so one fsync; each gets its own
+answer, and one that fails takes only its own changes back. A call that finds nobody else at work, here or in another
+process, commits in its caller's thread: that spares it two changes of thread, about 0.2 ms.
 """
 
 from __future__ import annotations
@@ -81,6 +82,8 @@ class Writer:
         self._calls: deque[_Call[Any]] = deque()
         self._news = threading.Condition()
         self._closing = False
+        self._writing = threading.Lock()
+        """Held by whoever uses the connection and the turnstile."""
         self._thread = threading.Thread(target=self._run, name=f"queue writer {path.name}", daemon=True)
         self._thread.start()
 
@@ -90,12 +93,9 @@ class Writer:
         Raises: what `work` raises; Unreachable.
         """
         call: _Call[Answer] = _Call(work)
-        with self._news:
-            if self._closing:
-                raise Unreachable(f"queue {self._path} is closed")
-            self._calls.append(call)
-            self._news.notify()
         try:
+            if not self._run_at_once(call):
+                self._hand_over(call)
             return call.future.result(self._answer_s)
         except FutureTimeoutError:
             call.future.cancel()
@@ -104,6 +104,28 @@ class Writer:
                 f" {self._path}.main; look for a stopped one"
             ) from None
 
+    def _hand_over(self, call: _Call[Any]) -> None:
+        with self._news:
+            if self._closing:
+                raise Unreachable(f"queue {self._path} is closed")
+            self._calls.append(call)
+            self._news.notify()
+
+    def _run_at_once(self, call: _Call[Any]) -> bool:
+        if not self._writing.acquire(blocking=False):
+            return False
+        try:
+            if self._calls or self._closing or not self._turnstile.enter_at_once():
+                return False
+            try:
+                answers, transaction = self._commit([call])
+            finally:
+                self._turnstile.leave()
+        finally:
+            self._writing.release()
+        self._tell(answers, transaction)
+        return True
+
     def _run(self) -> None:
         while True:
             with self._news:
@@ -111,13 +133,16 @@ class Writer:
                     self._news.wait()
                 if not self._calls:
                     return
-            with self._turnstile.turn():
+            with self._writing, self._turnstile.turn():
                 with self._news:
                     group = [self._calls.popleft() for _ in range(min(len(self._calls), LARGEST_GROUP))]
                 answers, transaction = self._commit([c for c in group if c.future.set_running_or_notify_cancel()])
-            self._wakes.tell(transaction.ready_models, transaction.changed_jobs)
-            for call, answer in answers:
-                _answer(call, answer)
+            self._tell(answers, transaction)
+
+    def _tell(self, answers: list[tuple[_Call[Any], Any]], transaction: Transaction) -> None:
+        self._wakes.tell(transaction.ready_models, transaction.changed_jobs)
+        for call, answer in answers:
+            _answer(call, answer)
 
     def _commit(self, group: list[_Call[Any]]) -> tuple[list[tuple[_Call[Any], Any]], Transaction]:
         connection = self._connection
@@ -163,7 +188,7 @@ class Writer:
             self._closing = True
             self._news.notify()
         self._thread.join()
-        with self._turnstile.turn():
+        with self._writing, self._turnstile.turn():
             self._connection.close()
         self._turnstile.close()
 

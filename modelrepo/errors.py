@@ -43,7 +43,8 @@
     ├── EntrypointFailed                     model code did not import, load or warm up
     └── MissingExtra (ImportError)           an optional part of modelrepo is not installed
 
-A message says what failed, on which object, what was found, and what to do. Facts that a program may want are attributes.
+A message says what failed, on which object, what was found, and what to do. Facts that a program may want are
+attributes.
 """
 
 from __future__ import annotations
@@ -245,8 +246,10 @@ class EntrypointFailed(ModelRepoError):
 
 
 class MissingExtra(ModelRepoError, ImportError):
-    """An optional part of modelrepo is not installed. `extra` names it."""
+    """An optional part of modelrepo is not installed. `extra` names it, or `package` where there is no extra for it."""
 
-    def __init__(self, what: str, extra: str) -> None:
-        self.extra = extra
-        super().__init__(f"{what} needs the {extra!r} extra: pip install 'modelrepo-toolkit[{extra}]'")
+    def __init__(self, what: str, extra: str | None = None, *, package: str | None = None) -> None:
+        self.extra, self.package = extra, package
+        needed = f"the {extra!r} extra" if extra else f"the package {package!r}"
+        install = f"'modelrepo-toolkit[{extra}]'" if extra else package
+        super().__init__(f"{what} needs {needed}: pip install {install}")

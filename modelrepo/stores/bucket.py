@@ -69,11 +69,7 @@ def open_bucket(scheme: str, bucket: str, folder: str, **options: Any) -> Bucket
     try:
         package = importlib.import_module(dialect.package)
     except ImportError as error:
-        if dialect.extra is None:
-            raise InvalidInput(
-                f"{scheme}:// needs the package {dialect.package!r}: pip install {dialect.package}"
-            ) from error
-        raise MissingExtra(f"{scheme}://", dialect.extra) from error
+        raise MissingExtra(f"{scheme}://", dialect.extra, package=dialect.package) from error
     filesystem = getattr(package, dialect.filesystem)(
         **{"use_listings_cache": False, "skip_instance_cache": True, **dialect.options, **options}
     )

@@ -259,6 +259,18 @@ def test_nothing_to_roll_back_to(published: Place) -> None:
     published.refused("rollback", "cats", code=3, kind="version_not_found", says="cats")
 
 
+@pytest.mark.parametrize(
+    ("scheme", "package", "install"),
+    [("gs", "gcsfs", "gcsfs"), ("az", "adlfs", "adlfs"), ("s3", "s3fs", r"'modelrepo-toolkit\[s3\]'")],
+)
+def test_bucket_whose_package_is_not_installed(
+    place: Place, monkeypatch: pytest.MonkeyPatch, scheme: str, package: str, install: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    says = f"{scheme}:// needs .*: pip install {install}"
+    place.refused("list", "--repo", f"{scheme}://bucket/models", code=1, kind="missing_extra", says=says)
+
+
 def test_generation_that_has_passed(published: Place) -> None:
     published.refused("promote", "cats@v1", "--expect", "9", code=4, kind="generation_changed", says="9")
 

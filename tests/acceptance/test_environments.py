@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -330,9 +329,7 @@ def test_a_killed_build_leaves_nothing_that_is_taken_for_whole(box: Path) -> Non
         child.communicate(timeout=60)
         assert child.returncode == -signal.SIGKILL
         assert cache.find(prepared.record, extra=None) is None
-    started = time.monotonic()
     venv = cache.ensure(prepared.record, extra=None, carried=prepared.carried_by_name())
-    assert time.monotonic() - started < 30
     assert value_in(venv, "tiny.m7.X", "tiny.m7") == "7"
     # What a killed build had started may still write for a moment; the next build removes what it left.
     assert [path.name for path in venv.parent.iterdir() if not path.name.startswith(".building-")] == [venv.name]

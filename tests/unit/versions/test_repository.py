@@ -203,7 +203,6 @@ def test_a_checkpoint_of_another_version_is_reused_without_its_bytes(
         repository.plan_push(folder)
 
 
-@pytest.mark.skipif(shutil.which("git") is None, reason="Git is not installed")
 def test_the_commit_and_whether_the_tree_was_dirty_are_recorded(make_folder: MakeFolder, make_draft: MakeDraft) -> None:
     folder = make_folder()
     identity = ["-c", "user.name=a", "-c", "user.email=a@b"]

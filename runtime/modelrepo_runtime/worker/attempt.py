@@ -100,8 +100,8 @@ class Attempts:
 
     def _fetch(self, held: Held, folder: Path) -> dict[str, Path]:
         files: dict[str, Path] = {}
-        for name, key in held.claim.files.items():
-            target = folder / "inputs" / name / Path(key).name
+        for place, (name, key) in enumerate(held.claim.files.items()):
+            target = folder / "inputs" / str(place) / Path(key).name
             target.parent.mkdir(parents=True, exist_ok=True)
             self._files.fetch(key, target)
             files[name] = target

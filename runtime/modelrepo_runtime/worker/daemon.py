@@ -46,6 +46,7 @@ from modelrepo_runtime.worker.settings import WorkerSettings
 from modelrepo_runtime.worker.slot import Slot
 from modelrepo_runtime.worker.slot_threads import SlotThreads
 from modelrepo_runtime.worker.swap_plan import Room
+from modelrepo_runtime.worker.sweeping import Sweeping
 from modelrepo_runtime.worker.target import Target, TargetWatcher
 
 # Models that get their first active version are looked for this much more seldom than known ones are read.
@@ -160,6 +161,7 @@ class Worker:
                 self._look, self._tell, self._journal, poll_s=self._poll_s(), at_each_poll=self._look_for_models
             )
             self._reaping = Reaping(Reaper(self._queue, self._timing), self._timing.beat_s, self._journal)
+            self._sweeping = Sweeping(self._queue, self._files, self._journal)
         except BaseException:
             self._release_places()
             raise
@@ -176,6 +178,7 @@ class Worker:
         self._session.start()
         self._claimer.start()
         self._reaping.start()
+        self._sweeping.start()
         self._assign(models)
         self._watcher.start()
 
@@ -204,6 +207,7 @@ class Worker:
         for each in slots:
             each.join()
         self._reaping.stop()
+        self._sweeping.stop()
         self._session.stop()
         self._release_places()
         self._queue.close()

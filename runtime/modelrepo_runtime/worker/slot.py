@@ -172,8 +172,12 @@ class Slot:
     def install(self, new: Serving) -> None:
         """Serve with this child, in a slot that has none."""
         with self.changed:
-            self.put(new)
+            too_late = self.stopping
+            if not too_late:
+                self.put(new)
             self.changed.notify_all()
+        if too_late:
+            new.child.stop(0)
         self.parts.session.tell_soon()
 
     def refuse(self, target: Target, error: BaseException) -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from modelrepo.errors import Corrupt, EntrypointFailed, HostNeedUnmet, Stopped
+from modelrepo.errors import Corrupt, EntrypointFailed, Stopped, Unsuitable
 from modelrepo_runtime.worker.child_start import free_bytes, start, wait_returned
 from modelrepo_runtime.worker.footprint import Footprint, expected
 from modelrepo_runtime.worker.preparing import Chosen, Prepared, checkpoints_of, choose, interpreter
@@ -118,13 +118,13 @@ class Swapper:
         slot, target = self._slot, prepared.target
         slot.show(target, "starting")
         old = slot.serving
+        decided = self._plan(prepared.chosen, old)
+        if decided.mode == "refuse":
+            raise Unsuitable(f"cannot serve {prepared.version} in slot {self._parts.name}: {decided}")
         if old is None:
             self._start_or_bring_back(prepared, slot.last_good)
             return
-        decided = self._plan(prepared.chosen, old)
         slot.show_plan(decided)
-        if decided.mode == "refuse":
-            raise HostNeedUnmet(f"cannot serve {prepared.version} in slot {self._parts.name}: {decided}")
         if decided.mode == "overlap":
             self._overlap(prepared)
         else:
@@ -181,9 +181,9 @@ class Swapper:
         self._parts.journal.say("old-comes-back", slot=self._parts.name, version=old.prepared.version)
         self._slot.install(start(self._slot, old.prepared, old.target))
 
-    def _plan(self, chosen: Chosen, old: Serving) -> SwapPlan:
+    def _plan(self, chosen: Chosen, old: Serving | None) -> SwapPlan:
         parts = self._parts
-        neighbour = parts.learnt.of(old.prepared.version.digest)
+        neighbour = parts.learnt.of(old.prepared.version.digest) if old else None
         incoming = expected(chosen.needs, parts.learnt.of(chosen.version.digest), neighbour)
         devices = frozenset(device.label for device in parts.layout.devices)
         host, device = parts.reservations.less(parts.host_room(), parts.device_room(), devices)

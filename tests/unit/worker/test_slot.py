@@ -449,3 +449,13 @@ def test_a_fault_of_the_worker_itself_gives_the_job_back(bench: Bench) -> None:
         ("succeeded", True),
     ]
     assert "slot-error" in bench.log.getvalue()
+
+
+def test_what_can_never_fit_is_refused_at_the_first_start_too(bench: Bench) -> None:
+    bench.plant.host = Room(2 * GIB, 4 * GIB)
+    bench.plant.yaml["v1"] = "stages: [{name: run, host_memory: 80GiB}]\n"
+    slot = bench.slot()
+    bench.target("v1")
+    bench.until(slot, lambda slot: slot.refusal is not None)
+    assert bench.plant.children == []
+    assert slot.report().next_action == "roll back, or push a version that this box can run"

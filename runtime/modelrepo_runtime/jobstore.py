@@ -13,7 +13,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -133,12 +133,21 @@ class JobStore:
         """Delete one file; nothing there is no error."""
         self._store.delete(key)
 
-    def sweep(self, before: float) -> int:
-        """Delete files kept before a moment, orphans of lost attempts too; return how many."""
+    def sweep(self, before: float, spare: Callable[[str], bool] = lambda _: False) -> int:
+        """Delete files kept before a moment, orphans of lost attempts too; return how many.
+
+        `spare(job id)` is asked once for each job that has such files.
+        """
         deleted = 0
+        spared: dict[str, bool] = {}
         for folder in ("jobs/", "uploads/"):
             for found in self._store.list(folder):
-                if found.modified < before:
+                if found.modified >= before:
+                    continue
+                job_id = found.key.split("/")[2] if folder == "jobs/" else ""
+                if job_id and job_id not in spared:
+                    spared[job_id] = spare(job_id)
+                if not spared.get(job_id, False):
                     self._store.delete(found.key)
                     deleted += 1
         return deleted

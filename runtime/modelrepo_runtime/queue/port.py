@@ -125,6 +125,8 @@ class JobFilter:
     older_than_s: float | None = None
     """Created at least that long ago."""
     limit: int = 100
+    ended: bool | None = None
+    """True: only jobs that have ended; False: only those that wait or run."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -673,6 +673,8 @@ class JobQueueContract:
             (JobFilter(status=Status.RUNNING), [running.id]),
             (JobFilter(status=Status.SUCCEEDED), [first.id]),
             (JobFilter(older_than_s=10), [first.id]),
+            (JobFilter(ended=True), [first.id]),
+            (JobFilter(ended=False), [last.id, running.id]),
         ]
         for where, ids in wanted:
             assert [job.id for job in bench.queue.list(where)] == ids

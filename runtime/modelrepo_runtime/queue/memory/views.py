@@ -52,6 +52,7 @@ def matches(state: State, record: Record, where: JobFilter) -> bool:
     """True if a filter lets a job through."""
     return (
         where.status in (None, status_of(record))
+        and where.ended in (None, status_of(record).ended)
         and where.model in (None, record.model)
         and where.tier in (None, record.tier)
         and where.tenant in (None, record.submission.tenant)

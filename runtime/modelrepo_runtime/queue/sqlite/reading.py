@@ -52,6 +52,8 @@ def list_jobs(connection: sqlite3.Connection, where: JobFilter, now: float) -> t
     if where.older_than_s is not None:
         clauses.append("job.created <= ?")
         values.append(now - where.older_than_s)
+    if where.ended is not None:
+        clauses.append(f"done.job is {'not ' if where.ended else ''}null")
     if where.status is Status.QUEUED:
         clauses.append("done.job is null and lease.job is null")
     elif where.status is Status.RUNNING:

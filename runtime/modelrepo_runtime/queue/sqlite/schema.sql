@@ -64,6 +64,7 @@ create table delayed (
   attempt integer not null
 );
 create index delayed_due on delayed (due);
+create index delayed_lane on delayed (lane);
 
 create table counter (
   name text primary key,

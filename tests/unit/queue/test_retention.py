@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from modelrepo.errors import JobNotFound
+from modelrepo_runtime.jobs import Fence, StageNeed, Submission
+from modelrepo_runtime.jobstore import JobStore
+from modelrepo_runtime.queue.memory import MemoryQueue
+from modelrepo_runtime.retention import DAY_S, Retention, Swept, sweep
+from modelrepo_runtime.testing.clock import FakeClock
+from modelrepo_runtime.worker.journal import Journal
+from modelrepo_runtime.worker.sweeping import Sweeping
+
+
+class Shop:
+    """A queue and its files, on one clock."""
+
+    def __init__(self, folder: Path) -> None:
+        self.clock = FakeClock()
+        self.queue = MemoryQueue(clock=self.clock)
+        self.files = JobStore(str(folder / "files"))
+        self.folder = folder
+
+    def job(self, *, ended: bool) -> str:
+        job = self.queue.submit(Submission("m", {}, (StageNeed("run"),)))
+        path = self.folder / "x"
+        path.write_text("data")
+        output = self.files.put_output(job.id, job.created_at, Fence(1, "a"), "out", path)
+        os.utime(self.folder / "files" / output.key, (self.clock(), self.clock()))
+        if ended:
+            self.queue.cancel(job.id)
+        return job.id
+
+    def sweep(self) -> Swept:
+        return sweep(self.queue, self.files, Retention(), self.clock)
+
+    def kept(self) -> int:
+        return len(list(self.files._store.list("")))
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Shop:
+    return Shop(tmp_path)
+
+
+def test_files_go_before_their_jobs(shop: Shop) -> None:
+    job_id = shop.job(ended=True)
+    assert shop.sweep() == Swept(0, 0)
+    shop.clock.advance(8 * DAY_S)
+    assert shop.sweep() == Swept(0, 1)
+    assert shop.queue.get(job_id).id == job_id
+    shop.clock.advance(23 * DAY_S)
+    assert shop.sweep() == Swept(1, 0)
+    with pytest.raises(JobNotFound):
+        shop.queue.get(job_id)
+
+
+def test_a_job_that_still_waits_keeps_everything(shop: Shop) -> None:
+    job_id = shop.job(ended=False)
+    shop.clock.advance(100 * DAY_S)
+    assert shop.sweep() == Swept(0, 0)
+    assert shop.kept() == 1 and shop.queue.get(job_id).id == job_id
+
+
+def test_orphans_of_unknown_jobs_go_by_age(shop: Shop) -> None:
+    job_id = shop.job(ended=True)
+    shop.queue.delete(job_id)
+    shop.clock.advance(8 * DAY_S)
+    assert shop.sweep() == Swept(0, 1)
+    assert shop.kept() == 0
+
+
+def test_a_worker_sweeps_now_and_then(shop: Shop) -> None:
+    class Said(Journal):
+        def say(self, event: str, **facts: object) -> None:
+            told.append((event, facts))
+            done.set()
+
+    told: list[tuple[str, dict[str, object]]] = []
+    done = threading.Event()
+    shop.job(ended=True)
+    shop.clock.now -= 40 * DAY_S
+    shop.job(ended=True)
+    shop.clock.now += 40 * DAY_S
+    sweeping = Sweeping(shop.queue, shop.files, Said(), every_s=0.01)
+    sweeping.start()
+    assert done.wait(10)
+    sweeping.stop()
+    assert told[0] == ("swept", {"jobs": 1, "files": 0})

@@ -112,7 +112,7 @@ class Claimer:
         except Unreachable as error:
             self._journal.say_once("queue", "queue-unreachable", error=error)
             self._answered(still, (), asked_at)
-            return self._ask_again(still)
+            return self._ask_again(still, asked_at)
         except StaleSession:
             # The beat will find out, and begin a new session.
             self._answered(still, (), asked_at)
@@ -121,11 +121,10 @@ class Claimer:
         self._answered(still, claims, asked_at)
         return bool(claims)
 
-    def _ask_again(self, offers: Sequence[Offer]) -> bool:
-        """Repeat a call whose answer was lost, with its number: what it may have claimed is ours."""
+    def _ask_again(self, offers: Sequence[Offer], asked_at: float) -> bool:
+        """Repeat a call whose answer was lost, with its number: what it may have claimed is ours since `asked_at`."""
         while not self._stopped:
             self._rest()
-            asked_at = boottime()
             with self._changed:
                 self._asking = frozenset(offer.slot for offer in offers)
             try:

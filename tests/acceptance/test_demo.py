@@ -8,13 +8,14 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
 from modelrepo.environments import IndexSettings
-from modelrepo_cli.demo import downloads, examples, png
+from modelrepo_cli.demo import downloads, examples, kept_lock, png
 from modelrepo_cli.demo.stage import RUNS_KEPT, new_folder
 from tests.acceptance.packages import make_index, make_wheel, served
 
@@ -87,6 +88,19 @@ def test_the_demo_with_torch_loses_nothing_and_draws(cache: Path) -> None:
     assert v1 != v2
     # A digit is a few dark strokes on paper: blank or filled pictures would say that nothing was drawn.
     assert all(0.03 < share < 0.5 for share in (v1, v2)), (v1, v2)
+
+
+def test_a_second_run_asks_no_index(tmp_path: Path) -> None:
+    index = IndexSettings.from_environment()
+    first, second, other = (
+        examples.assemble("hello-model", tmp_path / name, earlier=True) for name in ("first", "second", "other")
+    )
+    downloads.needs(first, index, tmp_path / "cache")
+    kept_lock.keep(first, tmp_path / "locks", index)
+    kept_lock.restore(second, tmp_path / "locks", index)
+    assert (second / "uv.lock").read_bytes() == (first / "uv.lock").read_bytes()
+    kept_lock.restore(other, tmp_path / "locks", replace(index, default_index="https://another.invalid/simple"))
+    assert not (other / "uv.lock").exists()
 
 
 def ink(picture: png.Grey, half: int) -> float:

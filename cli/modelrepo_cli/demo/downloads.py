@@ -64,8 +64,7 @@ def needs(folder: Path, index: IndexSettings, cache: Path) -> Needs:
         for line in export(uv, project, interpreter, extra, locked)
         if line.marker is None or Marker(line.marker).evaluate({"extra": ""})
     )
-    fetched = _to_fetch(uv, project, interpreter, extra) if packages else 0
-    return Needs(packages, min(fetched, sum(not package.on_this_box for package in packages)))
+    return Needs(packages, _to_fetch(uv, project, interpreter, extra, packages))
 
 
 def describe(found: Needs) -> tuple[str, ...]:
@@ -127,11 +126,16 @@ def _tags(filename: str) -> frozenset[Tag]:
         return frozenset()
 
 
-def _to_fetch(uv: Uv, project: Project, interpreter: Interpreter, extra: str | None) -> int:
+def _to_fetch(
+    uv: Uv, project: Project, interpreter: Interpreter, extra: str | None, packages: Sequence[Package]
+) -> int:
+    here = [package.name for package in packages if package.on_this_box]
+    if len(here) == len(packages):
+        return 0
     arguments: list[str | Path] = ["sync", "--frozen", "--dry-run", "--no-default-groups", "--no-install-project"]
+    arguments += [f"--no-install-package={name}" for name in here]
     arguments += ["--python", interpreter.path, *(("--extra", extra) if extra else ())]
-    told = uv.run(arguments, cwd=project.folder)
-    found = _WOULD_DOWNLOAD.search(told.stderr)
+    found = _WOULD_DOWNLOAD.search(uv.run(arguments, cwd=project.folder).stderr)
     return int(found[1]) if found else 0
 
 

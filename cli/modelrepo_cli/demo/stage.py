@@ -48,6 +48,10 @@ class Stage:
     def folder(self) -> Path:
         return self.place.folder
 
+    @property
+    def kept_locks(self) -> Path:
+        return self.folder.parent / "locks"
+
     def submit(self, inputs: Mapping[str, Any], tier: str) -> str:
         """Submit a job and return its id; safe to call from several threads."""
         job_id = self.client.submit(self.model, inputs, tier=tier)["id"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from modelrepo.errors import ModelRepoError
 from modelrepo.versions.push import PushOptions
-from modelrepo_cli.demo import contrast, downloads
+from modelrepo_cli.demo import contrast, downloads, kept_lock
 from modelrepo_cli.demo.accounts import SUCCEEDED, Accounts, count
 from modelrepo_cli.demo.examples import assemble
 from modelrepo_cli.demo.load import Load
@@ -23,6 +23,7 @@ from modelrepo_cli.output import size, span
 from modelrepo_runtime.checking import import_entrypoint
 from modelrepo_runtime.jobs import Job, Status
 
+REPORT_S = 60.0
 BUILD_S = 1800.0  # for the first environment of a box, over a slow line
 SWAP_S = 180.0
 JOB_S = 180.0
@@ -95,7 +96,9 @@ def publish(stage: Stage) -> None:
         version: assemble(scenario.example, stage.folder / f"{stage.model}-{version}", earlier=version == "v1")
         for version in ("v1", "v2")
     }
+    kept_lock.restore(folders["v1"], stage.kept_locks, stage.index)
     needed = downloads.needs(folders["v1"], stage.index, stage.place.cache)
+    kept_lock.keep(folders["v1"], stage.kept_locks, stage.index)
     for line in downloads.describe(needed):
         tell(line)
     if needed.packages:
@@ -118,7 +121,9 @@ def start_worker(stage: Stage, name: str, timeout_s: float) -> WorkerProcess:
     worker = WorkerProcess(name, stage.place)
     try:
         stage.tell(f"started {name}, process {worker.pid}")
-        Watch(stage.queue, stage.model, stage.tell, worker.check).serving(name, "v1", timeout_s)
+        watch = Watch(stage.queue, stage.model, stage.tell, worker.check)
+        watch.until(lambda: watch.slots(name) or None, f"{name} to report to the queue", REPORT_S)
+        watch.serving(name, "v1", timeout_s)
     except BaseException:
         worker.stop()
         raise

@@ -79,7 +79,13 @@ class Claimer:
                     break
                 offers = tuple(posted.offer for posted in self._posted.values())
                 self._listen(frozenset(offer.model for offer in offers))
-            if not self._claim(offers):
+            try:
+                found = self._claim(offers)
+            except Exception as error:  # noqa: BLE001 - a worker without this thread would be silent for ever
+                self._journal.confess("claimer", error)
+                self._answered(offers, (), 0.0)
+                found = False
+            if not found:
                 self._rest()
         if self._waiter is not None:
             self._waiter.close()

@@ -6,6 +6,7 @@ import json
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TextIO
@@ -29,6 +30,11 @@ class Journal:
                 print(line, file=self._stream or sys.stderr, flush=True)
             except (OSError, ValueError):
                 pass
+
+    def confess(self, where: str, error: Exception) -> None:
+        """Write down a fault of our own with its trace; the thread that met it goes on."""
+        trace = "".join(traceback.format_exception(error))
+        self.say_once(f"fault {where}", "fault", where=where, error=repr(error), trace=trace)
 
     def say_once(self, about: str, event: str, **facts: object) -> None:
         """Write the line unless the last one about the same thing was equal."""

@@ -33,3 +33,5 @@ class Reaping:
                     self._journal.say("reaped", job=reaped.job_id, session=reaped.session, status=reaped.status.value)
             except Unreachable as error:
                 self._journal.say_once("queue", "queue-unreachable", error=error)
+            except Exception as error:  # noqa: BLE001 - the next look may succeed, and nobody else looks here
+                self._journal.confess("reaper", error)

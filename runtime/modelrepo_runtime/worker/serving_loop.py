@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-import traceback
 from dataclasses import replace
 from enum import Enum, auto
 
@@ -64,9 +63,7 @@ class ServingLoop:
             try:
                 self._do(step)
             except Exception as error:  # noqa: BLE001 - a slot without its thread would be silent for ever
-                self._parts.journal.say(
-                    "slot-error", slot=self._parts.name, error=repr(error), trace=traceback.format_exc()
-                )
+                self._parts.journal.confess(f"slot {self._parts.name}", error)
                 with self._slot.changed:
                     self._slot.changed.wait(self._parts.timing.beat_s)
 

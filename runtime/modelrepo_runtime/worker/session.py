@@ -173,7 +173,10 @@ class WorkerSession:
                     return
                 self._has_news = False
             started = time.monotonic()
-            self._beat()
+            try:
+                self._beat()
+            except Exception as error:  # noqa: BLE001 - without beats every job of the worker would be lost
+                self._journal.confess("beat", error)
             due = started + self.timing.beat_s
             with self._news:
                 self._news.wait_for(lambda: self._stopped, min(SOONEST_BEAT_S, self.timing.beat_s))

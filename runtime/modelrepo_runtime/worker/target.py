@@ -134,5 +134,8 @@ class TargetWatcher:
             for model in models:
                 if self._stopped.is_set():
                     return
-                self.look_again(model)
+                try:
+                    self.look_again(model)
+                except Exception as error:  # noqa: BLE001 - one model's fault must not blind the others
+                    self._journal.confess(f"target {model}", error)
             self._at_each_poll()

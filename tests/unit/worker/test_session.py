@@ -124,6 +124,19 @@ def test_a_claim_for_an_offer_that_was_withdrawn_goes_back(rig: Rig) -> None:
     ]
 
 
+def test_a_fault_of_our_own_silences_no_thread(rig: Rig) -> None:
+    rig.queue.before["claim"] = [ZeroDivisionError("ours")]
+    rig.queue.before["beat"] = [ZeroDivisionError("ours"), StaleSession("forgotten")]
+    held = rig.claimed()
+    rig.session.start()
+    ended = threading.Event()
+    if held.run_with(ended.set) is None:
+        assert ended.wait(20)
+    assert held.ended is End.LOST
+    assert "fault where=claimer" in rig.log.getvalue()
+    assert "fault where=beat" in rig.log.getvalue()
+
+
 def test_a_finish_is_repeated_until_it_is_answered(rig: Rig) -> None:
     held = rig.claimed()
     rig.queue.before["finish"] = [Unreachable("away")] * 3

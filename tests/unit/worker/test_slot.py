@@ -448,7 +448,7 @@ def test_a_fault_of_the_worker_itself_gives_the_job_back(bench: Bench) -> None:
         ("load_failed", False),
         ("succeeded", True),
     ]
-    assert "slot-error" in bench.log.getvalue()
+    assert 'fault where="slot s0"' in bench.log.getvalue()
 
 
 def test_what_can_never_fit_is_refused_at_the_first_start_too(bench: Bench) -> None:

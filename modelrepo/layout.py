@@ -16,15 +16,20 @@ PROBES: Final = "probes/"
 """Where `init` tries the store; what it writes there, it deletes."""
 
 COPIES_FOR_PEOPLE: Final = ("model.yaml", "pyproject.toml", "uv.lock")
-RESERVED_MODEL_FOLDERS: Final = frozenset({"channels", "signatures"})
-"""Names under `models/<model>/` that later formats use; nothing is written there today."""
 
-_HISTORY = re.compile(r"models/[^/]+/history/([0-9]{8,})\.yaml")
+_HISTORY = re.compile(r"models/([^/]+)/history/([0-9]{8,12})\.yaml")
+_OF_MODEL = re.compile(r"models/([^/]+)/(?:active\.yaml|history/[^/]+|versions/[^/]+/[^/]+)")
 _MANIFEST = re.compile(r"models/([^/]+)/versions/([^/]+)/manifest\.json")
 
 
 def model_folder(model: str) -> str:
     return f"{MODELS}{model}/"
+
+
+def model_of(key: str) -> str | None:
+    """Return the model whose active file, history or version a key is part of, None for any other key."""
+    match = _OF_MODEL.fullmatch(key)
+    return match[1] if match else None
 
 
 def active_file(model: str) -> str:
@@ -42,7 +47,7 @@ def history_entry(model: str, generation: int) -> str:
 def generation_of(key: str) -> int | None:
     """Return the generation that a key under `history/` is of, None for anything else kept there."""
     match = _HISTORY.fullmatch(key)
-    return int(match[1]) if match else None
+    return int(match[2]) if match and key == history_entry(match[1], int(match[2])) else None
 
 
 def lost_save(model: str, sha256: str) -> str:

@@ -11,7 +11,9 @@ import yaml
 
 from modelrepo import canonical
 from modelrepo.canonical import Json
-from modelrepo.errors import InvalidActiveFile, InvalidInput, NewerFormat
+from modelrepo.errors import Corrupt, InvalidActiveFile, InvalidInput
+from modelrepo.formats import check_format
+from modelrepo.names import check_version_id
 from modelrepo.promotion import yaml_text
 
 HEADER = """\
@@ -19,6 +21,9 @@ HEADER = """\
 # Change it with `modelrepo promote`, `rollback` or `edit`. Or by hand: it is enough to change `version`, a save wins
 # over what was there, and the next command records it. `digest` and `generation` need not be kept right.
 """
+
+LARGEST_BYTES = 256 * 2**10
+"""Every worker reads the file all the time; YAML of this size takes a second or two."""
 
 _DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
 _SHARE = re.compile(r"([0-9]+) *(%?)")
@@ -70,7 +75,7 @@ class ActiveFile:
 
 
 def render(file: ActiveFile) -> bytes:
-    """Return the one text of `file`."""
+    """Return the one text of `file`; raises InvalidInput where nobody would read so much."""
     document = {
         "version": file.version,
         "digest": None if file.digest is None else f"sha256:{file.digest}",
@@ -78,7 +83,13 @@ def render(file: ActiveFile) -> bytes:
         "config": file.config,
         "rollout": file.rollout.to_json(),
     }
-    return (HEADER + yaml_text.dump(document)).encode()
+    data = (HEADER + yaml_text.dump(document)).encode()
+    if len(data) > LARGEST_BYTES:
+        raise InvalidInput(
+            f"config makes an active.yaml of {len(data):,} bytes, and {LARGEST_BYTES:,} are the most; "
+            "put what is large into the version"
+        )
+    return data
 
 
 def parse(data: bytes, where: str = "active.yaml") -> ActiveFile:
@@ -86,24 +97,24 @@ def parse(data: bytes, where: str = "active.yaml") -> ActiveFile:
 
     Raises:
         InvalidActiveFile: it is no YAML, or a value in it has no meaning.
-        NewerFormat: it requires what this modelrepo does not know.
+        NewerFormat: it is of a newer format, or requires what this modelrepo does not know.
     """
     try:
+        if len(data) > LARGEST_BYTES:
+            raise InvalidInput(f"its {len(data):,} bytes are more than the {LARGEST_BYTES:,} that it may have")
         nodes = {key.value: value for key, value in yaml_text.compose(data).value if isinstance(key, yaml.ScalarNode)}
-        if "requires" in nodes and (wanted := yaml_text.value_of(nodes["requires"])):
-            raise NewerFormat(f"{where} requires {wanted}, which this modelrepo does not know: upgrade it")
+        check_format({key: yaml_text.value_of(nodes[key]) for key in ("format", "requires") if key in nodes}, where)
         if "version" not in nodes:
             raise InvalidInput("it has no key `version`")
+        version = _text(nodes["version"], "version")
         return ActiveFile(
-            version=_text(nodes["version"], "version"),
+            version=None if version is None else check_version_id(version),
             digest=_digest(_text(nodes["digest"], "digest")) if "digest" in nodes else None,
             generation=_generation(nodes.get("generation")),
             config=_config(nodes.get("config")),
             rollout=_rollout(nodes.get("rollout")),
         )
-    except InvalidActiveFile:
-        raise
-    except InvalidInput as error:
+    except (InvalidInput, Corrupt) as error:
         raise InvalidActiveFile(
             f"cannot read {where}: {error}; mend it with `modelrepo edit`, or promote with --force to replace it"
         ) from error

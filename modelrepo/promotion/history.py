@@ -10,10 +10,11 @@ from typing import Any
 
 from modelrepo import layout
 from modelrepo.canonical import Json
-from modelrepo.errors import Corrupt, InvalidInput, ObjectNotFound
+from modelrepo.errors import Corrupt, InvalidInput, NewerFormat, ObjectNotFound
+from modelrepo.formats import check_format
+from modelrepo.names import check_version_id
 from modelrepo.promotion import yaml_text
 from modelrepo.promotion.active_file import Rollout
-from modelrepo.stores.founding import check_format
 from modelrepo.stores.port import ObjectStore
 
 
@@ -94,18 +95,18 @@ class HistoryEntry:
         """
         try:
             document = yaml_text.load(data)
-            check_format(document, name, "the history")
-            return _entry(document)
-        except (InvalidInput, KeyError, ValueError, TypeError) as error:
+            check_format(document, name)
+            return _entry(document, name)
+        except (InvalidInput, KeyError, ValueError, TypeError, AttributeError) as error:
             what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
             raise Corrupt(f"cannot read {name}: {what}; restore it from a copy of the repository", path=name) from error
 
 
-def _entry(document: Mapping[str, Any]) -> HistoryEntry:
+def _entry(document: Mapping[str, Any], name: str) -> HistoryEntry:
     return HistoryEntry(
         generation=int(document["generation"]),
-        kind=Kind(document["kind"]),
-        version=_text(document["version"]),
+        kind=_kind(document["kind"], name),
+        version=_version(document["version"]),
         digest=_hex(document.get("digest")),
         config=dict(document.get("config") or {}),
         rollout=Rollout.from_json(document.get("rollout") or {}),
@@ -120,10 +121,17 @@ def _entry(document: Mapping[str, Any]) -> HistoryEntry:
     )
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value:
+def _kind(value: Any, name: str) -> Kind:
+    try:
+        return Kind(value)
+    except ValueError as error:
+        raise NewerFormat(f"{name} is a change of the kind {value!r}, unknown to this modelrepo: upgrade it") from error
+
+
+def _version(value: Any) -> str:
+    if not isinstance(value, str):
         raise ValueError(f"version is {value!r}")
-    return value
+    return check_version_id(value)
 
 
 def _hex(value: Any) -> str | None:

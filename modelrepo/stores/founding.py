@@ -11,11 +11,10 @@ from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 from modelrepo import layout
-from modelrepo.errors import Corrupt, NewerFormat, ObjectExists, ObjectNotFound, RepositoryNotFound, StoreNotTrusted
+from modelrepo.errors import Corrupt, ObjectExists, ObjectNotFound, RepositoryNotFound, StoreNotTrusted
+from modelrepo.formats import FORMAT, check_format
 from modelrepo.stores.port import LocalFolders, ObjectStore, StoreAbility, StoreIdentity
 from modelrepo.stores.probe import ProbeResult, probe
-
-FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +42,9 @@ def found(
 
     Raises:
         StoreNotTrusted: the probe failed, or another endpoint is on record; nothing was written.
+        NewerFormat, Corrupt: of what is there already; nothing was written.
     """
-    record = _read_json(store, layout.STORE)
+    record, repository = _read_json(store, layout.STORE), _read_json(store, layout.REPOSITORY)
     if record is None or adopt or (single_writer and not record.get("single_writer")):
         result = probe(store, client=client)
         if not result.trusted and not single_writer:
@@ -54,7 +54,7 @@ def found(
                 "creates-if-absent, or pass --single-writer if never two will write at once"
             )
         _record(store, result, single_writer=not result.trusted, known=record is not None, at=clock())
-    if _read_json(store, layout.REPOSITORY) is None:
+    if repository is None:
         first = json.dumps({"format": FORMAT, "id": secrets.token_hex(16)}) + "\n"
         try:
             store.create(layout.REPOSITORY, first.encode())
@@ -75,10 +75,7 @@ def open_founded(store: ObjectStore) -> Founded:
     repository = _read_json(store, layout.REPOSITORY)
     if repository is None:
         raise RepositoryNotFound(f"{store.url} holds no repository; make one: modelrepo init --repo {store.url}")
-    check_format(repository, layout.REPOSITORY, store.url)
     record = _read_json(store, layout.STORE)
-    if record is not None:
-        check_format(record, layout.STORE, store.url)
     distrust = _distrust(store, record)
     return Founded(
         id=str(repository.get("id", "")),
@@ -86,23 +83,6 @@ def open_founded(store: ObjectStore) -> Founded:
         distrust=distrust,
         single_writer=bool(record and record.get("single_writer")),
     )
-
-
-def check_format(document: Mapping[str, Any], name: str, where: str, newest: int = FORMAT) -> None:
-    """Refuse a document of a newer format, or one with `requires:` that this modelrepo does not know.
-
-    Raises:
-        NewerFormat, Corrupt
-    """
-    number = document.get("format", 1)
-    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-        raise Corrupt(f"{name} in {where} says format {number!r}, which is no format number", path=name)
-    if number > newest:
-        raise NewerFormat(f"{name} in {where} has format {number}; this modelrepo reads up to {newest}: upgrade it")
-    requires = document.get("requires") or ()
-    if requires:
-        names = ", ".join(map(str, requires))
-        raise NewerFormat(f"{name} in {where} requires {names}, which this modelrepo does not know: upgrade it")
 
 
 def read_only(store: ObjectStore, reason: str) -> ObjectStore:
@@ -159,10 +139,11 @@ def _read_json(store: ObjectStore, key: str) -> dict[str, Any] | None:
         return None
     try:
         document = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Corrupt(f"{key} in {store.url} is not JSON: {error}", path=key) from error
     if not isinstance(document, dict):
         raise Corrupt(f"{key} in {store.url} is no JSON object", path=key)
+    check_format(document, f"{key} in {store.url}")
     return document
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from modelrepo import canonical, layout
 from modelrepo.environments.interpreters import Interpreter
 from modelrepo.environments.record import EnvironmentRecord
-from modelrepo.errors import Corrupt
+from modelrepo.errors import Corrupt, NewerFormat
+from modelrepo.formats import FORMAT, check_format
 from modelrepo.stores.port import ObjectStore
 from modelrepo.versions.content import Content, of_files
-from modelrepo.versions.manifest import FORMAT, FileRecord, check_format, read_files
+from modelrepo.versions.manifest import FileRecord, read_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +50,25 @@ def bundle_carried(
 def find_carried(store: ObjectStore, environment: EnvironmentRecord) -> tuple[FileRecord, ...]:
     """Find the carried wheels of an environment in any of its bundles, by their sha256.
 
+    A bundle that cannot be read is passed over where the others have every wheel.
+
     Raises:
-        Corrupt: a wheel is in none of them, or a bundle is not what its name says.
+        Corrupt: a wheel is in none of them, or in none that is what its name says.
+        NewerFormat: only bundles of a newer format may have it.
     """
     if not environment.carried:
         return ()
     known: dict[str, FileRecord] = {}
+    unreadable: Corrupt | NewerFormat | None = None
     for stat in store.list(f"{layout.ENVIRONMENTS}{environment.digest}/"):
-        known |= {record.sha256: record for record in read_bundle(stat.key, store.read(stat.key))}
+        try:
+            known |= {record.sha256: record for record in read_bundle(stat.key, store.read(stat.key))}
+        except (Corrupt, NewerFormat) as error:
+            unreadable = error
     for wheel in environment.carried:
         if wheel.sha256 not in known:
+            if unreadable is not None:
+                raise unreadable
             raise Corrupt(
                 f"wheel {wheel.filename} (sha256:{wheel.sha256}) is in no bundle of environment {environment.digest} "
                 f"in {store.url}; push the version again",
@@ -77,7 +87,7 @@ def read_bundle(key: str, data: bytes) -> tuple[FileRecord, ...]:
         tree = json.loads(data)
         check_format(tree, key)
         records = read_files(tree["wheels"], key)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise Corrupt(f"{key} is no bundle ({error!r}); remove it and push again", path=key) from error
     nested = next((record.path for record in records if "/" in record.path), None)
     if nested is not None:

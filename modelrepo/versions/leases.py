@@ -10,9 +10,9 @@ from typing import Any
 
 from modelrepo import canonical, layout
 from modelrepo.errors import Corrupt, ObjectExists, ObjectNotFound
+from modelrepo.formats import FORMAT, check_format
 from modelrepo.stores.port import ObjectStore
 from modelrepo.versions.clock import Clock
-from modelrepo.versions.manifest import FORMAT, check_format
 
 GRACE_S = 24 * 3600.0
 SWEEP_LIMIT_S = 600.0  # a sweeper stops by itself this long after its decision
@@ -121,5 +121,5 @@ def _read_condemned(store: ObjectStore, key: str) -> frozenset[str]:
         return frozenset(str(digest).removeprefix(_PREFIX) for digest in record["digests"])
     except ObjectNotFound:
         return frozenset()
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Corrupt(f"{key} is no prune record ({error}); remove it, then push again", path=key) from error

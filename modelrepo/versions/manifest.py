@@ -10,11 +10,10 @@ from typing import Any
 
 from modelrepo import canonical
 from modelrepo.environments.record import EnvironmentRecord
-from modelrepo.errors import Corrupt, NewerFormat
+from modelrepo.errors import Corrupt
+from modelrepo.formats import FORMAT, check_format
 from modelrepo.versions.paths import collision, name_problem, path_problem
 
-FORMAT = 1
-FEATURES: frozenset[str] = frozenset()  # names under `requires:` that this reader understands
 PLAIN, EXECUTABLE = 0o644, 0o755
 _HEX = frozenset("0123456789abcdef")
 
@@ -149,7 +148,7 @@ class Manifest:
         """
         try:
             tree = json.loads(data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise Corrupt(f"{name} is not JSON: {error}", path=name) from error
         if not isinstance(tree, dict):
             raise Corrupt(f"{name} is not a JSON object", path=name)
@@ -178,25 +177,8 @@ class Manifest:
             git_commit=git.get("commit"),
             git_dirty=bool(git.get("dirty", False)),
             push=str(tree.get("push", "")),
-            format=tree["format"],
+            format=tree.get("format", 1),
         )
-
-
-def check_format(tree: Mapping[str, Any], name: str) -> None:
-    """Refuse a newer format or an unknown name under `requires:` (NewerFormat), and what is no format (Corrupt)."""
-    number = tree.get("format")
-    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-        raise Corrupt(f"{name} has no format number (found {number!r})", path=name)
-    if number > FORMAT:
-        raise NewerFormat(
-            f"{name} has format {number}; this modelrepo reads formats up to {FORMAT}: upgrade modelrepo-toolkit"
-        )
-    wanted = tree.get("requires") or []
-    if not isinstance(wanted, list):
-        raise Corrupt(f"{name}: requires is not a list", path=name)
-    unknown = sorted(str(item) for item in wanted if item not in FEATURES)
-    if unknown:
-        raise NewerFormat(f"{name} requires {', '.join(unknown)}, unknown to this modelrepo: upgrade modelrepo-toolkit")
 
 
 def read_files(records: Any, name: str) -> tuple[FileRecord, ...]:

@@ -14,7 +14,7 @@ from modelrepo.canonical import Json
 from modelrepo.canonical import dumps as canonical
 from modelrepo.errors import InvalidActiveFile, InvalidInput, NewerFormat
 from modelrepo.promotion import yaml_text
-from modelrepo.promotion.active_file import HEADER, ActiveFile, Rollout, parse, render
+from modelrepo.promotion.active_file import HEADER, LARGEST_BYTES, ActiveFile, Rollout, parse, render
 
 DIGEST = "ab" * 32
 
@@ -120,6 +120,11 @@ def test_config_is_read_as_json_values() -> None:
         ("version: v2\nrollout: {max_unavailable: 0%}", "max_unavailable '0%'"),
         ("version: v2\nrollout: {max_unavailable: 101%}", "max_unavailable '101%'"),
         ("version: v2\n--- \nversion: v3", "single document"),
+        ("version: ../../v2", "is not allowed"),
+        ("version: 'v 2'", "is not allowed"),
+        ("version: latest", "has a meaning of its own"),
+        ("format: one\nversion: v2", "no format number"),
+        ("version: v2\n#" + "x" * LARGEST_BYTES, "more than the"),
     ],
 )
 def test_a_file_that_cannot_be_read_says_why(text: str, says: str) -> None:
@@ -133,6 +138,13 @@ def test_what_it_requires_must_be_known() -> None:
     assert parse(b"version: v1\nrequires:\nnew: 1").version == "v1"
     with pytest.raises(NewerFormat, match="channels"):
         parse(b"version: v1\nrequires: [channels]")
+    with pytest.raises(NewerFormat, match="format 2"):
+        parse(b"format: 2\nversion: v1")
+
+
+def test_what_nobody_would_read_is_not_written() -> None:
+    with pytest.raises(InvalidInput, match="put what is large into the version"):
+        render(ActiveFile("v1", DIGEST, 1, {"prompt": "x" * LARGEST_BYTES}))
 
 
 @pytest.mark.parametrize(("written", "meant"), [("10 %", "10%"), (" 2 ", "2"), ("100%", "100%")])

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelrepo.canonical import sha256
-from modelrepo.errors import Corrupt, InvalidActiveFile
+from modelrepo.canonical import Json, sha256
+from modelrepo.errors import Corrupt, InvalidActiveFile, NewerFormat
+from modelrepo.promotion import yaml_text
 from modelrepo.promotion.active_file import ActiveFile, Rollout, render
 from modelrepo.promotion.history import ACTIVATING, HistoryEntry, HistoryReader, Kind
 from modelrepo.promotion.state import Live, blocked, derive, way_back, with_digest
@@ -240,6 +241,27 @@ def test_entries_are_read_back() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "change", [{"kind": "canary"}, {"format": 2}, {"requires": ["channels"]}], ids=["kind", "format", "requires"]
+)
+def test_a_newer_entry_is_refused_by_name(change: dict[str, Json]) -> None:
+    document = {**written(*V123)[0][0].to_json(), **change}
+    with pytest.raises(NewerFormat, match=r"history/00000001\.yaml"):
+        HistoryEntry.from_bytes(yaml_text.dump(document).encode(), "models/m/history/00000001.yaml")
+
+
+@pytest.mark.parametrize("change", [{"version": "../../x"}, {"rollout": "soon"}, {"config": 3}, {"digest": "v1"}])
+def test_an_entry_with_a_value_of_no_meaning_is_corrupt(change: dict[str, Json]) -> None:
+    document = {**written(*V123)[0][0].to_json(), **change}
+    with pytest.raises(Corrupt, match="00000001"):
+        HistoryEntry.from_bytes(yaml_text.dump(document).encode(), "models/m/history/00000001.yaml")
+
+
+def test_an_entry_ignores_keys_that_it_does_not_know() -> None:
+    entry = written(*V123)[0][0]
+    assert HistoryEntry.from_bytes(yaml_text.dump({**entry.to_json(), "new": [1]}).encode(), "x") == entry
+
+
 @pytest.mark.parametrize("data", [b"", b"generation: 1", b"[1]", b"\xff\xfe\xfd", b"generation: x\nkind: promote"])
 def test_a_broken_entry_is_named(data: bytes) -> None:
     with pytest.raises(Corrupt, match=r"models/m/history/00000001\.yaml"):
@@ -262,5 +284,6 @@ def test_files_of_others_in_the_history_are_passed_over() -> None:
         store.create(f"models/m/history/{entry.generation:08d}.yaml", entry.to_bytes())
     store.create("models/m/history/.lost-abc", b"x")
     store.create("models/m/history/notes.txt", b"x")
+    store.create("models/m/history/000000009.yaml", b"x")
     assert HistoryReader(store, "m").all() == tuple(entries)
     assert ActiveFile("v1") == ActiveFile("v1", None, None, {}, Rollout())

@@ -164,6 +164,28 @@ def test_newer_and_broken_files_are_refused_by_name(name: str) -> None:
         assert says in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["repository.json", "store.json"])
+def test_what_a_newer_modelrepo_founded_is_not_founded_again(name: str) -> None:
+    store = bucket_store()
+    found(store)
+    store.replace(name, b'{"format": 2}')
+    other = store.read("store.json" if name == "repository.json" else "repository.json")
+    with pytest.raises(NewerFormat, match=name):
+        found(store, adopt=True, single_writer=True)
+    assert store.read(name) == b'{"format": 2}'
+    assert store.read("store.json" if name == "repository.json" else "repository.json") == other
+
+
+def test_a_lost_repository_file_is_written_again_and_the_models_stay() -> None:
+    store = bucket_store()
+    found(store)
+    store.create("models/m/active.yaml", b"version: v1\n")
+    store.delete("repository.json")
+    with pytest.raises(RepositoryNotFound, match="modelrepo init"):
+        open_founded(store)
+    assert found(store).store.read("models/m/active.yaml") == b"version: v1\n"
+
+
 def test_unknown_keys_are_ignored() -> None:
     store = bucket_store()
     founded = found(store)

@@ -86,3 +86,14 @@ def test_a_hostile_bundle_is_refused(
     data = json.dumps(change(json.loads(bundle[1]))).encode()
     with pytest.raises(error):
         read_bundle(f"environments/x/{canonical.sha256(data)}.json", data)
+
+
+def test_a_bundle_that_cannot_be_read_is_passed_over_where_another_has_the_wheels(
+    store: MemoryStore, bundle: tuple[str, bytes], carrying: EnvironmentRecord
+) -> None:
+    newer = json.dumps({"format": 2}).encode()
+    store.create(layout.bundle(carrying.digest, None, "cp399", "moon", canonical.sha256(newer)), newer)
+    with pytest.raises(NewerFormat, match="format 2"):
+        find_carried(store, carrying)
+    store.create(*bundle)
+    assert [record.path for record in find_carried(store, carrying)] == [WHEEL]

@@ -143,7 +143,7 @@ def test_what_is_no_manifest_is_corrupt(change: dict[str, Any]) -> None:
         Manifest.from_bytes(altered(change))
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b"\xff"])
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b"\xff", b"[" * 100_000])
 def test_other_bytes_are_corrupt(data: bytes) -> None:
     with pytest.raises(Corrupt):
         Manifest.from_bytes(data)

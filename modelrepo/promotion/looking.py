@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from modelrepo import layout
 from modelrepo.canonical import sha256
-from modelrepo.errors import InvalidActiveFile, ModelNotFound, ObjectNotFound, VersionNotFound
+from modelrepo.errors import Corrupt, InvalidActiveFile, ModelNotFound, NewerFormat, ObjectNotFound, VersionNotFound
 from modelrepo.promotion.active_file import parse
 from modelrepo.promotion.history import HistoryEntry, HistoryReader
 from modelrepo.promotion.state import ActiveState, Live, derive, with_digest
@@ -138,8 +139,10 @@ class Looker:
         return reader.all()
 
     def _complete(self, state: ActiveState) -> ActiveState:
-        return with_digest(
-            state,
-            lambda version: self.digest_of(state.model, version),
-            lambda: self._index.versions(state.model),
-        )
+        def digest_of(version: str) -> str | None:
+            # Else one bad manifest that a hand edit names would stand in the way of every change that mends it.
+            with suppress(Corrupt, NewerFormat):
+                return self.digest_of(state.model, version)
+            return None
+
+        return with_digest(state, digest_of, lambda: self._index.versions(state.model))

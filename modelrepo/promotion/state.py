@@ -15,7 +15,7 @@ from modelrepo.promotion.history import ACTIVATING, HistoryEntry, Kind
 class ActiveState:
     """What is live now.
 
-    `digest`: 64 hex digits; None where nothing is live, or a hand-edited file names a version that does not exist.
+    `digest`: 64 hex digits; None where nothing is live, or a hand edit names a version that does not exist.
     `edited_by_hand`: the file holds an edit that no entry records yet.
     `stale_file`: the file is behind the history, and the history counts.
     `seen`: equal to an earlier one exactly if nothing has changed since.
@@ -95,13 +95,14 @@ def with_digest(
 ) -> ActiveState:
     """Complete a hand-edited state by what the repository holds.
 
-    `digest_of`: the digest of a version, None where it does not exist. A digest of another version is ignored.
+    `digest_of`: the digest of a version, None where it does not exist or cannot be read. A digest of another version
+    is ignored.
     """
     if not state.edited_by_hand or state.version is None:
         return state
     actual = digest_of(state.version)
     if actual is None:
-        return _noted(replace(state, digest=None), f"it names {state.version}, which does not exist")
+        return _noted(replace(state, digest=None), f"it names {state.version}, which does not exist or cannot be read")
     if state.digest in (None, actual):
         return _noted(replace(state, digest=actual))
     if any(digest_of(version) == state.digest for version in versions()):

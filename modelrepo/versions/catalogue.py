@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from modelrepo import layout
@@ -35,11 +36,9 @@ class Catalogue:
         self._digests: dict[tuple[str, str], str] = {}
 
     def models(self) -> list[str]:
-        """Return the models that have a version or an active file."""
-        found = set()
-        for stat in self._store.list(layout.MODELS):
-            found.add(stat.key.removeprefix(layout.MODELS).partition("/")[0])
-        return sorted(name for name in found if _is_model(name))
+        """Return the models that have a version, an active file or a history."""
+        found = {layout.model_of(stat.key) for stat in self._store.list(layout.MODELS)}
+        return sorted(name for name in found if name is not None and _allowed(check_model_name, name))
 
     def listed(self, model: str) -> list[Listed]:
         """Return every version of a model, deleted ones too, oldest publication first."""
@@ -51,6 +50,7 @@ class Catalogue:
                 published[named[1]] = stat.modified
             elif stat.key.endswith("/deleted.json"):
                 deleted.add(stat.key.split("/")[-2])
+        published = {version: at for version, at in published.items() if _allowed(check_version_id, version)}
         order = sorted(published, key=lambda version: (published[version], sort_key(version)))
         return [Listed(version, published[version], version in deleted) for version in order]
 
@@ -124,9 +124,9 @@ def _near(name: str, known: list[str], what: str) -> str:
     return f"there are {shown}" if len(known) <= 5 else f"the last of {len(known)} {what} are {shown}"
 
 
-def _is_model(name: str) -> bool:
+def _allowed(check: Callable[[str], str], name: str) -> bool:
     try:
-        check_model_name(name)
+        check(name)
     except InvalidName:
         return False
     return True

@@ -222,3 +222,35 @@ def test_copies_for_people_are_as_they_were(repository: Repository, push: Callab
     assert text.startswith("contract: 1\nname: tiny\n")
     manifest = json.loads(repository.store.read(layout.manifest("tiny", "v1")))
     assert manifest["spec"]["name"] == "tiny"
+
+
+def test_strangers_among_the_models_and_versions_are_passed_over(
+    repository: Repository, push: Callable[..., str]
+) -> None:
+    push()
+    store = repository.store
+    for key in (
+        "models/readme.txt",
+        "models/team/other/active.yaml",
+        "models/tiny/versions/v1 (copy)/manifest.json",
+        "models/tiny/channels/beta/active.yaml",
+    ):
+        store.create(key, b"x")
+    assert repository.models() == ["tiny"]
+    assert [each.version for each in repository.versions("tiny")] == ["v1"]
+
+
+@pytest.mark.parametrize(
+    "text", [b"version: ../../x\n", b"version: v2\n", b"version: v1\ndigest: " + b"a" * 64 + b"\n"]
+)
+def test_an_edit_to_what_cannot_be_used_stands_in_nobodys_way(
+    repository: Repository, push: Callable[..., str], text: bytes
+) -> None:
+    for _ in range(3):
+        push()
+    repository.promotions.promote("tiny", "v1")
+    repository.store.replace("models/tiny/versions/v2/manifest.json", b"{")
+    repository.store.replace("models/tiny/active.yaml", text)
+    assert repository.promotions.active_bytes("tiny") == text
+    assert repository.promotions.promote("tiny", "v3", force=True).version == "v3"
+    assert repository.promotions.state("tiny").version == "v3"

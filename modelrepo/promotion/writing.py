@@ -106,7 +106,7 @@ def _put_locally(store: ObjectStore, folders: LocalFolders, model: str, base: Fi
         if present is None:
             try:
                 store.create(key, data)
-            except ObjectExists:
+            except (ObjectExists, ObjectChanged):
                 return False
             return True
         displaced = folders.exchange(key, data)

@@ -28,6 +28,7 @@ from modelrepo.stores.port import ObjectStat, StoreAbility, StoreIdentity, check
 from modelrepo.stores.renames import exchange_names
 
 _TEMPORARY = ".tmp-"
+_CREATE_TRIES = 4  # a name that is taken and yet not to be read: an editor may be in the middle of a save
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 _REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
@@ -67,12 +68,19 @@ class FilesystemStore:
 
     def create(self, key: str, data: bytes) -> None:
         path = self._path(key)
-        with self._mapped("create", key, len(data)):
-            with self._written(path, data) as temporary:
+        with self._mapped("create", key, len(data)), self._written(path, data) as temporary:
+            for _ in range(_CREATE_TRIES):
                 if self._link(temporary, path):
                     return
-            if path.read_bytes() != data:
-                raise ObjectExists(f"cannot create {key} in {self.url}: it is there with other bytes", key=key)
+                with suppress(FileNotFoundError, IsADirectoryError):
+                    if path.read_bytes() != data:
+                        raise ObjectExists(f"cannot create {key} in {self.url}: it is there with other bytes", key=key)
+                    _sync_folder(path.parent)  # its creator may not have come so far yet
+                    return
+            raise ObjectChanged(
+                f"cannot create {key} in {self.url}: its name is taken by what is no file that can be read, such as a "
+                "broken link; remove it, then run it again"
+            )
 
     def replace(self, key: str, data: bytes, *, if_etag: str | None = None) -> None:
         path = self._path(key)
@@ -156,9 +164,11 @@ class FilesystemStore:
             if error.errno not in _NO_LINKS or not os.access(path.parent, os.W_OK):
                 raise
             self._links = False
-            if path.exists():
-                return False
-            temporary.rename(path)
+            # No link, so nothing here can refuse a taken name: the lock keeps at least this box's creators apart.
+            with folder_lock(path.parent):
+                if os.path.lexists(path):
+                    return False
+                temporary.rename(path)
         _sync_folder(path.parent)
         return True
 

@@ -6,12 +6,13 @@ import errno
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from modelrepo.errors import Forbidden, NoSpace, ObjectExists, Unreachable
+from modelrepo.errors import Forbidden, NoSpace, ObjectChanged, ObjectExists, Unreachable
 from modelrepo.stores.filesystem import FilesystemStore
 from modelrepo.stores.folder_lock import folder_lock
 from modelrepo.stores.port import LocalFolders
@@ -160,3 +161,50 @@ def test_a_folder_is_locked_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     thread.join(30)
     assert order == ["first", "second"]
     assert list(FilesystemStore(tmp_path).list("")) == []
+
+
+def test_a_name_taken_by_a_broken_link_is_refused_in_its_own_words(tmp_path: Path) -> None:
+    store = FilesystemStore(tmp_path)
+    (tmp_path / "a").symlink_to("nowhere")
+    with pytest.raises(ObjectChanged, match="broken link"):
+        store.create("a", b"x")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_name_that_is_free_again_at_the_second_look_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, path = FilesystemStore(tmp_path), tmp_path / "a"
+    path.write_bytes(b"an editor's")
+    link = os.link
+
+    def vanish(source: Path, target: Path) -> None:
+        try:
+            link(source, target)
+        finally:
+            monkeypatch.setattr(os, "link", link)
+            path.unlink()
+
+    monkeypatch.setattr(os, "link", vanish)
+    store.create("a", b"x")
+    assert path.read_bytes() == b"x"
+
+
+def test_without_links_of_many_creators_one_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", refused)
+    start = threading.Barrier(8)
+
+    def race(number: int) -> bool:
+        store = FilesystemStore(tmp_path)
+        start.wait(timeout=30)
+        try:
+            store.create("a", str(number).encode())
+        except ObjectExists:
+            return False
+        return True
+
+    for _ in range(20):
+        with ThreadPoolExecutor(8) as pool:
+            assert sum(pool.map(race, range(8))) == 1
+        (tmp_path / "a").unlink()

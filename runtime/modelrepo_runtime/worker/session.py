@@ -40,7 +40,7 @@ class WorkerSession:
         self._stopped = False
         self._give_up_at: float | None = None
         self._held: dict[tuple[str, Fence], Held] = {}
-        self._turns: dict[tuple[str, str], bool] = {}
+        self._turns: set[tuple[str, str]] = set()
         self._beating = threading.Lock()
         self._session = queue.hello(info)
         self._thread = threading.Thread(target=self._run, name="beat", daemon=True)
@@ -145,7 +145,7 @@ class WorkerSession:
             return False
         if taken:
             with self._lock:
-                self._turns[model, slot] = True
+                self._turns.add((model, slot))
         return taken
 
     def has_turn(self, model: str, slot: str) -> bool:
@@ -157,8 +157,9 @@ class WorkerSession:
 
     def end_turn(self, model: str, slot: str) -> None:
         with self._lock:
-            if self._turns.pop((model, slot), None) is None:
+            if (model, slot) not in self._turns:
                 return
+            self._turns.discard((model, slot))
         try:
             self.queue.end_turn(model, f"{self._info.name}/{slot}")
         except Unreachable as error:
@@ -188,9 +189,6 @@ class WorkerSession:
                 held, turns = dict(self._held), list(self._turns)
             try:
                 reply = self.queue.beat(self._session, tuple(held), tuple(self._reports()))
-                for model, slot in turns:
-                    self.queue.renew_turn(model, f"{self._info.name}/{slot}", self.timing.turn_s)
-                self._tell_progress(held.values())
             except StaleSession as error:
                 self._begin_again(held, error)
                 return True
@@ -204,7 +202,17 @@ class WorkerSession:
                 attempt.end(End.LOST)
             elif key[0] in reply.cancelled:
                 attempt.end(End.CANCELLED)
+        self._tell_more(held.values(), turns)
         return True
+
+    def _tell_more(self, held: Iterable[Held], turns: Iterable[tuple[str, str]]) -> None:
+        """Renew turns and tell progress with a beat; what does not arrive is told with the next."""
+        try:
+            for model, slot in turns:
+                self.queue.renew_turn(model, f"{self._info.name}/{slot}", self.timing.turn_s)
+            self._tell_progress(held)
+        except Unreachable as error:
+            self._journal.say_once("queue", "queue-unreachable", error=error)
 
     def _begin_again(self, held: dict[tuple[str, Fence], Held], error: StaleSession) -> None:
         """The queue has ended our session: all that it held is lost, and a new one begins."""

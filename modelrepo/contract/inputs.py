@@ -9,12 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from modelrepo.contract.dialect import dialect
 from modelrepo.contract.quantities import format_size, parse_size
 from modelrepo.contract.size_expression import evaluate
 from modelrepo.contract.spec import ModelSpec
-from modelrepo.contract.wording import describe, expected, near
+from modelrepo.contract.wording import describe, expected, is_text, near
 from modelrepo.errors import InvalidJobInput
 
+_MOST_DEPTH = 64  # as in model.yaml
 Declaration = Mapping[str, Any]
 
 
@@ -81,7 +83,7 @@ def size_class(spec: ModelSpec, values: Mapping[str, Any]) -> str | None:
 
 def check_declaration(declared: Declaration) -> None:
     """Check one entry of `inputs:`, whose keys the schema of model.yaml has passed. Raises: ValueError."""
-    from jsonschema import Draft202012Validator, SchemaError
+    from jsonschema import SchemaError
 
     is_file = declared.get("format") == "file"
     if not is_file:
@@ -94,7 +96,7 @@ def check_declaration(declared: Declaration) -> None:
         if key not in ("default", "examples", "enum", "const"):
             _refuse_nested_files(value)
     try:
-        Draft202012Validator.check_schema(_plain(declared))
+        dialect().check_schema(_plain(declared))
     except SchemaError as error:
         raise ValueError(f"{'.'.join(map(str, error.path))}: {error.message}".removeprefix(": ")) from None
     if "default" in declared:
@@ -128,10 +130,9 @@ def _check_file_value(spec: ModelSpec, name: str, value: Any) -> None:
 
 
 def _problem(declared: Declaration, value: Any) -> tuple[tuple[str | int, ...], str] | None:
-    from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
 
-    validator = Draft202012Validator(_plain(declared), format_checker=Draft202012Validator.FORMAT_CHECKER)
+    validator = dialect()(_plain(declared), format_checker=dialect().FORMAT_CHECKER)
     error = best_match(validator.iter_errors(value))
     if error is None:
         return None
@@ -165,9 +166,11 @@ def _refuse_nested_files(schema: object) -> None:
 
 
 def _check_json(spec: ModelSpec, value: Any, at: tuple[str | int, ...]) -> None:
+    if len(at) > _MOST_DEPTH:
+        raise _refused(spec, at[:1], f"is deeper than {_MOST_DEPTH} levels")
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            if not isinstance(key, str):
+            if not isinstance(key, str) or not is_text(key):
                 raise _refused(spec, at, f"the key {key!r} is not text")
             _check_json(spec, inner, (*at, key))
     elif isinstance(value, list | tuple):
@@ -177,7 +180,10 @@ def _check_json(spec: ModelSpec, value: Any, at: tuple[str | int, ...]) -> None:
         raise _refused(spec, at, f"{value} is no number that JSON can hold")
     elif isinstance(value, int) and not isinstance(value, bool) and abs(value) > 2**53:
         raise _refused(spec, at, f"{value} is beyond 2^53, which JSON cannot hold; send it as text")
-    elif not (value is None or isinstance(value, str | bool | int | float)):
+    elif isinstance(value, str):
+        if not is_text(value):
+            raise _refused(spec, at, "holds half a surrogate pair, which is no text")
+    elif not (value is None or isinstance(value, bool | int | float)):
         raise _refused(spec, at, f"a {type(value).__name__} is no JSON value")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Any, TypeVar
 
@@ -103,7 +103,7 @@ class _Reader:
         inputs = raw.get("inputs")
         for name, declared in (inputs or {}).items():
             self.read(("inputs", name), check_declaration, declared)
-        self.check_env(raw.get("env") or {})
+        self.check_variables(raw.get("env") or {}, raw.get("secrets") or ())
         return ModelSpec(
             contract=raw["contract"],
             name=raw["name"],
@@ -200,10 +200,14 @@ class _Reader:
     def size_of(self, at: Path, value: str | int | None) -> int | None:
         return None if value is None else self.read(at, parse_size, value)
 
-    def check_env(self, env: Mapping[str, str]) -> None:
-        for name in env:
+    def check_variables(self, env: Mapping[str, str], secrets: Sequence[str]) -> None:
+        places: list[tuple[Path, str]] = [(("env", name), name) for name in env]
+        for at, name in [*places, *((("secrets", index), name) for index, name in enumerate(secrets))]:
             if name in RESERVED_ENV or name.startswith(RESERVED_ENV_PREFIXES):
-                raise self.fail(("env", name), "is set by the worker for each process; take it out")
+                raise self.fail(at, f"{name} is set by the worker for each process; take it out")
+        for name, value in env.items():
+            if "\0" in value:
+                raise self.fail(("env", name), "holds a NUL byte, which no variable can; take it out")
 
 
 def _checkpoint(source: str | Mapping[str, Any]) -> CheckpointSource:

@@ -8,6 +8,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from modelrepo.contract.dialect import dialect
 from modelrepo.contract.wording import describe, expected, near
 from modelrepo.contract.yaml_lines import Document, Path
 from modelrepo.errors import InvalidSpec
@@ -25,9 +26,7 @@ def json_schema() -> Mapping[str, Any]:
 
 def check_structure(document: Document, path: str) -> None:
     """Refuse what the schema refuses; of several faults the first in the file is told. Raises: InvalidSpec."""
-    from jsonschema import Draft202012Validator  # costs 60 ms, which `modelrepo --help` need not pay
-
-    errors = [_deepest(error) for error in Draft202012Validator(json_schema()).iter_errors(document.value)]
+    errors = [_deepest(error) for error in dialect()(json_schema()).iter_errors(document.value)]
     # A key is often missing because it is misspelt: then the misspelt one is what helps.
     faults = [(error.validator == "required", fault) for error in errors for fault in _faults(error)]
     if faults:

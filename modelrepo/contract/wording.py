@@ -26,6 +26,11 @@ def describe(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+def is_text(value: str) -> bool:
+    """Tell whether it can be written as UTF-8: half a surrogate pair cannot."""
+    return not any("\ud800" <= character <= "\udfff" for character in value)
+
+
 def near(name: str, known: Iterable[str]) -> str:
     """Return `; did you mean ...?`, or the names that there are."""
     names = list(known)

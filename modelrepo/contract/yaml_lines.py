@@ -14,12 +14,14 @@ from typing import Any
 
 import yaml
 
+from modelrepo.contract.wording import is_text
 from modelrepo.errors import InvalidSpec
 
 Path = tuple[str | int, ...]
 _MOST_NODES = 100_000  # aliases of aliases make exponentially many values of a small file
 _MOST_DEPTH = 64
 _MOST_INTEGER = 2**53
+_MOST_DIGITS = 100  # Python refuses to read thousands
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +38,22 @@ class Document:
         return self.lines.get(path)
 
 
+class _TaggedError(Exception):
+    """A tag stands in the text; its arguments are the message and the line."""
+
+
 class _Composer(yaml.SafeLoader):
-    """Resolves plain scalars by the core schema, and dates only to refuse them."""
+    """Resolves plain scalars by the core schema, dates only to refuse them; takes no tags."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 (pyyaml's own attribute)
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        tag = getattr(event, "tag", None)
+        if tag not in (None, "!"):
+            raise _TaggedError(f"the tag {tag!r} is not read; write plain YAML", event.start_mark.line + 1)
+        node: yaml.Node | None = super().compose_node(parent, index)
+        return node
 
 
 for _tag, _pattern, _first in (
@@ -64,6 +78,9 @@ def parse_yaml(text: str, path: str) -> Document:
             node = loader.get_single_node()
         finally:
             loader.dispose()
+    except _TaggedError as error:
+        message, line = error.args
+        raise InvalidSpec(message, path=path, line=line) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         problem = " ".join(part for part in (error.context, error.problem) if part)
@@ -99,7 +116,7 @@ class _Reader:
     def mapping(self, node: yaml.MappingNode, at: Path) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            if not isinstance(key_node, yaml.ScalarNode):
+            if not isinstance(key_node, yaml.ScalarNode) or not is_text(str(key_node.value)):
                 raise self.fail("a key must be plain text", key_node, at)
             key = str(key_node.value)
             if key in found:
@@ -114,20 +131,20 @@ class _Reader:
     def scalar(self, node: yaml.Node, at: Path) -> Any:
         text, kind = str(node.value), node.tag.rpartition(":")[2]
         if kind == "str":
+            if not is_text(text):
+                raise self.fail("holds half a surrogate pair, which is no text", node, at)
             return text
         if kind == "null":
             return None
         if kind == "bool":
             return text.lower() == "true"
         if kind == "int":
-            number = int(text, 0) if text[:2] in ("0x", "0o") else int(text)
-            if abs(number) > _MOST_INTEGER:
-                raise self.fail(f"{text} is beyond 2^53, which JSON cannot hold; quote it", node, at)
+            number = int(text[:_MOST_DIGITS], 0 if text[:2] in ("0x", "0o") else 10)
+            if len(text) > _MOST_DIGITS or abs(number) > _MOST_INTEGER:
+                raise self.fail(f"{text[:_MOST_DIGITS]} is beyond 2^53, which JSON cannot hold; quote it", node, at)
             return number
         if kind == "float" and math.isfinite(real := float(text.replace(".inf", "inf").replace(".nan", "nan"))):
             return real
         if kind == "float":
             raise self.fail(f"{text} is no number that JSON can hold", node, at)
-        if kind == "timestamp":
-            raise self.fail(f"{text} reads as a date, which JSON cannot hold; quote it", node, at)
-        raise self.fail(f"the tag {node.tag!r} is not read; write plain YAML", node, at)
+        raise self.fail(f"{text} reads as a date, which JSON cannot hold; quote it", node, at)

@@ -41,6 +41,7 @@ def test_a_model_without_inputs_takes_anything_that_is_json() -> None:
         ({"prompt": "cat", "image": "http://x/y.png"}, "/image", "is not a file"),
         ({"prompt": "cat", "image": {"id": "x"}}, "/image", 'is not {"file": id}'),
         ({"prompt": "cat", "image": Path("/no/such.png")}, "/image", "no file at"),
+        ({"prompt": "\ud800"}, "/prompt", "holds half a surrogate pair, which is no text"),
         ([1], "", "is not a mapping"),
     ],
 )
@@ -50,6 +51,21 @@ def test_a_refused_input_has_a_pointer(values: Any, pointer: str, message: str) 
     assert message in str(caught.value)
     assert caught.value.pointer == pointer
     assert len(str(caught.value)) < 300
+
+
+def test_inputs_that_are_too_deep_are_refused() -> None:
+    value: Any = 1
+    for _ in range(5000):
+        value = [value]
+    with pytest.raises(InvalidJobInput, match="deeper than 64 levels"):
+        inputs.check(spec_with(), {"a": value})
+
+
+def test_a_pattern_that_ends_in_a_dollar_admits_no_newline() -> None:
+    spec = spec_with('inputs: {code: {type: string, pattern: "^[a-z]+$"}, price: {type: string, pattern: "[$]$|x"}}')
+    assert inputs.check(spec, {"code": "abc", "price": "1$"})
+    with pytest.raises(InvalidJobInput, match="/code"):
+        inputs.check(spec, {"code": "abc\n"})
 
 
 def test_a_pointer_goes_inside_and_escapes_its_parts() -> None:

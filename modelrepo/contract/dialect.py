@@ -1,0 +1,31 @@
+"""JSON Schema as its text has it, where Python would read it otherwise."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jsonschema import ValidationError
+    from jsonschema.protocols import Validator
+
+
+@cache
+def dialect() -> type[Validator]:
+    """Return draft 2020-12 with patterns whose last `$` is the end: in Python a newline may still follow it."""
+    from jsonschema import Draft202012Validator, ValidationError, validators  # 60 ms, which --help need not pay
+
+    def pattern(_: Validator, pattern: str, value: Any, __: Mapping[str, Any]) -> Iterator[ValidationError]:
+        if isinstance(value, str) and not re.search(_ended(pattern), value):
+            yield ValidationError(f"{value!r} does not match {pattern!r}")
+
+    extended: type[Validator] = validators.extend(  # type: ignore[no-untyped-call]
+        Draft202012Validator, {"pattern": pattern}
+    )
+    return extended
+
+
+def _ended(pattern: str) -> str:
+    return pattern[:-1] + r"\Z" if re.search(r"(?<!\\)(\\\\)*\$\Z", pattern) else pattern

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from modelrepo_cli.verbs import Call
 if TYPE_CHECKING:
     from modelrepo.contract import ModelSpec
     from modelrepo.repository import Repository
-    from modelrepo_runtime.local_model import LocalModel
+    from modelrepo_runtime.local_model import Box, LocalModel
 
 SPEC_FILE = "model.yaml"
 
@@ -41,16 +42,17 @@ def sources_repository(call: Call, spec: ModelSpec) -> Repository | None:
 
 
 @contextmanager
-def ready(call: Call, target: str, python: Path | None) -> Iterator[LocalModel]:
-    """Bring code, checkpoints and environment to this box."""
-    from modelrepo_runtime.local_model import Box, folder_model, version_model
+def ready(call: Call, target: str, box: Box, stage: str | None = None) -> Iterator[LocalModel]:
+    """Hold the model, or one stage of it, against this box; then bring code, checkpoints and environment here."""
+    from modelrepo_runtime.local_model import folder_model, version_model
 
     with ExitStack() as held:
         with call.progress() as progress:
-            box = Box(python=python, progress=progress)
+            told = replace(box, progress=progress)
             if is_folder(target):
                 repository = sources_repository(call, read_spec(call, target))
-                model = held.enter_context(folder_model(Path(target).expanduser(), box, repository))
+                folder = Path(target).expanduser()
+                model = held.enter_context(folder_model(folder, told, repository, stage=stage))
             else:
-                model = version_model(call.repository(), target, box)
+                model = version_model(call.repository(), target, told, stage=stage)
         yield model

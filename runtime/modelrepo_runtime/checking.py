@@ -13,7 +13,7 @@ from modelrepo.errors import EntrypointFailed, InvalidJobInput
 from modelrepo.repository import Repository
 from modelrepo.versions.push import CheckRequest
 from modelrepo_runtime.jobs import Json
-from modelrepo_runtime.local_model import Box, folder_model
+from modelrepo_runtime.local_model import Box, fit_to_check, folder_model
 from modelrepo_runtime.supervision import Child, ChildSpec, shared_spawner
 
 IMPORT_TIMEOUT_S = 600.0
@@ -52,15 +52,15 @@ class CheckReport:
 def check_folder(
     folder: Path, python: Path | None = None, *, box: Box | None = None, repository: Repository | None = None
 ) -> CheckReport:
-    """Check schema, checkpoints, entrypoint, signatures and inputs of a model folder.
+    """Check schema, inputs, host needs, checkpoints, entrypoint and signatures of a model folder, in this order.
 
-    Without `python` the environment is built as a push builds it. Raises: InvalidSpec, InvalidCheckpoint,
+    Without `python` the environment is built as a push builds it. Raises: InvalidSpec, Unsuitable, InvalidCheckpoint,
     EntrypointFailed, and what `folder_model` raises.
     """
     spec = load_spec(folder)
     made_up = make_up_inputs(spec)
     size = _size_class(spec, made_up)
-    with folder_model(folder, box or Box(python=python), repository) as model:
+    with folder_model(folder, box or Box(python=python), repository, fit=fit_to_check) as model:
         import_s = _import(spec, model.code, model.python)
         checkpoints = {name: folder / spec.checkpoints[name].source for name in model.checkpoints}
     stages = tuple(stage.name for stage in spec.stages)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from modelrepo.contract import (
+    AcceleratorFacts,
     ModelSpec,
     StageSpec,
     check_host,
@@ -20,52 +22,18 @@ from modelrepo.contract import (
 )
 from modelrepo.environments import EnvironmentCache, IndexSettings, prepare
 from modelrepo.errors import InvalidInput
+from modelrepo.names import near_names
 from modelrepo.repository import Repository
 from modelrepo.versions.box import VersionCache, default_cache
 from modelrepo.versions.checkpoints import SourceCheckpoint, find_checkpoints
 from modelrepo.versions.content import Progress
 from modelrepo.versions.manifest import Manifest
+from modelrepo.versions.version import Version
 from modelrepo_runtime.accelerators import Device, child_environment, facts, probe, torch_devices
 from modelrepo_runtime.supervision import ChildSpec
 
 UNPUBLISHED = "unpublished"
 """`ctx.version` of a folder that is run as it lies there."""
-
-
-@dataclass(frozen=True, slots=True)
-class LocalModel:
-    """Code, checkpoints and interpreter of one model, all on this box."""
-
-    spec: ModelSpec
-    version: str
-    code: Path
-    python: Path
-    checkpoints: Mapping[str, Path]
-
-    def child_spec(self, folder: Path, stages: Sequence[StageSpec], environ: Mapping[str, str]) -> ChildSpec:
-        """Say how a child of it is started on this box's devices. Raises: Unsuitable."""
-        spec = self.spec
-        devices = _devices(stages)
-        on_gpu = any(stage.on == "gpu" for stage in stages)
-        check_host(spec.host, gather_host_facts(facts(devices) if on_gpu else None))
-        names = torch_devices(devices)
-        return ChildSpec(
-            python=self.python,
-            code_roots=tuple(self.code / root for root in spec.code),
-            entrypoint=str(spec.entrypoint),
-            model=spec.name,
-            version=self.version,
-            stages=tuple(stage.name for stage in stages),
-            folder=folder,
-            checkpoints=self.checkpoints,
-            config=effective_config(spec, {}),
-            secrets=resolve_secrets(spec, None, environ),
-            env=spec.env,
-            device=names[0],
-            devices=names,
-            device_env=child_environment(devices),
-            max_batch={stage.name: stage.max_batch for stage in stages},
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,67 +46,159 @@ class Box:
     progress: Progress | None = None
     lock: bool = False
     """Make a missing lock also where CI is set."""
+    secrets_dir: Path | None = None
 
     @property
     def cache_folder(self) -> Path:
         return self.cache or default_cache()
 
+    @property
+    def index_settings(self) -> IndexSettings:
+        return self.index or IndexSettings.from_environment()
+
     def environments(self) -> EnvironmentCache:
-        index = self.index or IndexSettings.from_environment()
-        return EnvironmentCache(self.cache_folder, index=index)
+        return EnvironmentCache(self.cache_folder, index=self.index_settings)
 
 
-@contextmanager
-def folder_model(folder: Path, box: Box, repository: Repository | None = None) -> Iterator[LocalModel]:
-    """Make a model folder ready to run; without `box.python` its environment is locked and built as a push does.
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """What this box has for a model, found out before an environment is built or a byte is fetched.
 
-    `repository` is asked for checkpoints whose source is `modelrepo:`.
-    Raises: InvalidSpec, InvalidCheckpoint, LockOutOfDate, EnvironmentFailed, Unsuitable.
+    `extra` is None too where an interpreter was given; `accelerator` where no stage uses one.
     """
-    spec = load_spec(folder)
-    with tempfile.TemporaryDirectory(prefix="modelrepo-run-") as work:
-        yield LocalModel(
-            spec=spec,
-            version=UNPUBLISHED,
-            code=folder.absolute(),
-            python=box.python or build_environment(folder, spec, box, Path(work) / "wheels"),
-            checkpoints=_folder_checkpoints(folder, spec, box, repository, Path(work) / "checkpoints"),
+
+    stages: tuple[StageSpec, ...]
+    devices: tuple[Device, ...]
+    extra: str | None
+    accelerator: AcceleratorFacts | None
+    secrets: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class LocalModel:
+    """Code, checkpoints and interpreter of one model, all on this box."""
+
+    spec: ModelSpec
+    version: str
+    code: Path
+    python: Path
+    checkpoints: Mapping[str, Path]
+    fit: Fit
+
+    def child_spec(self, folder: Path) -> ChildSpec:
+        """Say how a child of it is started on this box's devices."""
+        spec, fit = self.spec, self.fit
+        names = torch_devices(fit.devices)
+        return ChildSpec(
+            python=self.python,
+            code_roots=tuple(self.code / root for root in spec.code),
+            entrypoint=str(spec.entrypoint),
+            model=spec.name,
+            version=self.version,
+            stages=tuple(stage.name for stage in fit.stages),
+            folder=folder,
+            checkpoints=self.checkpoints,
+            config=effective_config(spec, {}),
+            secrets=fit.secrets,
+            env=spec.env,
+            device=names[0],
+            devices=names,
+            device_env=child_environment(fit.devices),
+            max_batch={stage.name: stage.max_batch for stage in fit.stages},
         )
 
 
-def version_model(repository: Repository, reference: str, box: Box) -> LocalModel:
+def fit_to_run(spec: ModelSpec, box: Box, stage: str | None = None) -> Fit:
+    """Hold a model's stages, or one of them, against this box. Raises: Unsuitable, InvalidInput (no such stage)."""
+    stages = _stages(spec, stage)
+    found = probe()
+    devices = _devices(found, stages)
+    on_gpu = any(each.on == "gpu" for each in stages)
+    check_host(spec.host, gather_host_facts(facts(devices) if on_gpu else None))
+    extra = None if box.python else choose_extra(spec.accelerators, facts(found))
+    secrets = resolve_secrets(spec, box.secrets_dir, os.environ)
+    return Fit(stages, devices, extra, facts(devices) if on_gpu else None, secrets)
+
+
+def fit_to_check(spec: ModelSpec, box: Box) -> Fit:
+    """Hold against this box what an import needs: no accelerator and no secret. Raises: Unsuitable."""
+    check_host(spec.host, gather_host_facts(None))
+    extra = None if box.python else choose_extra(spec.accelerators, facts(probe()))
+    return Fit(spec.stages, (), extra, None, {})
+
+
+@contextmanager
+def folder_model(
+    folder: Path,
+    box: Box,
+    repository: Repository | None = None,
+    *,
+    stage: str | None = None,
+    fit: Callable[[ModelSpec, Box], Fit] | None = None,
+) -> Iterator[LocalModel]:
+    """Make a model folder ready to run; without `box.python` its environment is locked and built as a push does.
+
+    `repository` is asked for checkpoints whose source is `modelrepo:`. `stage`: run this one alone. `fit` is what is
+    found out first, by default all that a run needs.
+    Raises: InvalidSpec, Unsuitable, InvalidCheckpoint, LockOutOfDate, EnvironmentFailed.
+    """
+    spec = load_spec(folder)
+    found = fit_to_run(spec, box, stage) if fit is None else fit(spec, box)
+    with tempfile.TemporaryDirectory(prefix="modelrepo-run-") as work:
+        checkpoints = _folder_checkpoints(folder, spec, box, repository, Path(work) / "checkpoints")
+        python = box.python or build_environment(folder, spec, box, found, Path(work) / "wheels")
+        yield LocalModel(spec, UNPUBLISHED, folder.absolute(), python, checkpoints, found)
+
+
+def version_model(repository: Repository, reference: str, box: Box, *, stage: str | None = None) -> LocalModel:
     """Bring a version and its environment to this box. Raises: NotFound, Unreachable, EnvironmentFailed, Unsuitable."""
     version = repository.resolve(reference)
+    fit = fit_to_run(version.spec, box, stage)
     local = VersionCache(box.cache_folder, repository.store).fetch(version, progress=box.progress)
-    python = box.python
-    if python is None:
-        record, accelerator = version.manifest.environment, facts(probe())
-        extra = choose_extra(version.spec.accelerators, accelerator)
-        environments = box.environments()
-        if environments.find(record, extra=extra) is None and record.carried:
-            with tempfile.TemporaryDirectory(prefix="modelrepo-wheels-") as folder:
-                carried = repository.carried_wheels(version, Path(folder), progress=box.progress)
-                venv = environments.ensure(record, extra=extra, carried=carried, progress=box.progress)
-        else:
-            venv = environments.ensure(record, extra=extra, progress=box.progress)
-        python = venv / "bin" / "python"
-    return LocalModel(version.spec, version.version, local.code, python, local.checkpoints)
+    python = box.python or _version_environment(repository, version, box, fit)
+    return LocalModel(version.spec, version.version, local.code, python, local.checkpoints, fit)
 
 
-def build_environment(folder: Path, spec: ModelSpec, box: Box, work: Path) -> Path:
+def build_environment(folder: Path, spec: ModelSpec, box: Box, fit: Fit, work: Path) -> Path:
     """Build the environment of a model folder for this box, and return its interpreter."""
-    index = box.index or IndexSettings.from_environment()
-    prepared = prepare(folder, spec, work=work, index=index, cache=box.cache_folder, lock=box.lock)
-    extra = choose_extra(spec.accelerators, facts(probe()))
-    carried = prepared.carried_by_name()
-    venv = box.environments().ensure(prepared.record, extra=extra, carried=carried, progress=box.progress)
+    prepared = prepare(folder, spec, work=work, index=box.index_settings, cache=box.cache_folder, lock=box.lock)
+    venv = box.environments().ensure(
+        prepared.record,
+        extra=fit.extra,
+        carried=prepared.carried_by_name(),
+        accelerator=fit.accelerator,
+        progress=box.progress,
+    )
     return venv / "bin" / "python"
 
 
-def _devices(stages: Sequence[StageSpec]) -> tuple[Device, ...]:
+def _version_environment(repository: Repository, version: Version, box: Box, fit: Fit) -> Path:
+    with tempfile.TemporaryDirectory(prefix="modelrepo-wheels-") as folder:
+        venv = box.environments().ensure(
+            version.manifest.environment,
+            extra=fit.extra,
+            carried=lambda: repository.carried_wheels(version, Path(folder), progress=box.progress),
+            accelerator=fit.accelerator,
+            progress=box.progress,
+        )
+    return venv / "bin" / "python"
+
+
+def _stages(spec: ModelSpec, stage: str | None) -> tuple[StageSpec, ...]:
+    if stage is None:
+        return spec.stages
+    known = [one.name for one in spec.stages]
+    if stage not in known:
+        near = near_names(stage, known)
+        hint = f"; did you mean {near[0]}?" if near else f"; it has {', '.join(known)}"
+        raise InvalidInput(f"{spec.name} has no stage {stage!r}{hint}")
+    return (spec.stage(stage),)
+
+
+def _devices(found: Sequence[Device], stages: Sequence[StageSpec]) -> tuple[Device, ...]:
     """Take as many devices as the largest stage asks for; fewer where there are not so many."""
     wanted = max((stage.gpus for stage in stages if stage.on == "gpu"), default=0)
-    return tuple(device for device in probe() if device.kind != "cpu")[:wanted]
+    return tuple(device for device in found if device.kind != "cpu")[:wanted]
 
 
 def _folder_checkpoints(

@@ -16,8 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from modelrepo.contract import ModelSpec, StageSpec, inputs
-from modelrepo.errors import EntrypointFailed, InvalidInput, InvalidJobInput
-from modelrepo.names import near_names
+from modelrepo.errors import EntrypointFailed, InvalidJobInput
 from modelrepo_runtime.jobs import Cause, JobError, Json
 from modelrepo_runtime.local_model import LocalModel
 from modelrepo_runtime.supervision import Child, ChildGone, ChildOutcome, ChildSpec, JobRequest, shared_spawner
@@ -34,8 +33,6 @@ class RunOptions:
 
     outputs: Path = field(default_factory=lambda: Path("outputs"))
     """Where output files go; made when the first one comes."""
-    stage: str | None = None
-    """Run this one alone; it gets what `handover` and `previous` would bring as nothing."""
     debug: bool = False
     """Open pdb in the child, on this terminal, where model code raises."""
     on_progress: OnProgress | None = None
@@ -64,7 +61,6 @@ class LocalRun:
     def __init__(self, model: LocalModel, options: RunOptions | None = None) -> None:
         self.model = model
         self.options = options or RunOptions()
-        self.stages = _chosen(model.spec, self.options.stage)
         self.phases: Mapping[str, float] = {}
         self._cleanup = ExitStack()
         self._child: Child | None = None
@@ -75,7 +71,7 @@ class LocalRun:
     def __enter__(self) -> Self:
         with ExitStack() as cleanup:
             self._folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="modelrepo-run-")))
-            spec = self.model.child_spec(self._folder / "child", self.stages, os.environ)
+            spec = self.model.child_spec(self._folder / "child")
             self._spec = replace(spec, live_output=True, terminal=self.options.debug, post_mortem=self.options.debug)
             cleanup.callback(self._stop)
             cleanup.enter_context(_interrupts_go_to_the_child(self.options.debug))
@@ -101,7 +97,7 @@ class LocalRun:
         kept: dict[str, Path] = {}
         job_id = f"local-{secrets.token_hex(4)}"
         outcome = ChildOutcome(Cause.SUCCEEDED)
-        for stage in self.stages:
+        for stage in self.model.fit.stages:
             request = JobRequest(
                 job_id=job_id,
                 attempt=1,
@@ -173,7 +169,7 @@ def run_model(
 ) -> Iterator[RunResult]:
     """Load a model once and run jobs through it, giving each one's result as it comes.
 
-    Raises: InvalidJobInput, Unsuitable, EntrypointFailed.
+    Raises: InvalidJobInput, EntrypointFailed.
     """
     with LocalRun(model, options) as run:
         for values in jobs:
@@ -183,7 +179,7 @@ def run_model(
 def open_shell(model: LocalModel) -> int:
     """Open an interactive Python in the model's environment, on this terminal, with `ctx` at hand; its exit code."""
     with tempfile.TemporaryDirectory(prefix="modelrepo-shell-") as folder, _interrupts_go_to_the_child(True):
-        spec = replace(model.child_spec(Path(folder), model.spec.stages, os.environ), terminal=True)
+        spec = replace(model.child_spec(Path(folder)), terminal=True)
         process = ChildProcess(spec, shared_spawner(), None)
         try:
             process.tell(start_message(spec, process.scratch, secrets.token_hex(8), mode="shell"))
@@ -192,17 +188,6 @@ def open_shell(model: LocalModel) -> int:
             report = process.end(polite_s=0, terminate_s=1)
             process.let_go(report.gone)
         return process.exit_code()
-
-
-def _chosen(spec: ModelSpec, stage: str | None) -> tuple[StageSpec, ...]:
-    if stage is None:
-        return spec.stages
-    known = [one.name for one in spec.stages]
-    if stage not in known:
-        near = near_names(stage, known)
-        hint = f"; did you mean {near[0]}?" if near else f"; it has {', '.join(known)}"
-        raise InvalidInput(f"{spec.name} has no stage {stage!r}{hint}")
-    return (spec.stage(stage),)
 
 
 def _local_files(spec: ModelSpec, checked: Mapping[str, Json | Path]) -> dict[str, Path]:

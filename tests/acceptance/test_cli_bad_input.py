@@ -75,6 +75,11 @@ class Place:
         assert code == 0, shown.err
         return json.loads(shown.out)
 
+    def built(self) -> list[Path]:
+        """List what was made on this box for versions to run."""
+        folders = [self.root / "cache" / "modelrepo" / name for name in ("environments", "versions")]
+        return [path for folder in folders if folder.exists() for path in folder.iterdir()]
+
     def refused(self, *args: str, code: int, kind: str, says: str) -> Mapping[str, Any]:
         """Run a command that must be refused, twice: for people and for machines. Nothing may change."""
         before = self.tree()
@@ -375,17 +380,36 @@ def test_no_extra_for_this_accelerator(place: Place) -> None:
     place.write(
         "pyproject.toml", PYPROJECT.replace("[tool.uv]", "[project.optional-dependencies]\ncu99 = []\n[tool.uv]")
     )
-    place.refused("run", str(place.model), code=2, kind="no_extra_fits", says="cuda >= 99")
+    for verb in ("run", "check", "shell"):
+        place.refused(verb, str(place.model), code=2, kind="no_extra_fits", says="cuda >= 99")
+    assert not place.built()
 
 
 def test_host_need_that_is_not_met(place: Place) -> None:
     place.add('host: {commands: {nosuchtool: ">=6"}}\n')
-    place.refused("run", str(place.model), code=2, kind="host_need_unmet", says="nosuchtool")
+    for verb in ("run", "check", "shell"):
+        place.refused(verb, str(place.model), code=2, kind="host_need_unmet", says="nosuchtool")
+    place.ok("push", str(place.model), "--lock", "--check", "none", "--promote")
+    for verb in ("run", "shell"):
+        place.refused(verb, "cats", code=2, kind="host_need_unmet", says="nosuchtool")
+    assert not place.built()
 
 
 def test_secret_that_is_missing(place: Place) -> None:
     place.add("secrets: [CAT_TOKEN]\n")
-    place.refused("run", str(place.model), code=2, kind="secret_missing", says="MODELREPO_SECRET_CAT_TOKEN")
+    for verb in ("run", "shell"):
+        place.refused(verb, str(place.model), code=2, kind="secret_missing", says="MODELREPO_SECRET_CAT_TOKEN")
+        says = f"a file in {place.root / 'nowhere'}"
+        place.refused(
+            verb,
+            str(place.model),
+            "--secrets-dir",
+            str(place.root / "nowhere"),
+            code=2,
+            kind="secret_missing",
+            says=says,
+        )
+    assert not place.built()
 
 
 # jobs

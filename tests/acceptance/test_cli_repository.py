@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from modelrepo_cli.main import main
+from tests.acceptance.packages import make_wheel
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,23 @@ def test_a_new_model_passes_its_check_and_runs_at_once(shell: Shell) -> None:
     assert shell.json("run", "cats", "-i", "text=hi", "-i", "times=2")["result"] == {"text": "hi! hi!"}
     pushed = push(shell, "--check", "import")
     assert pushed["version"] == "v1"
+
+
+def test_wheels_and_secrets_are_found_where_the_options_say(shell: Shell) -> None:
+    make_wheel(shell.root / "wheels", "greeting")
+    project = shell.root / "cats" / "pyproject.toml"
+    project.write_text(project.read_text().replace("dependencies = []", 'dependencies = ["greeting==1.0"]'))
+    spec = shell.root / "cats" / "model.yaml"
+    spec.write_text(spec.read_text() + "secrets: [TOKEN]\n")
+    code = shell.root / "cats" / "model.py"
+    token = 'self.mark = __import__("greeting").VERSION + ctx.secrets["TOKEN"] +'
+    code.write_text(code.read_text().replace("self.mark =", token))
+    (shell.root / "secrets").mkdir()
+    (shell.root / "secrets" / "TOKEN").write_text("#\n")
+    options = ("--index-url", (shell.root / "wheels").as_uri(), "--find-links", "wheels")
+    assert shell.json("check", "cats", *options)["model"] == "cats"
+    ran = shell.json("run", "cats", "-i", "text=hi", "--secrets-dir", "secrets", *options)
+    assert ran["result"] == {"text": "hi1.0#!"}
 
 
 def test_the_story_of_what_is_live(shell: Shell) -> None:

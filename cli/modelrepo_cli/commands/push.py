@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from modelrepo_cli import package_index
 from modelrepo_cli.change import describe
 from modelrepo_cli.output import plain, size, table
 from modelrepo_cli.verbs import Call, verb
@@ -33,9 +34,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Import the entrypoint in its environment where an extra fits this box, only resolve that, or neither.",
 )
-@click.option("--index-url", metavar="URL", help="The package index, in place of uv's or pip's own setting.")
-@click.option("--extra-index-url", multiple=True, metavar="URL", help="A further package index; repeat it.")
-@click.option("--find-links", multiple=True, metavar="DIR", help="A folder of wheels; those used are carried along.")
+@package_index.options("A folder of wheels; those used are carried along.")
 def command(
     call: Call,
     folder: Path,
@@ -55,10 +54,8 @@ def command(
 
     A version that a reader can see is complete. A push that dies leaves nothing visible; run again, it resumes.
     """
-    from modelrepo.environments import IndexSettings
     from modelrepo.versions.push import PushOptions
 
-    index = IndexSettings.from_environment(default_index=index_url, indexes=extra_index_url, find_links=find_links)
     options = PushOptions(
         version=version,
         message=message,
@@ -66,7 +63,7 @@ def command(
         lock=lock,
         if_changed=if_changed,
         check=check,
-        index=index,
+        index=package_index.settings(index_url, extra_index_url, find_links),
         facts=_this_box() if check == "import" and not dry_run else None,
     )
     repository = call.repository()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from modelrepo.errors import InvalidInput
-from modelrepo_cli import job_inputs, parameters
+from modelrepo_cli import job_inputs, package_index, parameters
 from modelrepo_cli import target as targets
 from modelrepo_cli.failures import JobUnsuccessful
 from modelrepo_cli.output import plain
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 )
 @click.option("--pdb", is_flag=True, help="Open the debugger where model code fails.")
 @click.option("--python", type=click.Path(path_type=Path), metavar="PATH", help="An interpreter that has its packages.")
+@click.option(
+    "--secrets-dir", type=click.Path(path_type=Path), metavar="DIR", help="Files named like the secrets of the model."
+)
+@package_index.options()
 def command(
     call: Call,
     target: str,
@@ -43,20 +47,27 @@ def command(
     output: Path,
     pdb: bool,
     python: Path | None,
+    secrets_dir: Path | None,
+    index_url: str | None,
+    extra_index_url: tuple[str, ...],
+    find_links: tuple[str, ...],
 ) -> None:
     """Run a model folder or a version here, once, without a queue.
 
     What model code prints goes to standard error, the job's result to standard output. With --repeat each job is a line
     of JSON in (standard input unless --input says otherwise) and one out.
     """
+    from modelrepo_runtime.local_model import Box
     from modelrepo_runtime.running import RunOptions, run_model
 
     if pdb and (source == "-" or (repeat and source is None)):
         raise InvalidInput("cannot debug with --pdb and read inputs from standard input at once; pass --input @FILE")
     spec = targets.read_spec(call, target)
     jobs = _lines(source or "-", pairs, spec) if repeat else iter([_checked(spec, pairs, source)])
-    options = RunOptions(outputs=output, stage=stage, debug=pdb, on_progress=_progress(call, pdb))
-    with targets.ready(call, target, python) as model:
+    options = RunOptions(outputs=output, debug=pdb, on_progress=_progress(call, pdb))
+    index = package_index.settings(index_url, extra_index_url, find_links)
+    box = Box(python=python, index=index, secrets_dir=secrets_dir)
+    with targets.ready(call, target, box, stage) as model:
         if repeat:
             _repeat(call, run_model(model, jobs, options))
         else:

@@ -4,13 +4,25 @@ import select
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from modelrepo.errors import EntrypointFailed, InvalidInput, InvalidJobInput, SecretMissing
+from modelrepo import IndexSettings, PushOptions, Repository
+from modelrepo.contract import parse_spec
+from modelrepo.errors import (
+    EntrypointFailed,
+    HostNeedUnmet,
+    InvalidInput,
+    InvalidJobInput,
+    NoExtraFits,
+    SecretMissing,
+)
+from modelrepo_runtime import local_model
+from modelrepo_runtime.accelerators.cpu import Cpu
 from modelrepo_runtime.jobs import Cause
-from modelrepo_runtime.local_model import Box, folder_model
+from modelrepo_runtime.local_model import Box, fit_to_check, fit_to_run, folder_model, version_model
 from modelrepo_runtime.running import LocalRun, RunOptions, run_model
 
 SPEC = """
@@ -24,6 +36,7 @@ outputs: {picture: {format: file, contentType: image/png}}
 stages: [{name: prepare, on: cpu}, {name: run, on: cpu}]
 config: {mark: "!"}
 """
+PROJECT = '[project]\nname = "demo"\nversion = "0"\nrequires-python = ">=3.11"\ndependencies = []\n'
 CODE = """
 class Demo:
     def load(self, ctx):
@@ -82,11 +95,12 @@ def test_a_failure_is_a_result_and_a_crash_costs_one_job(tmp_path: Path) -> None
 
 
 def test_one_stage_can_be_run_alone(tmp_path: Path) -> None:
-    with folder_model(a_folder(tmp_path), BOX) as model:
-        (result,) = run_model(model, [{"text": "a"}], RunOptions(stage="prepare"))
+    folder = a_folder(tmp_path)
+    with folder_model(folder, BOX, stage="prepare") as model:
+        (result,) = run_model(model, [{"text": "a"}])
         assert result.result == "A"
-        with pytest.raises(InvalidInput, match="has no stage 'prepair'; did you mean prepare"):
-            LocalRun(model, RunOptions(stage="prepair"))
+    with pytest.raises(InvalidInput, match="has no stage 'prepair'; did you mean prepare"):
+        folder_model(folder, BOX, stage="prepair").__enter__()
 
 
 def test_bad_inputs_are_refused_with_a_pointer(tmp_path: Path) -> None:
@@ -97,9 +111,46 @@ def test_bad_inputs_are_refused_with_a_pointer(tmp_path: Path) -> None:
             run.run({"text": "a", "image": {"file": "id"}})
 
 
-def test_a_missing_secret_is_said_before_anything_is_started(tmp_path: Path) -> None:
-    with folder_model(a_folder(tmp_path, "secrets: [DEMO_KEY]\n"), BOX) as model, pytest.raises(SecretMissing):
-        list(run_model(model, [{"text": "a"}]))
+@pytest.mark.parametrize(
+    ("more", "error", "words"),
+    [
+        ("secrets: [DEMO_KEY]\n", SecretMissing, "DEMO_KEY"),
+        ("host: {commands: {no-such-command: '*'}}\n", HostNeedUnmet, "no-such-command"),
+        ("accelerators: [{when: cuda >= 99}]\n", NoExtraFits, "cuda >= 99"),
+    ],
+)
+def test_what_this_box_lacks_is_said_before_anything_is_locked_fetched_or_built(
+    tmp_path: Path, more: str, error: type[Exception], words: str
+) -> None:
+    folder = a_folder(tmp_path, more + "checkpoints: {w: missing.bin}\n")
+    with pytest.raises(error, match=words):
+        folder_model(folder, Box(cache=tmp_path / "cache")).__enter__()
+    repository = Repository.init(str(tmp_path / "repository"))
+    (folder / "missing.bin").write_bytes(b"weights")
+    (folder / "pyproject.toml").write_text(PROJECT)
+    repository.push(
+        folder, PushOptions(check="none", lock=True, index=IndexSettings(no_index=True), cache=tmp_path / "pusher")
+    )
+    with pytest.raises(error, match=words):
+        version_model(repository, "demo@v1", Box(cache=tmp_path / "cache"))
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_stage_on_the_cpu_asks_for_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local_model, "probe", lambda: Cpu().probe())
+    spec = SPEC.replace("{name: run, on: cpu}", "{name: run, on: gpu}") + "host: {gpu: {memory: 10GiB}}\n"
+    with pytest.raises(HostNeedUnmet, match="no GPU"):
+        fit_to_run(parse_spec(spec), BOX)
+    assert fit_to_run(parse_spec(spec), BOX, "prepare").devices == ()
+    assert fit_to_check(parse_spec(spec), BOX).secrets == {}
+
+
+def test_secrets_come_from_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "DEMO_KEY").write_text("hidden\n")
+    box = replace(BOX, secrets_dir=tmp_path / "secrets")
+    with folder_model(a_folder(tmp_path, "secrets: [DEMO_KEY]\n"), box) as model:
+        assert model.child_spec(tmp_path / "child").secrets == {"DEMO_KEY": "hidden"}
 
 
 def test_a_model_that_does_not_load_says_so(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from modelrepo.promotion import writing
 from modelrepo.promotion.active_file import Rollout, parse, render
 from modelrepo.promotion.history import ACTIVATING, HistoryEntry, Kind
 from modelrepo.promotion.looking import Looker, VersionIndex, View
-from modelrepo.promotion.state import ActiveState, Live, blocked, owner_of, way_back
+from modelrepo.promotion.state import ActiveState, Live, blocked, deleted, owner_of, way_back
 from modelrepo.stores.port import ObjectStore
 
 __all__ = ["Promotions", "VersionIndex"]
@@ -113,7 +113,7 @@ class Promotions:
             if view.unreadable is not None and not force:
                 raise view.unreadable
             target = self._meant(model, version, view)
-            digest = self._digest(model, target)
+            digest = self._digest(model, target, view)
             if not force and (by := blocked(view.entries).get(target)):
                 raise VersionBlocked(
                     f"cannot promote {model}@{target}: blocked by generation {by.generation}, {by.by}"
@@ -137,10 +137,18 @@ class Promotions:
 
         Raises:
             VersionNotFound: there is nothing to go back to. VersionBlocked, VersionDeleted: `to` is.
+            GenerationChanged: somebody else was faster; what is active now is not what was to be left.
         """
+        left: list[str | None] = []
 
         def decide(view: View) -> _Wish:
             state = view.state
+            left.append(state.version)
+            if state.version != left[0]:
+                raise GenerationChanged(
+                    f"cannot roll back {model}: {left[0]} was to be left, and by generation {state.generation} "
+                    f"{state.version} is active; look at `modelrepo history {model}`, then run it again if it is needed"
+                )
             back = self._back(model, view, to)
             target = to or (back.version if back else None)
             if target is None:
@@ -149,7 +157,7 @@ class Promotions:
                     f"cannot roll back {model}: {live_now} no version before it is there that is neither "
                     "blocked nor deleted; promote one"
                 )
-            digest = self._digest(model, target)
+            digest = self._digest(model, target, view)
             rollout = replace(state.rollout, now=now)
             live = Live(target, digest, back.config if back else state.config, rollout)
             came_from = back.generation if back else None
@@ -184,8 +192,8 @@ class Promotions:
         edited = parse(new_bytes)
         if edited.version is None:
             raise InvalidInput(f"cannot save active.yaml of {model}: it names no version")
-        self._digest(model, edited.version)
         view = self._looker.view(model)
+        self._digest(model, edited.version, view)
         changed = GenerationChanged(
             f"cannot save active.yaml of {model}: it was changed while you edited; edit it again"
         )
@@ -284,7 +292,7 @@ class Promotions:
                 raise InvalidInput(f"cannot unblock {model}@{version}: it is not blocked")
             state = view.state
             live = Live(state.version, state.digest, state.config, state.rollout)
-            digest = None if kind is Kind.UNBLOCK else self._digest(model, version)
+            digest = None if kind is Kind.UNBLOCK else self._digest(model, version, view)
             return _Wish(kind, version, digest or self._looker.digest_of(model, version), live, reason)
 
         return self._change(model, decide)
@@ -316,9 +324,9 @@ class Promotions:
     def _with_edit(self, view: View) -> tuple[HistoryEntry, ...]:
         return (*view.entries, self._edit_entry(view)) if view.state.edited_by_hand else view.entries
 
-    def _digest(self, model: str, version: str) -> str:
+    def _digest(self, model: str, version: str, view: View) -> str:
         digest = self._index.digest(model, version).removeprefix("sha256:")
-        if self._index.is_deleted(model, version):
+        if version in deleted(view.entries) or self._index.is_deleted(model, version):
             raise VersionDeleted(f"cannot use {model}@{version}: it was deleted; push it anew under another id")
         return digest
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -30,6 +31,11 @@ class Kind(StrEnum):
     DELETE = "delete"
     VENDOR = "vendor"
 
+
+SIDE_BY_SIDE = 32
+"""From so many entries on, reading them one after the other would be felt: a request each."""
+
+THREADS = 16
 
 ACTIVATING = frozenset({Kind.PROMOTE, Kind.ROLLBACK, Kind.HAND_EDIT, Kind.CONFIG})
 """The kinds whose `version` is live afterwards; the others speak of a version and leave what is live alone."""
@@ -167,22 +173,34 @@ class HistoryReader:
         if 1 in self._entries and set(range(1, len(self._entries) + 1)) == self._entries.keys():
             return self.since(1)
         listed = (layout.generation_of(stat.key) for stat in self._store.list(layout.history_folder(self._model)))
-        for number in range(1, max((number for number in listed if number), default=0) + 1):
-            if self._get(number) is None:
+        numbers = range(1, max((number for number in listed if number), default=0) + 1)
+        unread = [number for number in numbers if number not in self._entries]
+        for number, entry in zip(unread, self._read_all(unread), strict=True):
+            if entry is None:
                 key = layout.history_entry(self._model, number)
                 raise Corrupt(f"{key} is missing, and later ones are there; restore it from a copy", path=key)
+            self._entries[number] = entry
         return self.since(1)
+
+    def _read_all(self, numbers: Sequence[int]) -> Sequence[HistoryEntry | None]:
+        if len(numbers) < SIDE_BY_SIDE:
+            return [self._read(number) for number in numbers]
+        with ThreadPoolExecutor(THREADS, thread_name_prefix="modelrepo-history") as pool:
+            return list(pool.map(self._read, numbers))
 
     def _get(self, generation: int) -> HistoryEntry | None:
         entry = self._entries.get(generation)
-        if entry is None:
-            key = layout.history_entry(self._model, generation)
-            try:
-                data = self._store.read(key)
-            except ObjectNotFound:
-                return None
-            entry = HistoryEntry.from_bytes(data, key)
-            if entry.generation != generation:
-                raise Corrupt(f"{key} says generation {entry.generation}; restore it from a copy", path=key)
+        if entry is None and (entry := self._read(generation)) is not None:
             self._entries[generation] = entry
+        return entry
+
+    def _read(self, generation: int) -> HistoryEntry | None:
+        key = layout.history_entry(self._model, generation)
+        try:
+            data = self._store.read(key)
+        except ObjectNotFound:
+            return None
+        entry = HistoryEntry.from_bytes(data, key)
+        if entry.generation != generation:
+            raise Corrupt(f"{key} says generation {entry.generation}; restore it from a copy", path=key)
         return entry

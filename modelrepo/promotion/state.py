@@ -74,7 +74,8 @@ def derive(model: str, file: bytes | None, entries: Sequence[HistoryEntry]) -> A
         return _state(model, Live().after(entries), digest, entries, stale=bool(entries), notes=gone)
     if owner is not None:
         later = [entry for entry in entries if entry.generation > owner.generation]
-        base = Live().after([owner]) if owner.kind in ACTIVATING else _live(parse(file))
+        before = Live() if owner.kind in ACTIVATING else _live(parse(file))
+        base = before.after([owner])
         behind = (
             f"active.yaml is that of generation {owner.generation}, and {head} is in force; the next change mends it"
         )
@@ -169,17 +170,22 @@ def blocked(entries: Sequence[HistoryEntry]) -> dict[str, HistoryEntry]:
     return found
 
 
+def deleted(entries: Iterable[HistoryEntry]) -> frozenset[str]:
+    """Return the versions whose deletion has begun: from its entry on, no change may make one live."""
+    return frozenset(entry.version for entry in entries if entry.kind is Kind.DELETE)
+
+
 def way_back(entries: Sequence[HistoryEntry], allowed: Callable[[str], bool]) -> HistoryEntry | None:
     """Return the entry that a rollback goes back to, None where there is none.
 
     From the entry that first made the current version active (earlier rollbacks are followed to what they brought
-    back), backward to the nearest version that is `allowed`, not current and not blocked.
+    back), backward to the nearest version that is `allowed`, not current, not blocked and not deleted.
     """
     by_generation = {entry.generation: entry for entry in entries}
     activations = [entry for entry in entries if entry.kind in ACTIVATING]
     if not activations:
         return None
-    refused = blocked(entries)
+    refused = blocked(entries).keys() | deleted(entries)
     current = activations[-1].version
     here: HistoryEntry | None = activations[-1]
     while here is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from modelrepo.canonical import sha256
 from modelrepo.errors import (
+    Corrupt,
     GenerationChanged,
     InvalidActiveFile,
     InvalidInput,
@@ -21,8 +23,9 @@ from modelrepo.errors import (
     VersionDeleted,
     VersionNotFound,
 )
-from modelrepo.promotion import HistoryEntry, Promotions
+from modelrepo.promotion import HistoryEntry, Kind, Promotions
 from modelrepo.promotion.active_file import parse
+from modelrepo.promotion.history import SIDE_BY_SIDE
 from modelrepo.stores.faults import WRITES, Fault, KillNow, Verb, faulty
 from modelrepo.stores.filesystem import FilesystemStore
 from modelrepo.stores.memory import MemoryBucket, MemoryStore
@@ -580,3 +583,50 @@ def operations_of_a_promotion(store: ObjectStore, table: VersionTable) -> int:
 def copy(store: ObjectStore, at: int, moment: str) -> ObjectStore:
     assert isinstance(store, FilesystemStore)
     return FilesystemStore(store.root / f"{moment}-{at}")
+
+
+def test_a_version_whose_deletion_has_begun_goes_live_no_more(
+    promotions: Promotions, store: ObjectStore, table: VersionTable
+) -> None:
+    for version in ("v1", "v2", "v3"):
+        promotions.promote("m", version)
+    head = promotions.history("m")[-1]
+    entry = replace(head, generation=4, kind=Kind.DELETE, version="v2", digest=table.digest("m", "v2"), change="x")
+    store.create("models/m/history/00000004.yaml", entry.to_bytes())  # and its tombstone was never written
+    assert promotions.state("m").version == "v3"
+    assert promotions.previous("m") == "v1"
+    seen = promotions.active_bytes("m")
+    with pytest.raises(VersionDeleted):
+        promotions.promote("m", "v2", force=True)
+    with pytest.raises(VersionDeleted):
+        promotions.rollback("m", to="v2")
+    with pytest.raises(VersionDeleted):
+        promotions.edit("m", b"version: v2\n", seen)
+    assert promotions.rollback("m").version == "v1"
+
+
+def test_of_two_rollbacks_at_once_one_goes_back(
+    promotions: Promotions, store: ObjectStore, table: VersionTable
+) -> None:
+    for version in ("v1", "v2", "v3"):
+        promotions.promote("m", version)
+    faster = [another(store, table)]
+
+    def overtake(verb: Verb, key: str) -> None:
+        if verb == "create" and key.endswith("00000004.yaml") and faster:
+            faster.pop().rollback("m")
+
+    slower = Promotions(faulty(store, before=overtake), table)
+    with pytest.raises(GenerationChanged, match="v3 was to be left, and by generation 4 v2 is active"):
+        slower.rollback("m")
+    assert kinds(promotions)[3:] == ["rollback v2"]
+
+
+def test_a_long_history_is_read_side_by_side(promotions: Promotions, store: ObjectStore, table: VersionTable) -> None:
+    for number in range(SIDE_BY_SIDE + 3):
+        promotions.promote("m", VERSIONS[number % 2])
+    fresh = another(store, table)
+    assert fresh.history("m") == promotions.history("m")
+    store.delete("models/m/history/00000007.yaml")
+    with pytest.raises(Corrupt, match="00000007"):
+        another(store, table).history("m")

@@ -23,28 +23,35 @@ _PREFIX = "sha256:"
 
 
 class PushLease:
-    """Keeps prune from the objects that a push counts on. It is never deleted by the push: prune does that."""
+    """Keeps prune from the objects that a push counts on. It is never deleted by the push: prune does that.
+
+    `lapsed`: it was not renewed in time (the box slept, say), so what was looked at since `take` may be gone.
+    """
 
     def __init__(self, store: ObjectStore, *, model: str, by: str, digests: Collection[str], clock: Clock) -> None:
         self.id = secrets.token_hex(8)
         self._store, self._clock = store, clock
         self._model, self._by = model, by
         self._digests = [_PREFIX + digest for digest in sorted(digests)]
-        self._renewal = 0
-        self._written_at = 0.0
+        self._files = 0
+        self._written_at = (0.0, 0.0)
+        self.lapsed = False
 
     def take(self) -> None:
-        """Create the lease; durable on return."""
+        """Create the lease, or the next one beside it; durable on return."""
         self._write()
+        self.lapsed = False
 
     def renew_if_due(self) -> None:
         """Create the next lease file once half a grace has gone by."""
-        if self._clock.monotonic() - self._written_at > GRACE_S / 2:
-            self._renewal += 1
+        # A monotonic clock stands still while the box sleeps, and a wall clock may be set back: whichever says more.
+        age_s = max(self._clock.monotonic() - self._written_at[0], self._clock.now() - self._written_at[1])
+        if age_s > GRACE_S / 2:
             self._write()
+            self.lapsed = self.lapsed or age_s > GRACE_S
 
     def _write(self) -> None:
-        self._written_at = self._clock.monotonic()
+        self._written_at = (self._clock.monotonic(), self._clock.now())
         record: dict[str, canonical.Json] = {
             "format": FORMAT,
             "id": self.id,
@@ -53,7 +60,8 @@ class PushLease:
             "by": self._by,
             "digests": self._digests,
         }
-        self._store.create(layout.push_lease(self.id, self._renewal), canonical.dumps(record))
+        self._store.create(layout.push_lease(self.id, self._files), canonical.dumps(record))
+        self._files += 1
 
 
 @dataclass(slots=True)

@@ -166,7 +166,7 @@ class Manifest:
             version=_text(tree, "version"),
             created_at=_text(tree, "created_at"),
             spec=dict(tree["spec"]),
-            environment=EnvironmentRecord.from_json(tree["environment"]),
+            environment=_environment(tree["environment"]),
             code=read_files(tree["code"], name),
             checkpoints={
                 _checkpoint_name(label, name): _read_checkpoint(record, f"{name}, checkpoint {label!r}")
@@ -202,8 +202,11 @@ def read_file(record: Mapping[str, Any], name: str) -> FileRecord:
         raise Corrupt(f"{name}: the chunks of {path!r} do not add up to its {size} bytes", path=path)
     if any(chunk.size_bytes == 0 for chunk in chunks):
         raise Corrupt(f"{name}: {path!r} has an empty chunk", path=path)
+    digest = _digest(record["sha256"])
+    if len(chunks) == 1 and chunks[0].sha256 != digest:
+        raise Corrupt(f"{name}: {path!r} has not the digest of its one chunk", path=path)
     mode = EXECUTABLE if int(record["mode"], 8) & 0o100 else PLAIN
-    return FileRecord(path, mode, size, _digest(record["sha256"]), chunks)
+    return FileRecord(path, mode, size, digest, chunks)
 
 
 def _read_checkpoint(record: Mapping[str, Any], name: str) -> CheckpointRecord:
@@ -213,6 +216,13 @@ def _read_checkpoint(record: Mapping[str, Any], name: str) -> CheckpointRecord:
         raise Corrupt(f"{name} is said to be one file, but lists {len(files)} or a folder", path=name)
     source = record.get("source")
     return CheckpointRecord(files, single, None if source is None else dict(source))
+
+
+def _environment(record: Mapping[str, Any]) -> EnvironmentRecord:
+    environment = EnvironmentRecord.from_json(record)
+    for digest in (environment.digest, *(wheel.sha256 for wheel in environment.carried)):
+        _digest(digest)  # they become parts of keys and paths
+    return environment
 
 
 def _checkpoint_name(label: str, name: str) -> str:

@@ -72,6 +72,21 @@ def publish(
         refuse_taken(store, model, version)
     sender = _Sender(store, publication, progress, stop)
     lease = PushLease(store, model=model, by=by, digests=publication.objects(), clock=clock)
+    skipped = _send_everything(store, publication, sender, lease, clock)
+    while lease.lapsed:
+        skipped = _send_everything(store, publication, sender, lease, clock)
+    manifest, digest = _create_manifest(store, publication.manifest, version, clock)
+    sender.stop = None  # the version is visible now: what is left must be done
+    sender.send(skipped - sender.look(skipped), lease)
+    for name, data in publication.copies.items():
+        _create_copy(store, layout.copy_for_people(model, manifest.version, name), data)
+    return Published(manifest, digest, sender.sent_bytes, sum(publication.objects().values()) - sender.sent_bytes)
+
+
+def _send_everything(
+    store: ObjectStore, publication: Publication, sender: _Sender, lease: PushLease, clock: Clock
+) -> frozenset[str]:
+    """Bring about everything that the manifest will name; returns the objects that were there already."""
     lease.take()
     prunes = PendingPrunes.look(store, clock)
     there = sender.look(publication.objects())
@@ -79,12 +94,8 @@ def publish(
     sender.send(publication.objects().keys() - skipped, lease)
     for key, data in sorted(publication.bundles.items()):
         store.create(key, data)
-    manifest, digest = _create_manifest(store, publication.manifest, version, clock)
-    sender.stop = None  # the version is visible now: what is left must be done
-    sender.send(skipped - sender.look(skipped), lease)
-    for name, data in publication.copies.items():
-        _create_copy(store, layout.copy_for_people(model, manifest.version, name), data)
-    return Published(manifest, digest, sender.sent_bytes, sum(publication.objects().values()) - sender.sent_bytes)
+    lease.renew_if_due()
+    return skipped
 
 
 def refuse_taken(store: ObjectStore, model: str, version: str) -> None:

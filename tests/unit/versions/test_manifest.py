@@ -136,6 +136,8 @@ def test_unknown_keys_are_ignored() -> None:
         {"code": [{**file("x", b"1").to_json(), "sha256": "../../x"}]},
         {"code": [{**file("x", b"1").to_json(), "chunks": [{"sha256": "0" * 64, "size_bytes": -1}]}]},
         {"environment": {}},
+        {"environment": {**manifest().environment.to_json(), "digest": "../../x"}},
+        {"code": [{**file("x", b"1").to_json(), "sha256": "0" * 64}]},
     ],
 )
 def test_what_is_no_manifest_is_corrupt(change: dict[str, Any]) -> None:

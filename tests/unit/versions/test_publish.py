@@ -301,3 +301,24 @@ def test_copies_for_people_may_be_lost_but_not_the_version(
     assert Catalogue(store).versions("tiny") == ["v1"]
     with pytest.raises(ObjectNotFound):
         store.read(layout.copy_for_people("tiny", "v1", "model.yaml"))
+
+
+def test_a_push_that_slept_past_its_lease_looks_at_everything_again(
+    store: MemoryStore, make_folder: MakeFolder, make_draft: MakeDraft
+) -> None:
+    folder = make_folder(spec=SPEC, files={"w/a.bin": "weights", "w/b.bin": "other"})
+    publication = make_draft(folder)
+    digests = [file.sha256 for file in publication.manifest.checkpoints["w"].files]
+    slept = 0.0
+
+    def sleep_on_the_way(verb: str, key: str) -> None:
+        nonlocal slept
+        if slept or verb != "create" or key != layout.object_(digests[1]):
+            return
+        slept = 3 * leases.GRACE_S  # and a prune found no lease in force
+        store.delete(layout.object_(digests[0]))
+
+    clock = Clock(now=lambda: slept, monotonic=lambda: 0.0)
+    done = publish(faulty(store, before=sleep_on_the_way), publication, clock=clock)
+    assert slept
+    assert all(layout.object_(digest) in keys(store) for digest in done.manifest.objects())

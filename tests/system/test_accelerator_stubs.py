@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from modelrepo_runtime.testing.live import LiveBox
+
 pytestmark = pytest.mark.system
 
 STUB = r"""
@@ -94,3 +96,62 @@ def test_the_worker_sees_only_what_its_variable_leaves(library: Path) -> None:
     devices = ask(library, CUDA_VISIBLE_DEVICES="MIG-2")["devices"]
     assert isinstance(devices, list)
     assert [device["uuid"] for device in devices] == ["MIG-2"]
+
+
+# Each job waits for the other, so that both slots have one.
+MODEL = """
+import os, time
+
+class Model:
+    def load(self, ctx):
+        self.ctx = ctx
+
+    def run(self, job):
+        open(os.path.join(job.inputs["meet"], job.id), "w").close()
+        while len(os.listdir(job.inputs["meet"])) < 2:
+            job.check()
+            time.sleep(0.01)
+        names = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "ROCR_VISIBLE_DEVICES")
+        return {"device": self.ctx.device, "visible": [os.environ.get(name) for name in names]}
+"""
+YAML = """\
+accelerators: [{when: "cuda >= 13"}, {when: "cuda >= 12.8"}]
+host: {gpu: {memory: 60GiB}}
+stages: [{name: run, gpu_memory: 20GiB}]
+"""
+
+
+def test_a_worker_gives_each_slot_its_device(library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(library))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    (tmp_path / "meet").mkdir()
+    with LiveBox(tmp_path) as box:
+        version = box.push(MODEL, yaml=YAML)
+        box.promote(version)
+        worker = box.worker()
+        box.serves(version, slots=2)
+        assert [(slot.slot, slot.device) for _, slot in box.slots()] == [
+            ("cuda0", "cuda:0"),
+            ("cudaMIG-2", "cuda:MIG-2"),
+        ]
+        jobs = [box.client.submit("live", {"meet": str(tmp_path / "meet")})["id"] for _ in range(2)]
+        results = [box.client.wait(job, 60)["result"] for job in jobs]
+        assert {result["device"] for result in results} == {"cuda:0"}
+        seen = sorted(result["visible"] for result in results)
+        assert seen == [["0", "PCI_BUS_ID", None], ["MIG-2", "PCI_BUS_ID", None]]
+        box.promote(box.push(MODEL.replace("0.01", "0.02"), yaml=YAML))
+        box.serves("v2", slots=2)
+        assert "mode=overlap" in worker.text()
+
+
+def test_a_box_that_satisfies_no_entry_says_what_it_has(
+    library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(library))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with LiveBox(tmp_path) as box:
+        box.promote(box.push(MODEL, yaml="accelerators: [{when: rocm}]\n"))
+        box.worker(slots="0")
+        box.until(lambda: [slot.state for _, slot in box.slots()] == ["refused"], "the slot refuses")
+        ((_, slot),) = box.slots()
+        assert "it offers cuda 12.8" in str(slot.reason)

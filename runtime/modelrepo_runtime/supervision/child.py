@@ -33,7 +33,7 @@ STACKS_S = 2.0
 """How long a hung child may take to write its stacks before it is killed."""
 
 
-class ChildGone(RuntimeError):  # noqa: N818
+class ChildGone(RuntimeError):
     """The child had ended before the job was handed to it; the job was not begun."""
 
 

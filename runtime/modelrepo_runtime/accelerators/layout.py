@@ -58,7 +58,7 @@ def lay_out(slots: str, cpu_slots: int, devices: Sequence[Device]) -> tuple[Slot
 def _groups(text: str, devices: list[Device]) -> list[list[Device]]:
     if text == "auto":
         return [[device] for device in devices]
-    if text in ("none", "0"):
+    if text == "none":
         return []
     counted = re.fullmatch(r"(\d+)x(\d+)", text)
     if counted:

@@ -23,6 +23,7 @@ def test_auto_without_an_accelerator_is_one_slot_on_the_cpu() -> None:
 
 def test_slots_of_several_devices() -> None:
     assert shape("2x4") == [("cuda0", [0, 1, 2, 3]), ("cuda4", [4, 5, 6, 7])]
+    assert shape("0") == [("cuda0", [0])]
     assert shape("0,1,2,3;4,5", 1) == [("cuda0", [0, 1, 2, 3]), ("cuda4", [4, 5]), ("cpu0", [])]
 
 

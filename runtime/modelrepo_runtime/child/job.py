@@ -15,7 +15,8 @@ from .frames import Channel, Message
 RESULT_LIMIT_BYTES = 256 * 1024
 """What a stage may return as JSON; more belongs in an output file."""
 _MESSAGE_LIMIT = 1000
-_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
+FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
+"""Of outputs and of what stages hand over."""
 
 
 class Cancelled(BaseException):
@@ -155,6 +156,6 @@ class Job:
 
 
 def _checked(name: str) -> str:
-    if not _FILE_NAME.fullmatch(name):
+    if not FILE_NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no plain file name of letters, digits and `._-`")
     return name

@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 
 from modelrepo_runtime.child.frames import Message
+from modelrepo_runtime.child.job import FILE_NAME
 from modelrepo_runtime.jobs import Cause, JobError
 
 from .spec import ChildOutcome, OutputPath
@@ -23,8 +24,12 @@ _MESSAGE_LIMIT = 4000
 
 
 def succeeded(message: Message, output_dir: Path, runtime_s: float) -> ChildOutcome:
-    """Read a `done` message."""
-    return ChildOutcome(Cause.SUCCEEDED, message.get("result"), find_outputs(output_dir), runtime_s=runtime_s)
+    """Read a `done` message. A folder or link where an output was to be written is the model's failure, not a loss."""
+    try:
+        outputs = find_outputs(output_dir)
+    except ValueError as error:
+        return ended(Cause.EXCEPTION, str(error), runtime_s)
+    return ChildOutcome(Cause.SUCCEEDED, message.get("result"), outputs, runtime_s=runtime_s)
 
 
 def failed(message: Message, runtime_s: float, *, out_of_memory: bool = False) -> ChildOutcome:
@@ -75,12 +80,17 @@ def describe_exit(code: int | None) -> str:
 
 
 def find_outputs(folder: Path) -> tuple[OutputPath, ...]:
-    """The plain files that a job has left; links and folders are no outputs."""
+    """The files that a job has left under names that `job.output` gives. Raises ValueError for what is no file."""
     if not folder.is_dir():
         return ()
     found = []
     for path in sorted(folder.iterdir()):
-        if stat.S_ISREG(path.lstat().st_mode):
-            content_type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-            found.append(OutputPath(path.name, path, content_type))
+        if not FILE_NAME.fullmatch(path.name):
+            continue
+        mode = path.lstat().st_mode
+        if not stat.S_ISREG(mode):
+            what = "a folder; pack it into one file" if stat.S_ISDIR(mode) else "a link or device; write a plain file"
+            raise ValueError(f"output {path.name!r} is {what}")
+        content_type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+        found.append(OutputPath(path.name, path, content_type))
     return tuple(found)

@@ -12,6 +12,8 @@ from modelrepo_runtime.child.frames import Channel
 
 _POLL_S = 0.25
 """How often a process is looked at where the system has no pidfd."""
+_LONGEST_S = 86_400.0
+"""poll takes 24 days at most."""
 
 
 class Watch:
@@ -37,10 +39,8 @@ class Watch:
         """
         while True:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            step = left
-            if self._pidfd is None:
-                step = _POLL_S if left is None else min(left, _POLL_S)
-            events = self._poller.poll(None if step is None else step * 1000)
+            longest = _LONGEST_S if self._pidfd is not None else _POLL_S
+            events = self._poller.poll(min(longest, longest if left is None else left) * 1000)
             if any(descriptor == self._wake_read for descriptor, _ in events):
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._wake_read, 4096)

@@ -23,6 +23,14 @@ def test_a_result_comes_back_and_the_child_is_ready_again(tmp_path: Path) -> Non
     assert child.state is ChildState.STOPPING and not child.alive
 
 
+def test_a_time_out_of_a_year_is_one(tmp_path: Path) -> None:
+    child = started(a_spec(tmp_path, "def run(self, job): return 1"))
+    try:
+        assert child.run(a_request(tmp_path), timeout_s=365 * 86400.0).result == 1
+    finally:
+        child.stop()
+
+
 def test_outputs_handover_files_and_previous_reach_the_stage(tmp_path: Path) -> None:
     code = """
         def prepare(self, job):
@@ -30,7 +38,6 @@ def test_outputs_handover_files_and_previous_reach_the_stage(tmp_path: Path) -> 
             return {"n": 2}
         def run(self, job):
             job.output("video.mp4").write_bytes(job.handover("latents.bin").read_bytes())
-            (job.output("video.mp4").parent / "link").symlink_to("/etc/hosts")
             return job.previous
     """
     image = tmp_path / "in.png"
@@ -97,6 +104,8 @@ def test_ctx_shows_what_the_spec_says(tmp_path: Path) -> None:
         ("return 'x' * 300000", Cause.EXCEPTION, "exception", "300002 bytes of JSON, above 262144"),
         ("job.file('image')", Cause.EXCEPTION, "exception", "no file input 'image'"),
         ("job.output('../up')", Cause.EXCEPTION, "exception", "no plain file name"),
+        ("job.output('..')", Cause.EXCEPTION, "exception", "no plain file name"),
+        ("job.handover('a/../../up')", Cause.EXCEPTION, "exception", "no plain file name"),
     ],
 )
 def test_a_failure_has_its_cause_and_costs_no_child(
@@ -112,6 +121,37 @@ def test_a_failure_has_its_cause_and_costs_no_child(
         assert outcome.error.retryable == (cause is not Cause.REJECTED)
         assert "Traceback" in request.log_path.read_text()
         assert child.run(a_request(tmp_path, {"again": True}), timeout_s=10).result == "fine"
+    finally:
+        child.stop()
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("job.output('frames').mkdir()", "output 'frames' is a folder; pack it into one file"),
+        ("job.output('l').symlink_to('/etc/hosts')", "output 'l' is a link"),
+    ],
+)
+def test_an_output_that_is_no_file_fails_the_stage_instead_of_being_lost(tmp_path: Path, body: str, words: str) -> None:
+    child = started(a_spec(tmp_path, f"def run(self, job):\n    {body}"))
+    try:
+        outcome = child.run(a_request(tmp_path), timeout_s=10)
+        assert outcome.cause is Cause.EXCEPTION and outcome.error is not None
+        assert words in outcome.error.message
+    finally:
+        child.stop()
+
+
+def test_what_no_output_can_be_named_is_left_out(tmp_path: Path) -> None:
+    code = """
+        def run(self, job):
+            job.output("a.txt").write_text("a")
+            job.output("a.txt").with_name(".a.txt.part").write_text("b")
+            job.output("a.txt").with_name("two words").mkdir()
+    """
+    child = started(a_spec(tmp_path, code))
+    try:
+        assert [file.name for file in child.run(a_request(tmp_path), timeout_s=10).outputs] == ["a.txt"]
     finally:
         child.stop()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from . import tensors
 from .frames import Message
 
 
@@ -36,9 +37,7 @@ class Context:
 
     def load_safetensors(self, name: str, device: str | None = None) -> dict[str, Any]:
         """Load a checkpoint's tensors by name, on `device` or `ctx.device`; on the CPU they are views of its file."""
-        from .tensors import load
-
-        return load(self.checkpoint(name), device or self.device)
+        return tensors.load(self.checkpoint(name), device or self.device)
 
     def __repr__(self) -> str:
         return f"<ctx of {self.version}: stages {', '.join(self.stages)} on {self.device}>"

@@ -55,6 +55,8 @@ def check_unmade(found: Any, entrypoint: str, stages: list[str]) -> None:
         check(found, entrypoint, stages)
     elif not callable(found):
         raise Unfit(f"entrypoint {entrypoint} is {type(found).__name__}, neither a class nor a function that makes one")
+    if not _binds(found):
+        raise Unfit(f"entrypoint {entrypoint}{_signature(found)} cannot be called without arguments")
 
 
 def make(found: Any, entrypoint: str, stages: list[str]) -> Any:
@@ -66,15 +68,19 @@ def make(found: Any, entrypoint: str, stages: list[str]) -> Any:
 
 
 def _takes_one(found: Any, name: str, method: Any) -> bool:
-    try:
-        signature = inspect.signature(method)
-    except (TypeError, ValueError):
-        return True
     unbound = inspect.isclass(found) and not isinstance(
         inspect.getattr_static(found, name, None), (staticmethod, classmethod)
     )
+    return _binds(method, *([None, None] if unbound else [None]))
+
+
+def _binds(method: Any, *arguments: None) -> bool:
     try:
-        signature.bind(*([None, None] if unbound else [None]))
+        signature = inspect.signature(method)
+    except (TypeError, ValueError):
+        return True  # it does not tell
+    try:
+        signature.bind(*arguments)
     except TypeError:
         return False
     return True

@@ -27,7 +27,9 @@ def main(argv: list[str]) -> int:
         from .debugging import open_shell
 
         return open_shell(start)
-    return Harness(channel, start, output).serve()
+    if start["post_mortem"]:
+        from . import debugging  # noqa: F401 - before the model's own modules are on the path
+    return process.leave(Harness(channel, start, output).serve())
 
 
 class Harness:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import pickle
 import re
 import threading
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .frames import Channel, Message
+from .process import end_now
 
 RESULT_LIMIT_BYTES = 256 * 1024
 """What a stage may return as JSON; more belongs in an output file."""
@@ -43,7 +45,8 @@ class Job:
         self._nonce: str = request["n"]
         self._process = os.getpid()
         self._over = False
-        self._telling = threading.Lock()
+        # Held while the channel is used; a signal handler of the model may ask in the midst of it.
+        self._telling = threading.RLock()
         self._cancelled = False
         self._files: dict[str, str] = request["files"]
         self._outputs = Path(request["output_dir"])
@@ -87,17 +90,19 @@ class Job:
     @property
     def cancelled(self) -> bool:
         """True once the job was cancelled."""
-        if not self._cancelled and self._ours():
-            for message in self._channel.arrived():
-                if message["t"] == "cancel" and message.get("n") == self._nonce:
-                    self._cancelled = True
-                elif message["t"] != "cancel":
-                    self._channel.give_back(message)
-            if self._channel.ended:
-                from .process import end_now
-
-                end_now(1)
+        with self._telling:
+            if not self._cancelled and self._ours():
+                self._look()
         return self._cancelled
+
+    def _look(self) -> None:
+        for message in self._channel.arrived():
+            if message["t"] == "cancel" and message.get("n") == self._nonce:
+                self._cancelled = True
+            elif message["t"] != "cancel":
+                self._channel.give_back(message)
+        if self._channel.ended:
+            end_now(1)
 
     def reject(self, code: str, message: str) -> NoReturn:
         """End the job for good: its inputs are at fault, another attempt would not help."""
@@ -109,8 +114,6 @@ class Job:
 
     def save_state(self, state: Mapping[str, Any]) -> None:
         """Keep what a later attempt at this stage can go on from; the two newest are held on this box."""
-        import pickle
-
         self._state.mkdir(parents=True, exist_ok=True)
         kept = self._saved_states()
         number = int(kept[-1].name) + 1 if kept else 1
@@ -124,8 +127,6 @@ class Job:
     @property
     def state(self) -> dict[str, Any] | None:
         """What an earlier attempt saved last, on this box; None where there is nothing."""
-        import pickle
-
         kept = self._saved_states()
         if not kept:
             return None
@@ -142,7 +143,7 @@ class Job:
         self._send({"t": "partial", "n": self._nonce, "value": value})
 
     def _end(self) -> None:
-        """Say nothing more: a thread that outlives the stage must not speak for the next job."""
+        """Say and read nothing more: a thread that outlives the stage must not speak for the next job."""
         with self._telling:
             self._over = True
 

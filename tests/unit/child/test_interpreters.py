@@ -103,6 +103,21 @@ def modules() -> list[Path]:
     return [file for file in HARNESS.glob("*.py") if file.name != "__init__.py"]
 
 
+def test_a_models_modules_may_be_named_like_the_standard_librarys_that_are_read_late(tmp_path: Path) -> None:
+    code = """
+        def run(self, job):
+            job.save_state({"a": 1})
+            return job.state
+    """
+    spec = a_spec(tmp_path, code)
+    for name in ("pickle", "code", "pdb", "mmap", "struct"):
+        (spec.code_roots[0] / f"{name}.py").write_text("raise RuntimeError('the wrong one')")
+    child = started(spec)
+    outcome = child.run(a_request(tmp_path), timeout_s=10)
+    child.stop()
+    assert outcome.result == {"a": 1}, outcome
+
+
 def test_a_models_modules_may_have_any_name(tmp_path: Path) -> None:
     """Even those of the harness, or of this package."""
     names = [file.stem for file in modules() if file.stem != "__main__"] + ["modelrepo", "queue_", "jobs"]

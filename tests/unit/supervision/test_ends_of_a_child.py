@@ -140,6 +140,19 @@ def test_stop_during_a_job_lets_it_finish_within_the_grace(tmp_path: Path) -> No
     assert child.stop().step == "drained"
 
 
+def test_a_thread_that_a_job_has_left_behind_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    code = """
+        def run(self, job):
+            import atexit, threading
+            threading.Thread(target=threading.Event().wait).start()
+            atexit.register(print, "said good-bye")
+    """
+    child = started(a_spec(tmp_path, code))
+    assert child.run(a_request(tmp_path), timeout_s=10).cause is Cause.SUCCEEDED
+    assert child.stop(5).step == "drained"
+    assert "said good-bye" in child.log_path.read_text()
+
+
 def test_stop_during_a_job_that_goes_on_preempts_it(tmp_path: Path) -> None:
     child = started(a_spec(tmp_path, DEAF))
     stopping = threading.Thread(target=child.stop, args=(0.05,))
@@ -175,6 +188,7 @@ def test_a_child_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
         ("def run(self): pass", "import failed: Unfit: entrypoint model:Model: run(self) does not take exactly (job)"),
         ("def other(self, job): pass", "it has no method run(job)"),
         ("async def run(self, job): pass", "run is async"),
+        ("def __init__(self, size): pass\ndef run(self, job): 1", "Model(size) cannot be called without arguments"),
         ("import os; os._exit(7)", "it ended without an answer (its process exited with 7)"),
     ],
 )  # fmt: skip

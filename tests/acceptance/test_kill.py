@@ -115,12 +115,19 @@ def stop_worker(ordeal: Ordeal) -> None:
     worker = ordeal.victim()
     session = ordeal.session(worker)
     worker.send(signal.SIGSTOP)
+    ordeal.box.until(lambda: is_stopped(worker.pid), "every thread of the worker has stopped")
     # Stopped inside a commit it holds the queue's own lock: then all wait for it, and nobody is reaped.
     if queue_moves(ordeal.box):
         # Sessions that hold nothing are not among the beats that reapers watch.
         ordeal.box.until(lambda: session not in ordeal.box.queue.beats(), "what the stopped worker held is taken back")
     worker.send(signal.SIGCONT)
     ordeal.serves(worker)
+
+
+def is_stopped(pid: int) -> bool:
+    """Tell whether no thread runs on: one inside a system call stops only when that returns, perhaps with a lock."""
+    states = [task.read_text().rpartition(")")[2].split()[0] for task in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return set(states) == {"T"}
 
 
 def queue_moves(box: LiveBox) -> bool:

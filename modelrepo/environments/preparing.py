@@ -7,12 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from packaging.specifiers import SpecifierSet
+
 from modelrepo import canonical
 from modelrepo.contract.spec import ModelSpec
 from modelrepo.environments.carried import build_wheel, copy_wheel, copy_wheels, parse_wheel, source_digest
 from modelrepo.environments.index_settings import IndexSettings
 from modelrepo.environments.interpreters import Interpreter, choose_interpreter, inspect, version_specifier
 from modelrepo.environments.lock import (
+    PROJECT_FILE,
     LockedPackage,
     Project,
     ensure_lock,
@@ -25,7 +28,7 @@ from modelrepo.environments.processes import full_disk_told
 from modelrepo.environments.record import NO_EXTRA, CarriedWheel, EnvironmentRecord, Member, Requirement
 from modelrepo.environments.requirements import Exported, export, pin
 from modelrepo.environments.uv_tool import Uv
-from modelrepo.errors import InterpreterMissing
+from modelrepo.errors import InterpreterMissing, InvalidInput
 
 PYTHON_VERSION_FILE = ".python-version"
 
@@ -112,7 +115,7 @@ def _gather(project: Project, spec: ModelSpec, gathering: _Gathering) -> Environ
 
 
 def _interpreter(project: Project, python: Path | None) -> Interpreter:
-    wanted = version_specifier(project.requires_python)
+    wanted = _versions(project.requires_python, f"requires-python in {project.folder / PROJECT_FILE}")
     if python is not None:
         found = inspect(python)
         if found is None:
@@ -120,18 +123,27 @@ def _interpreter(project: Project, python: Path | None) -> Interpreter:
         if not wanted.contains(found.version):
             raise InterpreterMissing(f"{python} is {found.version}, {project.name} wants {wanted}; name another one")
         return found
-    return choose_interpreter(wanted & version_specifier(_pinned_python(project) or ""))
+    return choose_interpreter(wanted & _pinned_python(project))
 
 
-def _pinned_python(project: Project) -> str | None:
+def _pinned_python(project: Project) -> SpecifierSet:
     for folder in dict.fromkeys((project.folder, project.root)):
+        path = folder / PYTHON_VERSION_FILE
         try:
-            lines = (folder / PYTHON_VERSION_FILE).read_text("utf-8").split()
+            lines = [line.strip() for line in path.read_text("utf-8").splitlines()]
         except (OSError, UnicodeDecodeError):
             continue
-        if lines:
-            return lines[0]
-    return None
+        for line in lines:
+            if line and not line.startswith("#"):
+                return _versions(line, str(path))
+    return SpecifierSet()
+
+
+def _versions(text: str, where: str) -> SpecifierSet:
+    try:
+        return version_specifier(text)
+    except InvalidInput as error:
+        raise InvalidInput(f"{where}: {error}") from None
 
 
 class _Gathering:

@@ -11,6 +11,7 @@ from typing import Any
 from modelrepo.contract import ModelSpec, inputs, load_spec, size_class
 from modelrepo.errors import EntrypointFailed, InvalidJobInput
 from modelrepo.repository import Repository
+from modelrepo.versions.packing import code_files
 from modelrepo.versions.push import CheckRequest
 from modelrepo_runtime.jobs import Json
 from modelrepo_runtime.local_model import Box, fit_to_check, folder_model
@@ -28,7 +29,7 @@ class CheckReport:
     model: str
     entrypoint: str
     stages: tuple[str, ...]
-    checkpoints: Mapping[str, Path]
+    checkpoints: tuple[str, ...]
     python: Path
     import_s: float
     made_up_inputs: Mapping[str, Json]
@@ -43,7 +44,7 @@ class CheckReport:
             f"stages have the right methods: {', '.join(self.stages)}",
         ]
         if self.checkpoints:
-            found.append(f"checkpoints are there: {', '.join(sorted(self.checkpoints))}")
+            found.append(f"checkpoints are there: {', '.join(self.checkpoints)}")
         size = f", size class {self.size_class}" if self.size_class else ""
         found.append(f"a made-up job passes the inputs' schema{size}")
         return found
@@ -52,17 +53,18 @@ class CheckReport:
 def check_folder(
     folder: Path, python: Path | None = None, *, box: Box | None = None, repository: Repository | None = None
 ) -> CheckReport:
-    """Check schema, inputs, host needs, checkpoints, entrypoint and signatures of a model folder, in this order.
+    """Check schema, code, inputs, host needs, checkpoints, entrypoint and signatures of a model folder, in this order.
 
-    Without `python` the environment is built as a push builds it. Raises: InvalidSpec, Unsuitable, InvalidCheckpoint,
-    EntrypointFailed, and what `folder_model` raises.
+    Without `python` the environment is built as a push builds it. Raises: InvalidSpec, InvalidCode, Unsuitable,
+    InvalidCheckpoint, EntrypointFailed, and what `folder_model` raises.
     """
     spec = load_spec(folder)
+    code_files(folder, spec)
     made_up = make_up_inputs(spec)
     size = _size_class(spec, made_up)
     with folder_model(folder, box or Box(python=python), repository, fit=fit_to_check) as model:
         import_s = _import(spec, model.code, model.python)
-        checkpoints = {name: folder / spec.checkpoints[name].source for name in model.checkpoints}
+        checkpoints = tuple(sorted(model.checkpoints))
     stages = tuple(stage.name for stage in spec.stages)
     return CheckReport(spec.name, str(spec.entrypoint), stages, checkpoints, model.python, import_s, made_up, size)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import sys
 from typing import Any
 
@@ -14,6 +15,9 @@ class Unfit(Exception):
 
 def find(entrypoint: str, code_roots: list[str]) -> Any:
     """Put the code on the path and import what `module:attribute` names."""
+    for root in code_roots:
+        if not os.path.isdir(root):  # noqa: PTH112
+            raise Unfit(f"code: {root} is no folder")
     sys.path[:0] = [root for root in code_roots if root not in sys.path]
     module_name, _, attribute = entrypoint.partition(":")
     found: Any = importlib.import_module(module_name)

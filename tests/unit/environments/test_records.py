@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from modelrepo.contract import AcceleratorFacts
+from modelrepo.contract import AcceleratorFacts, parse_spec
 from modelrepo.environments.cache import EnvironmentCache, assert_ours, is_ready
 from modelrepo.environments.carried import choose_wheel, for_python, parse_wheel, source_digest, supported_tags
+from modelrepo.environments.index_settings import IndexSettings
 from modelrepo.environments.installing import WantedEnvironment
 from modelrepo.environments.interpreters import Interpreter
 from modelrepo.environments.lock import Project, locked_packages, read_lock, read_project, without_machine_paths
-from modelrepo.environments.preparing import environment_digest
+from modelrepo.environments.preparing import environment_digest, prepare
 from modelrepo.environments.processes import Finished, full_disk_told
 from modelrepo.environments.record import CarriedWheel, EnvironmentRecord, Member, Requirement
 from modelrepo.environments.torch_build import TorchBuild, check_torch_build, torch_build
@@ -321,3 +322,14 @@ def test_an_extra_that_was_not_pushed_is_told(tmp_path: Path) -> None:
 def lines_of(what: EnvironmentRecord, folder: Path, extra: str | None = None) -> tuple[list[str], bool]:
     carried = {path.name: path for path in folder.glob("*.whl")}
     return WantedEnvironment(what, extra, HERE, WheelStore(folder / "store", carried)).lines()
+
+
+def test_a_python_that_is_pinned_in_other_words_is_told_with_its_file(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "a"\nrequires-python = ">=3.11"\n')
+    spec = parse_spec("contract: 1\nname: a\nentrypoint: m:A")
+    (tmp_path / ".python-version").write_text("# ours\nmy-venv\n")
+    with pytest.raises(InvalidInput, match=r"\.python-version: 'my-venv' is no Python version"):
+        prepare(tmp_path, spec, work=tmp_path / "work", index=IndexSettings())
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "a"\nrequires-python = "new"\n')
+    with pytest.raises(InvalidInput, match=r"requires-python in .*pyproject\.toml: 'new' is no Python version"):
+        prepare(tmp_path, spec, work=tmp_path / "work", index=IndexSettings())

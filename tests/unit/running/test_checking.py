@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from modelrepo.contract import inputs, load_spec, parse_spec
-from modelrepo.errors import EntrypointFailed, InvalidCheckpoint, InvalidSpec
+from modelrepo.errors import EntrypointFailed, InvalidCheckpoint, InvalidCode, InvalidSpec
 from modelrepo.versions.push import CheckRequest
 from modelrepo_runtime.checking import check_folder, import_entrypoint, make_up_inputs
 
@@ -83,6 +83,16 @@ def test_what_is_wrong_in_the_folder_is_found_before_anything_is_imported(tmp_pa
         check_folder(folder, PYTHON)
     (folder / "model.yaml").write_text(SPEC.strip() + "\nstages_: []\n")
     with pytest.raises(InvalidSpec):
+        check_folder(folder, PYTHON)
+
+
+def test_code_that_a_push_would_refuse_is_refused(tmp_path: Path) -> None:
+    folder = a_folder(tmp_path, SPEC.strip() + "\ncode: [model.py]")
+    with pytest.raises(InvalidCode, match=r"code root 'model\.py' is not a folder"):
+        check_folder(folder, PYTHON)
+    (folder / "model.yaml").write_text(SPEC)
+    (folder / "up").symlink_to("/etc/hosts")
+    with pytest.raises(InvalidCode, match="a symlink that leaves the model's folder"):
         check_folder(folder, PYTHON)
 
 

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -264,3 +265,10 @@ def test_a_recorded_group_is_left_alone_once_the_child_has_ended(tmp_path: Path)
     child = started(spec)
     child.stop()
     assert end_recorded_group(spec.folder) == ()
+
+
+def test_a_code_root_that_is_not_there_is_named(tmp_path: Path) -> None:
+    spec = a_spec(tmp_path, "def run(self, job): pass")
+    child = Child.start(replace(spec, code_roots=(tmp_path / "gone",)), shared_spawner())
+    with pytest.raises(EntrypointFailed, match=r"code: .*/gone is no folder"):
+        child.load(20)

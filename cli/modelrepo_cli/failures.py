@@ -15,6 +15,7 @@ from modelrepo.errors import ModelRepoError
 from modelrepo_cli import exit_codes, output
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+_UNUSABLE = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
 
 
 class JobUnsuccessful(ModelRepoError):
@@ -50,6 +51,9 @@ def describe(error: BaseException, program: str) -> tuple[str, str, dict[str, An
     if isinstance(error, OSError) and error.errno in _FULL:
         where = f" {error.filename}" if error.filename else ""
         return "no_space", f"cannot write{where}: {error.strerror}; free some space and run it again", {}, 1
+    if isinstance(error, OSError) and error.errno in _UNUSABLE and error.filename:
+        message = f"cannot use {error.filename}: {error.strerror}; change its rights or name another folder"
+        return "unusable_path", message, {}, exit_codes.FAILED
     what = _one_line(str(error)) or "no message"
     message = f"unexpected {type(error).__name__}: {what}; run it again with --debug for the traceback and report it"
     return "unexpected", message, {"type": type(error).__name__}, exit_codes.FAILED

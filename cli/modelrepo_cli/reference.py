@@ -99,6 +99,7 @@ def _kinds() -> Iterator[tuple[str, int, str]]:
     for value in [*vars(errors).values(), JobUnsuccessful]:
         if isinstance(value, type) and issubclass(value, errors.ModelRepoError) and value is not errors.ModelRepoError:
             yield kind(value), exit_codes.exit_code(value), (value.__doc__ or "").partition("\n")[0]
+    yield "unusable_path", exit_codes.FAILED, "This box does not let a file or folder be used; the message names it."
     yield "unexpected", exit_codes.FAILED, "Nothing that modelrepo raises on purpose: a fault to report."
 
 

@@ -175,6 +175,16 @@ def test_a_full_disk_is_named(failing: Callable[[BaseException], None], capsys: 
     assert json.loads(capsys.readouterr().out)["error"]["code"] == "no_space"
 
 
+def test_a_folder_that_may_not_be_written_is_named(
+    failing: Callable[[BaseException], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing(OSError(30, "Read-only file system", "/home/.cache"))
+    assert main.main(["explain", "j", "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)["error"]
+    assert told["code"] == "unusable_path"
+    assert told["message"] == "cannot use /home/.cache: Read-only file system; change its rights or name another folder"
+
+
 def test_a_closed_reader_is_met_in_silence() -> None:
     reading, writing = os.pipe()
     os.close(reading)

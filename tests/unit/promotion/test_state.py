@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -287,3 +288,16 @@ def test_files_of_others_in_the_history_are_passed_over() -> None:
     store.create("models/m/history/000000009.yaml", b"x")
     assert HistoryReader(store, "m").all() == tuple(entries)
     assert ActiveFile("v1") == ActiveFile("v1", None, None, {}, Rollout())
+
+
+def test_the_documented_entry_is_one(request: pytest.FixtureRequest) -> None:
+    text = (request.config.rootpath / "docs" / "format.md").read_text()
+    shown = text.partition("## Promotion")[2].partition("```yaml\n")[2].partition("```")[0]
+    entry = HistoryEntry.from_bytes(shown.encode(), "docs/format.md")
+    assert entry.to_bytes().decode() == shown
+    table = text.partition("| key | holds |")[2].partition("\n\n")[0]
+    documented = {
+        name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1] if row else "")
+    }
+    assert documented == {*entry.to_json(), "block"}
+    assert all(f"`{kind}`" in table for kind in Kind)

@@ -223,9 +223,8 @@ class Promotions:
             data = render(wish.live.file(generation))
             entry = self._entry(view, wish, sha256(data))
             if writing.append(self._store, model, entry):
-                if view.unreadable is not None and view.file.data is not None:
-                    writing.keep_lost(self._store, model, view.file.data)
-                writing.show(self._store, self._looker, model, view.file, entry, data)
+                lost = None if view.unreadable is None else view.file.data
+                writing.show(self._store, self._looker, model, view.file, entry, data, lost=lost)
                 return entry
         raise GenerationChanged(
             f"cannot change {model}: {_RACES} others were faster, one after the other; run it again"

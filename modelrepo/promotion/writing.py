@@ -41,13 +41,24 @@ def append(store: ObjectStore, model: str, entry: HistoryEntry) -> bool:
     return False
 
 
-def show(store: ObjectStore, looker: Looker, model: str, base: FileSeen, entry: HistoryEntry, data: bytes) -> None:
-    """Put `data` into `active.yaml`, in place of `base` or of what an older change wrote there.
+def show(
+    store: ObjectStore,
+    looker: Looker,
+    model: str,
+    base: FileSeen,
+    entry: HistoryEntry,
+    data: bytes,
+    *,
+    lost: bytes | None = None,
+) -> None:
+    """Put `data` into `active.yaml`, in place of `base` or of what an older change wrote there; `lost` is kept first.
 
     A newer change's file and an edit that was saved meanwhile are left alone. The change has happened already, so a
     store that fails here is no failure of the change: readers find the entry, and the next writer mends the file.
     """
     try:
+        if lost is not None:
+            _keep_lost(store, model, lost)
         for _ in range(_ROUNDS):
             if _put(store, model, base, data):
                 return
@@ -60,7 +71,7 @@ def show(store: ObjectStore, looker: Looker, model: str, base: FileSeen, entry: 
         return
 
 
-def keep_lost(store: ObjectStore, model: str, data: bytes) -> None:
+def _keep_lost(store: ObjectStore, model: str, data: bytes) -> None:
     """Keep a save that a change overwrites."""
     try:
         store.create(layout.lost_save(model, sha256(data)), data)
@@ -111,7 +122,7 @@ def _put_locally(store: ObjectStore, folders: LocalFolders, model: str, base: Fi
             return True
         displaced = folders.exchange(key, data)
     if displaced is not None and displaced not in (present, data):
-        keep_lost(store, model, displaced)
+        _keep_lost(store, model, displaced)
     return True
 
 

@@ -110,8 +110,8 @@ class BucketStore:
             return data
 
     def read_range(self, key: str, start: int, length: int) -> bytes:
-        size_bytes = self.stat(key).size_bytes if length <= 0 else None
-        if size_bytes is not None:
+        if length <= 0:
+            self.stat(key)
             return b""
         with self._mapped("read", key):
             try:

@@ -30,7 +30,8 @@ def translate(error: Exception, *, verb: str, key: str, url: str, filesystem: An
     what = f"cannot {verb} {key} in {url}" if key else f"cannot {verb} {url}"
     if code == "NoSuchBucket" or (not key and isinstance(error, FileNotFoundError)):
         return RepositoryNotFound(f"{what}: there is no such bucket; create it, or correct the URL")
-    if status in (409, 412) or isinstance(error, FileExistsError) or names & _TAKEN_CLASSES:
+    taken = status in (409, 412) or isinstance(error, FileExistsError) or names & _TAKEN_CLASSES
+    if taken and verb in ("create", "replace"):
         return Taken(f"{what}: taken")
     if status == 404 or isinstance(error, FileNotFoundError):
         return ObjectNotFound(f"{key} is not in {url}", key=key)

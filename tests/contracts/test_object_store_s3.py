@@ -12,6 +12,7 @@ from moto.server import ThreadedMotoServer
 
 from modelrepo.errors import Forbidden, InvalidInput, RepositoryNotFound, StoreNotTrusted, Unreachable
 from modelrepo.stores.bucket import open_bucket
+from modelrepo.stores.bucket_faults import translate
 from modelrepo.stores.founding import found, open_founded
 from modelrepo.stores.memory import MemoryStore
 from modelrepo.stores.opening import open_store
@@ -174,6 +175,7 @@ def test_a_lost_precondition_is_told_by_its_status_alone(error: OSError) -> None
     store.create("a", b"theirs")
     with pytest.raises(ObjectChanged):
         store.replace("a", b"ours", if_etag="x")
+    assert type(translate(error, verb="read", key="a", url="s3://bucket", filesystem=None)) is Unreachable
 
 
 def test_the_options_that_two_clients_need_are_set(environment: str) -> None:

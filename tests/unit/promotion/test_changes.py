@@ -630,3 +630,13 @@ def test_a_long_history_is_read_side_by_side(promotions: Promotions, store: Obje
     store.delete("models/m/history/00000007.yaml")
     with pytest.raises(Corrupt, match="00000007"):
         another(store, table).history("m")
+
+
+def test_an_unreadable_edit_that_cannot_be_kept_is_not_overwritten(store: ObjectStore, table: VersionTable) -> None:
+    Promotions(store, table).promote("m", "v1")
+    store.replace(ACTIVE, b"broken: [")
+    second_create = Fault(at=2, how="fail", verbs=frozenset({"create"}))
+    promotions = Promotions(faulty(store, second_create), table, sleep=lambda _: None)
+    assert promotions.promote("m", "v2", force=True).generation == 2
+    assert store.read(ACTIVE) == b"broken: ["
+    assert (promotions.state("m").version, promotions.state("m").stale_file) == ("v2", True)

@@ -22,6 +22,10 @@ def resolve_secrets(spec: ModelSpec, secrets_dir: Path | None, environ: Mapping[
         value = _from_file(secrets_dir, name)
         if value is None:
             value = environ.get(PREFIX + name)
+        if value is not None and "\0" in value:
+            raise SecretMissing(
+                f"the secret {name} holds a NUL byte, which no variable can; write it as text"
+            )
         if value is None:
             missing.append(name)
         else:

@@ -102,7 +102,7 @@ class LocalRun:
                 job_id=job_id,
                 attempt=1,
                 stage=stage.name,
-                inputs={name: value for name, value in checked.items() if name not in files},
+                inputs={**checked, **{name: {"file": path.name} for name, path in files.items()}},
                 files=files,
                 previous=outcome.result,
                 handover_dir=work / "handover",

@@ -138,6 +138,20 @@ def test_a_folder_and_a_version_run_without_a_queue(site: Site) -> None:
     assert "the mode is say" in plain.stderr
 
 
+def test_what_a_generator_yields_is_shown_as_it_comes(site: Site) -> None:
+    counts = site.root / "counts"
+    counts.mkdir()
+    (counts / "model.yaml").write_text("contract: 1\nname: counts\nentrypoint: model:Counts\n")
+    (counts / "pyproject.toml").write_text(PYPROJECT)
+    (counts / "model.py").write_text(
+        "class Counts:\n    def load(self, ctx): pass\n    def run(self, job):\n        yield {'n': 1}\n"
+        "        return 2\n"
+    )
+    done = site.run("run", "./counts")
+    assert (done.returncode, json.loads(done.stdout)) == (0, 2)
+    assert 'partial {"n": 1}' in done.stderr
+
+
 def test_a_run_loads_once_for_many_jobs(site: Site) -> None:
     lines = '{"text": "a"}\n\n{"mode": "fail"}\n{"text": "b"}\n'
     done = site.run("run", "./cats", "--repeat", stdin=lines)

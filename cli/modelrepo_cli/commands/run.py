@@ -54,8 +54,8 @@ def command(
 ) -> None:
     """Run a model folder or a version here, once, without a queue.
 
-    What model code prints goes to standard error, the job's result to standard output. With --repeat each job is a line
-    of JSON in (standard input unless --input says otherwise) and one out.
+    What model code prints, and the partial results of a generator, go to standard error, the job's result to standard
+    output. With --repeat each job is a line of JSON in (standard input unless --input says otherwise) and one out.
     """
     from modelrepo_runtime.local_model import Box
     from modelrepo_runtime.running import RunOptions, run_model
@@ -64,7 +64,7 @@ def command(
         raise InvalidInput("cannot debug with --pdb and read inputs from standard input at once; pass --input @FILE")
     spec = targets.read_spec(call, target)
     jobs = _lines(source or "-", pairs, spec) if repeat else iter([_checked(spec, pairs, source)])
-    options = RunOptions(outputs=output, debug=pdb, on_progress=_progress(call, pdb))
+    options = RunOptions(outputs=output, debug=pdb, on_progress=_progress(call, pdb), on_partial=_show_partial)
     index = package_index.settings(index_url, extra_index_url, find_links)
     box = Box(python=python, index=index, secrets_dir=secrets_dir)
     with targets.ready(call, target, box, stage) as model:
@@ -115,6 +115,10 @@ def _document(result: RunResult) -> dict[str, Any]:
         "error": None if result.error is None else result.error.to_json(),
         "seconds": result.seconds,
     }
+
+
+def _show_partial(value: Any) -> None:
+    print(f"partial {json.dumps(value, ensure_ascii=False)}", file=sys.stderr)
 
 
 def _progress(call: Call, pdb: bool) -> Any:

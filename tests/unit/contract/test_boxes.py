@@ -116,6 +116,9 @@ def test_secrets_come_from_files_then_variables(tmp_path: Path) -> None:
     with pytest.raises(SecretMissing, match="MODELREPO_SECRET_HF_TOKEN, MODELREPO_SECRET_OTHER") as caught:
         resolve_secrets(spec, None, {"HF_TOKEN": "never"})
     assert "never" not in str(caught.value)
+    (tmp_path / "HF_TOKEN").write_bytes(b"a\0b")
+    with pytest.raises(SecretMissing, match="the secret HF_TOKEN holds a NUL byte"):
+        resolve_secrets(spec, tmp_path, environ)
 
 
 def test_config_is_laid_over_the_defaults() -> None:

@@ -42,7 +42,7 @@ class Demo:
     def load(self, ctx):
         self.ctx, self.jobs = ctx, 0
     def prepare(self, job):
-        job.handover("x").write_text(job.file("image").read_text() if job.inputs["text"] == "image" else "")
+        job.handover("x").write_text(job.file("image").read_text() if "image" in job.inputs else "")
         return job.inputs["text"].upper()
     def run(self, job):
         self.jobs += 1

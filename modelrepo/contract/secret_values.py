@@ -23,9 +23,7 @@ def resolve_secrets(spec: ModelSpec, secrets_dir: Path | None, environ: Mapping[
         if value is None:
             value = environ.get(PREFIX + name)
         if value is not None and "\0" in value:
-            raise SecretMissing(
-                f"the secret {name} holds a NUL byte, which no variable can; write it as text"
-            )
+            raise SecretMissing(f"the secret {name} holds a NUL byte, which no variable can; write it as text")
         if value is None:
             missing.append(name)
         else:

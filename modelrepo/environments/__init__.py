@@ -2,7 +2,7 @@
 
 from modelrepo.environments.cache import EnvironmentCache
 from modelrepo.environments.index_settings import IndexSettings
-from modelrepo.environments.interpreters import Interpreter, choose_interpreter, find_interpreter, interpreters
+from modelrepo.environments.interpreters import Interpreter, choose_interpreter, interpreters
 from modelrepo.environments.preparing import PreparedEnvironment, prepare
 from modelrepo.environments.record import CarriedWheel, EnvironmentRecord, Member, Requirement
 from modelrepo.environments.torch_build import TorchBuild, check_torch_build, torch_build
@@ -19,7 +19,6 @@ __all__ = [
     "TorchBuild",
     "check_torch_build",
     "choose_interpreter",
-    "find_interpreter",
     "interpreters",
     "prepare",
     "torch_build",

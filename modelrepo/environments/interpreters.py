@@ -59,11 +59,6 @@ def version_specifier(text: str) -> SpecifierSet:
         raise InvalidInput(f"{text!r} is no Python version; write it like 3.11 or '>=3.11'") from None
 
 
-def find_interpreter(version_spec: str, environ: Mapping[str, str] | None = None) -> Path:
-    """Return the full path of a Python that fits. Raises: InterpreterMissing, with what the box has."""
-    return choose_interpreter(version_specifier(version_spec), environ).path
-
-
 def choose_interpreter(wanted: SpecifierSet, environ: Mapping[str, str] | None = None) -> Interpreter:
     """Prefer the Python that runs this, then the newest that fits. Raises: InterpreterMissing."""
     own = inspect(Path(sys.executable))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
@@ -108,7 +108,3 @@ def _by_url(url: str, packages: list[LockedPackage], project: Project) -> Locked
         f"{project.folder / 'pyproject.toml'} takes a package from {url}: other boxes may not reach it; "
         "build its wheel into a folder, and name that folder as find-links or as a path source"
     )
-
-
-def extras_of(requirements: Mapping[str, tuple[Requirement, ...]]) -> tuple[str, ...]:
-    return tuple(sorted(extra for extra in requirements if extra != "_"))

@@ -73,9 +73,6 @@ class MemoryGroup:
         name = "memory.events" if self.version == 2 else "memory.oom_control"
         return _counter(self.folder / name, "oom_kill")
 
-    def usage_bytes(self) -> int:
-        return _number(self.folder / ("memory.current" if self.version == 2 else "memory.usage_in_bytes"))
-
     def peak_bytes(self) -> int:
         return _number(self.folder / ("memory.peak" if self.version == 2 else "memory.max_usage_in_bytes"))
 

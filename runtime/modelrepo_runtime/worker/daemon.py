@@ -26,7 +26,7 @@ from modelrepo_runtime.queue.opening import default_files_url, default_queue_url
 from modelrepo_runtime.queue.port import JobFilter, JobQueue, SlotReport, WorkerInfo
 from modelrepo_runtime.queue.reaper import Reaper
 from modelrepo_runtime.supervision.child import Child
-from modelrepo_runtime.supervision.memory_group import MemoryGroups, find_memory_groups
+from modelrepo_runtime.supervision.memory_group import MemoryGroups, find_memory_groups, remove_abandoned
 from modelrepo_runtime.supervision.record import end_recorded_group
 from modelrepo_runtime.supervision.spawner import shared_spawner
 from modelrepo_runtime.supervision.spec import ChildSpec
@@ -166,6 +166,7 @@ class Worker:
             self._release_places()
             raise
         self._forget_old_handovers()
+        remove_abandoned(self._memory_groups)  # now empty: whoever takes a place ends what was left in it
         self._journal.say(
             "worker-starts",
             name=settings.name,

@@ -7,7 +7,6 @@ import pytest
 
 from modelrepo.environments.interpreters import (
     choose_interpreter,
-    find_interpreter,
     inspect,
     interpreters,
     version_specifier,
@@ -30,7 +29,7 @@ def fake_python(path: Path, version: str, implementation: str = "cpython") -> Pa
 
 
 def test_the_running_python_is_preferred() -> None:
-    found = find_interpreter(">=3.8")
+    found = choose_interpreter(version_specifier(">=3.8")).path
     assert found.is_absolute()
     assert not found.is_symlink()
     own = inspect(Path(sys.executable))

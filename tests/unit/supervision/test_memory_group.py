@@ -1,8 +1,10 @@
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from modelrepo_runtime.supervision.memory_group import MemoryGroup, find_memory_groups
+from modelrepo_runtime.supervision.memory_group import MemoryGroup, MemoryGroups, find_memory_groups, remove_abandoned
 
 
 def files(tmp_path: Path, mounts: str, membership: str) -> tuple[Path, Path]:
@@ -66,3 +68,13 @@ def test_the_counter_of_kills_is_read_from_either_version(tmp_path: Path, versio
     assert group.out_of_memory_kills() == 0
     (tmp_path / file).write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n")
     assert group.out_of_memory_kills() == 3
+
+
+def test_groups_of_workers_that_are_gone_are_removed_and_no_others(tmp_path: Path) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    names = [f"modelrepo-{gone.pid}-1-demo", f"modelrepo-{os.getpid()}-1-demo", "modelrepo-worker"]
+    for name in names:
+        (tmp_path / name).mkdir()
+    remove_abandoned(MemoryGroups(tmp_path, 2))
+    assert {path.name for path in tmp_path.iterdir()} == set(names[1:])

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from modelrepo.errors import InvalidReference
+from modelrepo.errors import InvalidActiveFile, InvalidInput, InvalidReference
 from modelrepo_cli import convergence, parameters
 
 if TYPE_CHECKING:
     from modelrepo.promotion import HistoryEntry
+    from modelrepo.repository import Repository
     from modelrepo_cli.verbs import Call
 
 DEFAULT_WAIT = "30m"
@@ -38,6 +40,35 @@ def named_version(reference: str) -> tuple[str, str]:
     if parsed.version is None:
         raise InvalidReference(f"cannot read {reference!r}: it names no version; write MODEL@VERSION")
     return parsed.model, parsed.version
+
+
+def checked_config(
+    repository: Repository, reference: str, settings: Sequence[str] = (), *, force: bool = False
+) -> dict[str, Any]:
+    """Read `--set`, and see that the version takes it together with what is overridden already.
+
+    Raises:
+        InvalidInput: a key that the version does not declare, or a value of another type than its default.
+    """
+    from modelrepo.contract import effective_config, parse_settings
+
+    spec = repository.resolve(reference).spec
+    parameters.assignments(settings, "--set")
+    told = parse_settings(spec, settings)
+    try:
+        kept = repository.promotions.state(spec.name).config
+    except InvalidActiveFile:
+        if force:
+            return told
+        raise
+    try:
+        effective_config(spec, {**kept, **told})
+    except InvalidInput as error:
+        raise InvalidInput(
+            f"{error}; active.yaml overrides it for the version before: change both at once with"
+            f" `modelrepo edit {spec.name}`"
+        ) from None
+    return told
 
 
 def describe(model: str, entry: HistoryEntry, *, unchanged: bool = False) -> str:

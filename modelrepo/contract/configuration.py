@@ -69,7 +69,7 @@ def _fits(default: object, value: object) -> bool:
         return True
     if isinstance(default, bool) or isinstance(value, bool):
         return isinstance(default, bool) and isinstance(value, bool)
-    if isinstance(default, float):
+    if isinstance(default, int | float):  # the manifest's JSON has one kind of number: a default of 1.0 comes back as 1
         return isinstance(value, int | float)
     if isinstance(default, list):
         return isinstance(value, list)

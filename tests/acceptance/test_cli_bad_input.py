@@ -290,6 +290,20 @@ def test_config_that_is_not_declared(published: Place) -> None:
     published.refused("promote", "cats@v1", "--set", "nosuch=1", code=2, kind="invalid_input", says="nosuch")
 
 
+def test_config_of_another_type(published: Place) -> None:
+    published.refused("promote", "cats@v1", "--set", "mark", code=2, kind="invalid_input", says="key=value")
+    text = (published.model / "model.yaml").read_text()
+    (published.model / "model.yaml").write_text(f"{text}config: {{gain: 1.0}}\n")
+    published.ok("push", str(published.model), "--check", "none")
+    published.refused("promote", "cats@v2", "--set", "gain=high", code=2, kind="invalid_input", says="another type")
+    published.refused("promote", "cats@v2", "--set", "gain=true", code=2, kind="invalid_input", says="another type")
+    published.ok("promote", "cats@v2", "--set", "gain=1.5")
+    published.refused("promote", "cats@v1", code=2, kind="invalid_input", says="modelrepo edit cats")
+    (published.model / "model.yaml").write_text(text)
+    assert main(["push", str(published.model), "--check", "none", "--promote"]) == 2
+    assert "modelrepo edit cats" in published.capsys.readouterr().err
+
+
 # repositories and stores
 
 

@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
-
 import click
 
-from modelrepo.errors import InvalidInput
-from modelrepo_cli import parameters
-from modelrepo_cli.change import WAIT, describe, finish, named_version
+from modelrepo_cli.change import WAIT, checked_config, describe, finish, named_version
 from modelrepo_cli.verbs import Call, verb
-
-if TYPE_CHECKING:
-    from modelrepo.versions.version import Version
 
 
 @verb("repo", "queue")
@@ -41,23 +33,10 @@ def command(
     """
     repository = call.repository()
     model, version = named_version(reference)
-    config = {key: parameters.scalar(text) for key, text in parameters.assignments(settings, "--set").items()}
-    if config:
-        _check_declared(repository.resolve(reference), config)
+    config = checked_config(repository, reference, settings, force=force)
     before = repository.promotions.history(model)
     entry = repository.promotions.promote(
         model, version, config_set=config or None, expect=expect, force=force, reason=reason, rollout=max_unavailable
     )
     unchanged = entry in before
     finish(call, model, entry, describe(model, entry, unchanged=unchanged), wait_s, unchanged=unchanged)
-
-
-def _check_declared(version: Version, config: Iterable[str]) -> None:
-    from modelrepo.names import near_names
-
-    declared = version.spec.config
-    for key in config:
-        if key not in declared:
-            near = near_names(key, declared)
-            meant = f"did you mean {near[0]!r}?" if near else f"it declares {', '.join(declared) or 'none'}"
-            raise InvalidInput(f"cannot set {key!r} of {version}: its `config:` declares no such key; {meant}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from modelrepo_cli import package_index
-from modelrepo_cli.change import describe
+from modelrepo_cli.change import checked_config, describe
 from modelrepo_cli.output import plain, size, table
 from modelrepo_cli.verbs import Call, verb
 
@@ -78,6 +78,7 @@ def command(
     entry = None
     if promote:
         call.output.note(text)
+        checked_config(repository, f"{result.model}@{result.version}")
         before = repository.promotions.history(result.model)
         entry = repository.promotions.promote(result.model, result.version, reason=message)
         text = describe(result.model, entry, unchanged=entry in before)

@@ -2,7 +2,7 @@
 
 from modelrepo.environments.cache import EnvironmentCache
 from modelrepo.environments.index_settings import IndexSettings
-from modelrepo.environments.interpreters import Interpreter, choose_interpreter, interpreters
+from modelrepo.environments.interpreters import Interpreter, choose_interpreter, interpreters, named_interpreter
 from modelrepo.environments.preparing import PreparedEnvironment, prepare
 from modelrepo.environments.record import CarriedWheel, EnvironmentRecord, Member, Requirement
 from modelrepo.environments.torch_build import TorchBuild, check_torch_build, torch_build
@@ -20,6 +20,7 @@ __all__ = [
     "check_torch_build",
     "choose_interpreter",
     "interpreters",
+    "named_interpreter",
     "prepare",
     "torch_build",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,8 @@ _ASK = (
     " 'base': getattr(sys, '_base_executable', None) or sys.executable,"
     " 'platform': sysconfig.get_platform().replace('-', '_').replace('.', '_')}))"
 )
+# What runs a model inside its environment is written for this one.
+OLDEST = (3, 9)
 _ASK_TIMEOUT_S = 20.0
 _NAME = re.compile(r"python3?(\.\d+)?")
 
@@ -57,6 +60,29 @@ def version_specifier(text: str) -> SpecifierSet:
         return SpecifierSet(plain)
     except InvalidSpecifier:
         raise InvalidInput(f"{text!r} is no Python version; write it like 3.11 or '>=3.11'") from None
+
+
+def named_interpreter(named: Path) -> Path:
+    """Return the full path of a Python that somebody names by its path or as a command; a virtual one stays virtual.
+
+    Raises: InterpreterMissing.
+    """
+    path = shutil.which(named)
+    found = inspect(Path(path)) if path is not None else None
+    if path is None or found is None:
+        raise InterpreterMissing(f"{named} is no CPython that runs; name another one")
+    check_new_enough(found)
+    return Path(path).absolute()
+
+
+def check_new_enough(interpreter: Interpreter) -> None:
+    """Refuse a Python on which no model runs. Raises: InterpreterMissing."""
+    if _order(interpreter.version) < OLDEST:
+        oldest = ".".join(map(str, OLDEST))
+        raise InterpreterMissing(
+            f"{interpreter.path} is Python {interpreter.version}, models run on {oldest} and later; "
+            "correct requires-python or .python-version, or name another one"
+        )
 
 
 def choose_interpreter(wanted: SpecifierSet, environ: Mapping[str, str] | None = None) -> Interpreter:

@@ -13,7 +13,13 @@ from modelrepo import canonical
 from modelrepo.contract.spec import ModelSpec
 from modelrepo.environments.carried import build_wheel, copy_wheel, copy_wheels, parse_wheel, source_digest
 from modelrepo.environments.index_settings import IndexSettings
-from modelrepo.environments.interpreters import Interpreter, choose_interpreter, inspect, version_specifier
+from modelrepo.environments.interpreters import (
+    Interpreter,
+    check_new_enough,
+    choose_interpreter,
+    inspect,
+    version_specifier,
+)
 from modelrepo.environments.lock import (
     PROJECT_FILE,
     LockedPackage,
@@ -68,6 +74,7 @@ def prepare(
     env = os.environ if environ is None else environ
     project = read_project(folder.resolve())
     interpreter = _interpreter(project, python)
+    check_new_enough(interpreter)
     uv = Uv(index, cache=None if cache is None else cache / "uv")
     may_create = not locked and (lock or not env.get("CI"))
     work.mkdir(parents=True, exist_ok=True)

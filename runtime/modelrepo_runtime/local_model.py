@@ -20,7 +20,7 @@ from modelrepo.contract import (
     load_spec,
     resolve_secrets,
 )
-from modelrepo.environments import EnvironmentCache, IndexSettings, prepare
+from modelrepo.environments import EnvironmentCache, IndexSettings, named_interpreter, prepare
 from modelrepo.errors import InvalidInput
 from modelrepo.names import near_names
 from modelrepo.repository import Repository
@@ -144,9 +144,10 @@ def folder_model(
     """
     spec = load_spec(folder)
     found = fit_to_run(spec, box, stage) if fit is None else fit(spec, box)
+    given = named_interpreter(box.python) if box.python else None
     with tempfile.TemporaryDirectory(prefix="modelrepo-run-") as work:
         checkpoints = _folder_checkpoints(folder, spec, box, repository, Path(work) / "checkpoints")
-        python = box.python or build_environment(folder, spec, box, found, Path(work) / "wheels")
+        python = given or build_environment(folder, spec, box, found, Path(work) / "wheels")
         yield LocalModel(spec, UNPUBLISHED, folder.absolute(), python, checkpoints, found)
 
 
@@ -154,8 +155,9 @@ def version_model(repository: Repository, reference: str, box: Box, *, stage: st
     """Bring a version and its environment to this box. Raises: NotFound, Unreachable, EnvironmentFailed, Unsuitable."""
     version = repository.resolve(reference)
     fit = fit_to_run(version.spec, box, stage)
+    given = named_interpreter(box.python) if box.python else None
     local = VersionCache(box.cache_folder, repository.store).fetch(version, progress=box.progress)
-    python = box.python or _version_environment(repository, version, box, fit)
+    python = given or _version_environment(repository, version, box, fit)
     return LocalModel(version.spec, version.version, local.code, python, local.checkpoints, fit)
 
 

@@ -9,6 +9,7 @@ from modelrepo.environments.interpreters import (
     choose_interpreter,
     inspect,
     interpreters,
+    named_interpreter,
     version_specifier,
 )
 from modelrepo.errors import InterpreterMissing, InvalidInput
@@ -76,6 +77,23 @@ def test_versions_are_written_in_several_ways(text: str, inside: str, outside: s
 def test_what_is_no_version_is_refused() -> None:
     with pytest.raises(InvalidInput, match="is no Python version"):
         version_specifier("three")
+
+
+def test_a_python_may_be_named_by_path_or_as_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = fake_python(tmp_path / "bin" / "python3.90", "3.90.4")
+    monkeypatch.setenv("PATH", str(there.parent))
+    assert named_interpreter(there) == named_interpreter(Path("python3.90")) == there
+    link = tmp_path / "venv-python"
+    link.symlink_to(there)
+    assert named_interpreter(link) == link
+    for named in ("gone", tmp_path / "gone"):
+        with pytest.raises(InterpreterMissing, match="gone is no CPython that runs"):
+            named_interpreter(Path(named))
+
+
+def test_a_python_on_which_no_model_runs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InterpreterMissing, match=r"is Python 3\.8\.18, models run on 3\.9 and later"):
+        named_interpreter(fake_python(tmp_path / "python3.8", "3.8.18"))
 
 
 def test_what_does_not_run_is_no_python(tmp_path: Path) -> None:

@@ -18,7 +18,19 @@ _NAMES = frozenset(
         "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "TRITON_CACHE_DIR",
     }
 )  # fmt: skip
-_PREFIXES = ("LC_", "NCCL_", "RCCL_", "HSA_", "MIOPEN_", "TORCH_", "TORCHINDUCTOR_", "PYTORCH_", "GLOO_", "UCX_", "FI_")
+INHERITED_PREFIXES = (
+    "LC_",
+    "NCCL_",
+    "RCCL_",
+    "HSA_",
+    "MIOPEN_",
+    "TORCH_",
+    "TORCHINDUCTOR_",
+    "PYTORCH_",
+    "GLOO_",
+    "UCX_",
+    "FI_",
+)
 
 TOKEN_VARIABLE = "MODELREPO_CHILD"
 """Names the child in the environment of everything that it starts."""
@@ -26,7 +38,7 @@ TOKEN_VARIABLE = "MODELREPO_CHILD"
 
 def allowed(variables: Mapping[str, str]) -> dict[str, str]:
     """Keep what a model may inherit: never cloud keys, tokens or index credentials."""
-    return {name: value for name, value in variables.items() if name in _NAMES or name.startswith(_PREFIXES)}
+    return {name: value for name, value in variables.items() if name in _NAMES or name.startswith(INHERITED_PREFIXES)}
 
 
 def child_environment(spec: ChildSpec, variables: Mapping[str, str], token: str) -> dict[str, str]:

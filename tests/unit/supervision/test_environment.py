@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from modelrepo_runtime.supervision import ChildSpec
-from modelrepo_runtime.supervision.environment import allowed, child_environment
+from modelrepo_runtime.supervision.environment import INHERITED_PREFIXES, allowed, child_environment
 from modelrepo_runtime.testing.children import a_request, a_spec, started
 
 SECRETS = {
@@ -55,3 +55,8 @@ def test_a_real_child_sees_none_of_the_workers_secrets(tmp_path: Path, monkeypat
     child.stop()
     assert seen["PATH"] == os.environ["PATH"]
     assert not seen.keys() & SECRETS.keys()
+
+
+def test_the_page_names_every_prefix_that_is_inherited() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "contract.md").read_text("utf-8").split("## The process")[1]
+    assert [prefix for prefix in INHERITED_PREFIXES if f"`{prefix}" not in page] == []

@@ -92,6 +92,8 @@ def check_declaration(declared: Declaration) -> None:
                 raise ValueError(f"{key} needs format: file beside it")
     elif "default" in declared:
         raise ValueError("a file has no default")
+    if "maxBytes" in declared:
+        parse_size(declared["maxBytes"])
     for key, value in declared.items():
         if key not in ("default", "examples", "enum", "const"):
             _refuse_nested_files(value)

@@ -116,6 +116,7 @@ def test_on_is_a_key_and_no_is_no_boolean() -> None:
         ("[HF_TOKEN]", "[PATH]", 25, "secrets.0: PATH is set by the worker for each process"),
         ('segments:True"', r'segments:\0"', 23, "env.PYTORCH_CUDA_ALLOC_CONF: holds a NUL byte"),
         ("timeout: 20min", "timeout: 400d", 17, "'400d' is longer than 365 days"),
+        ("maxBytes: 20MiB", "maxBytes: 99999TiB", 11, "'99999TiB' is beyond 2^53 bytes"),
         ("gpu_memory: 60GiB", "gpu_memory: 99999TiB", 17, "'99999TiB' is beyond 2^53 bytes"),
         ("default: 40", "default: 400", 12, "the default breaks its own schema: 400 is not at most 100"),
         ("contract: 1", "contract: 2", 1, "contract 2 is newer than this modelrepo reads (1)"),

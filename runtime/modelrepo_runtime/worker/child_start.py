@@ -46,7 +46,7 @@ def start(slot: Slot, prepared: Prepared, target: Target) -> Serving:
     before = free_bytes(slot)
     with parts.reservations.of(need, devices):
         child = parts.start_child(spec)
-        slot.starting(child)
+        slot.starting(child, target)
         try:
             phases = dict(child.load(parts.load_timeout_s))
             ready_at = time.time()

@@ -42,7 +42,8 @@ class Slot:
         """The most device memory that was ever free: what an empty slot has."""
         timing = parts.timing
         self.breaker = Breaker(first_backoff_s=timing.cordon_first_s, longest_backoff_s=timing.cordon_longest_s)
-        self.loading: list[SlotChild] = []
+        self.loading: dict[SlotChild, Target] = {}
+        """Children that load, and what for."""
         self.ready: Serving | None = None
         """Warm, and to be switched to."""
         self.yield_for: Target | None = None
@@ -56,13 +57,16 @@ class Slot:
     # What the rest of the worker asks of a slot.
 
     def set_target(self, target: Target) -> None:
-        """Say what the slot should serve from now on."""
+        """Say what the slot should serve from now on. A child that loads for what was wanted before is ended."""
         with self.changed:
             self.target, self.refusal = target, None
             held = self.held if target.end_running and not self.serves(target) else None
+            dropped = [child for child, wanted in self.loading.items() if self._is_dropped(wanted)]
             self.changed.notify_all()
         if held is not None:
             held.end(End.PREEMPTED)
+        for child in dropped:
+            child.stop(0)
 
     def leave(self) -> None:
         """Take no more jobs, finish the one that runs, and end the children."""
@@ -85,14 +89,15 @@ class Slot:
     def dump_stacks(self) -> None:
         """Write the stacks of the child's threads to the log of its job."""
         with self.changed:
-            children = [serving.child for serving in (self.serving, self.ready) if serving] + self.loading
+            children = [serving.child for serving in (self.serving, self.ready) if serving] + [*self.loading]
         for child in children:
             child.dump_stacks()
 
     def report(self) -> SlotReport:
         """Say what the slot is doing, for the next beat."""
         with self.changed:
-            starting = self.loading[-1].state if self.loading else None
+            comes = self.incoming[0] if self.incoming else None
+            starting = next((child.state for child, wanted in self.loading.items() if wanted == comes), None)
             return report_of(
                 self.parts.name,
                 self.parts.layout.label,
@@ -197,17 +202,17 @@ class Slot:
         with self.changed:
             self.refusal = None
 
-    def starting(self, child: SlotChild) -> None:
-        """Remember a child that loads, so that `leave` can end it."""
+    def starting(self, child: SlotChild, target: Target) -> None:
+        """Remember a child that loads, so that it can be ended when nobody wants it any more."""
         with self.changed:
-            self.loading.append(child)
-            stopping = self.stopping
-        if stopping:
+            self.loading[child] = target
+            unwanted = self.stopping or self._is_dropped(target)
+        if unwanted:
             child.stop(0)
 
     def started(self, child: SlotChild) -> None:
         with self.changed:
-            self.loading.remove(child)
+            del self.loading[child]
 
     # What both threads ask, `changed` being held.
 
@@ -225,3 +230,8 @@ class Slot:
         self.restart_wanted = False
         self.breaker = self.breaker.swapped(time.monotonic())
         self.switched = True
+
+    def _is_dropped(self, wanted: Target) -> bool:
+        """Tell whether what is loaded is the swap's under way, and something else is wanted by now."""
+        swap = self.incoming[0] if self.incoming else None
+        return swap is not None and self.target is not None and wanted.key == swap.key != self.target.key

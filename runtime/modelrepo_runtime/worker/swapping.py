@@ -85,10 +85,10 @@ class Swapper:
                 mode=slot.plan.mode if slot.plan and old else None,
                 seconds=time.monotonic() - began,
             )
-        except (Superseded, Stopped):
-            parts.journal.say("swap-dropped", slot=parts.name, target=target, generation=target.generation)
         except Exception as error:  # noqa: BLE001 - whatever it is, the slot must say so and live on
-            if not slot.superseded(target):
+            if isinstance(error, Superseded | Stopped) or slot.superseded(target):
+                parts.journal.say("swap-dropped", slot=parts.name, target=target, generation=target.generation)
+            else:
                 slot.refuse(target, error)
         finally:
             slot.show_plan(None)

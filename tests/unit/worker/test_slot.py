@@ -146,6 +146,24 @@ def test_a_slot_whose_first_version_fails_says_so_and_goes_on_to_the_next(bench:
     assert bench.done(job).result["version"] == "v2"
 
 
+@pytest.mark.parametrize("swap", ["overlap", "drain"])
+@pytest.mark.parametrize("then", ["v1", "v3"])
+def test_a_load_that_nobody_wants_any_more_is_ended(bench: Bench, swap: str, then: str) -> None:
+    bench.plant.yaml["v2"] = f"swap: {swap}\n"
+    bench.plant.load_gates["v2"] = threading.Event()  # never opened: it hangs
+    slot = bench.slot()
+    bench.target("v1")
+    bench.serves(slot, "v1")
+    bench.target("v2")
+    bench.until(slot, lambda slot: any(wanted.version == "v2" for wanted in slot.loading.values()))
+    bench.target(then)
+    bench.serves(slot, then)
+    bench.until(slot, lambda slot: slot.incoming is None)
+    assert slot.report().state == "open"
+    assert "swap-dropped slot=s0 target=m@v2" in bench.log.getvalue()
+    assert [child.alive for child in bench.plant.children if child.spec.version == "v2"] == [False]
+
+
 def test_a_superseded_swap_is_dropped(bench: Bench) -> None:
     bench.plant.load_gates["v2"] = threading.Event()
     slot = bench.slot()

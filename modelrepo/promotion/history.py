@@ -35,6 +35,7 @@ class Kind(StrEnum):
 SIDE_BY_SIDE = 32
 """From so many entries on, reading them one after the other would be felt: a request each."""
 
+AT_ONCE = 512
 THREADS = 16
 
 ACTIVATING = frozenset({Kind.PROMOTE, Kind.ROLLBACK, Kind.HAND_EDIT, Kind.CONFIG})
@@ -173,13 +174,14 @@ class HistoryReader:
         if 1 in self._entries and set(range(1, len(self._entries) + 1)) == self._entries.keys():
             return self.since(1)
         listed = (layout.generation_of(stat.key) for stat in self._store.list(layout.history_folder(self._model)))
-        numbers = range(1, max((number for number in listed if number), default=0) + 1)
-        unread = [number for number in numbers if number not in self._entries]
-        for number, entry in zip(unread, self._read_all(unread), strict=True):
-            if entry is None:
-                key = layout.history_entry(self._model, number)
-                raise Corrupt(f"{key} is missing, and later ones are there; restore it from a copy", path=key)
-            self._entries[number] = entry
+        after = max((number for number in listed if number), default=0) + 1
+        for start in range(1, after, AT_ONCE):
+            unread = [each for each in range(start, min(start + AT_ONCE, after)) if each not in self._entries]
+            for number, entry in zip(unread, self._read_all(unread), strict=True):
+                if entry is None:
+                    key = layout.history_entry(self._model, number)
+                    raise Corrupt(f"{key} is missing, and later ones are there; restore it from a copy", path=key)
+                self._entries[number] = entry
         return self.since(1)
 
     def _read_all(self, numbers: Sequence[int]) -> Sequence[HistoryEntry | None]:

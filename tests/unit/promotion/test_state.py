@@ -276,6 +276,9 @@ def test_a_gap_in_the_history_is_an_error() -> None:
         store.create(f"models/m/history/{entry.generation:08d}.yaml", entry.to_bytes())
     with pytest.raises(Corrupt, match="00000002"):
         HistoryReader(store, "m").all()
+    store.create("models/m/history/999999999999.yaml", b"x")
+    with pytest.raises(Corrupt, match="00000002"):
+        HistoryReader(store, "m").all()
 
 
 def test_files_of_others_in_the_history_are_passed_over() -> None:

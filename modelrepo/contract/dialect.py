@@ -8,8 +8,11 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jsonschema import ValidationError
+    from jsonschema import FormatChecker, ValidationError
     from jsonschema.protocols import Validator
+
+# Others are checked only where packages happen to be installed, so one box would take what another refuses.
+FORMATS = ("date", "email", "ipv4", "ipv6", "regex", "uuid")
 
 
 @cache
@@ -25,6 +28,14 @@ def dialect() -> type[Validator]:
         Draft202012Validator, {"pattern": pattern}
     )
     return extended
+
+
+@cache
+def format_checker() -> FormatChecker:
+    """Return what checks FORMATS and no others."""
+    from jsonschema import FormatChecker
+
+    return FormatChecker(FORMATS)
 
 
 def _ended(pattern: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from modelrepo.contract.dialect import dialect
+from modelrepo.contract.dialect import dialect, format_checker
 from modelrepo.contract.quantities import format_size, parse_size
 from modelrepo.contract.size_expression import evaluate
 from modelrepo.contract.spec import ModelSpec
@@ -43,6 +43,8 @@ def check(spec: ModelSpec, values: object) -> dict[str, Any]:
             checked[name] = declared["default"]
         elif declared.get("required") is True:
             raise _refused(spec, (name,), "is missing and has no default; give it")
+        if declared.get("type") == "integer" and isinstance(value := checked.get(name), float):
+            checked[name] = int(value)
     return checked
 
 
@@ -134,7 +136,7 @@ def _check_file_value(spec: ModelSpec, name: str, value: Any) -> None:
 def _problem(declared: Declaration, value: Any) -> tuple[tuple[str | int, ...], str] | None:
     from jsonschema.exceptions import best_match
 
-    validator = dialect()(_plain(declared), format_checker=dialect().FORMAT_CHECKER)
+    validator = dialect()(_plain(declared), format_checker=format_checker())
     error = best_match(validator.iter_errors(value))
     if error is None:
         return None

@@ -61,7 +61,7 @@ def expected(validator: str, schema: Mapping[str, Any]) -> str:
         "minLength": f"text of at least {rule} characters",
         "maxLength": f"text of at most {rule} characters",
         "pattern": f"text that matches {rule}",
-        "format": f"a {rule}",
+        "format": f"text in the format {rule}",
         "minProperties": f"a mapping of at least {rule} keys",
         "maxProperties": f"a mapping of at most {rule} keys",
         "uniqueItems": "a list without repetition",

@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonschema import FormatChecker
 
 from modelrepo.contract import inputs, parse_spec, size_class
+from modelrepo.contract.dialect import FORMATS
 from modelrepo.contract.size_expression import evaluate, names_in
 from modelrepo.errors import InvalidJobInput, InvalidSpec
 
@@ -59,6 +61,20 @@ def test_inputs_that_are_too_deep_are_refused() -> None:
         value = [value]
     with pytest.raises(InvalidJobInput, match="deeper than 64 levels"):
         inputs.check(spec_with(), {"a": value})
+
+
+def test_formats_are_the_same_on_every_box() -> None:
+    spec = spec_with("inputs: {mail: {type: string, format: email}, when: {type: string, format: date-time}}")
+    assert inputs.check(spec, {"when": "soon"}) == {"when": "soon"}
+    with pytest.raises(InvalidJobInput, match='/mail: "x" is not text in the format email'):
+        inputs.check(spec, {"mail": "x"})
+    assert set(FORMATS) <= set(FormatChecker.checkers)
+
+
+def test_a_whole_number_reaches_the_model_as_one_however_it_is_written() -> None:
+    spec = spec_with("inputs: {steps: {type: integer, default: 4.0}}")
+    for checked in (inputs.check(spec, {"steps": 3.0}), inputs.check(spec, {})):
+        assert isinstance(checked["steps"], int)
 
 
 def test_a_pattern_that_ends_in_a_dollar_admits_no_newline() -> None:

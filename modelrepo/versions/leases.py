@@ -119,7 +119,10 @@ class PendingPrunes:
 
 
 def _decision(store: ObjectStore, prune_id: str) -> bytes:
-    return store.read(layout.prune_decision(prune_id)).strip()
+    try:
+        return store.read(layout.prune_decision(prune_id)).strip()
+    except ObjectNotFound:
+        return b""  # tidied away since it was seen
 
 
 def _read_condemned(store: ObjectStore, key: str) -> frozenset[str]:

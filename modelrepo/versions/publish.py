@@ -5,10 +5,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from modelrepo import layout
 from modelrepo.canonical import sha256
-from modelrepo.errors import Corrupt, Forbidden, ObjectExists, ObjectNotFound, Unreachable, VersionExists
+from modelrepo.errors import (
+    Conflict,
+    Corrupt,
+    Forbidden,
+    NoSpace,
+    ObjectExists,
+    ObjectNotFound,
+    Unreachable,
+    VersionExists,
+)
 from modelrepo.names import next_version
 from modelrepo.stores.port import ObjectStore
 from modelrepo.versions.clock import Clock
@@ -17,7 +27,7 @@ from modelrepo.versions.leases import PendingPrunes, PushLease
 from modelrepo.versions.manifest import Manifest
 from modelrepo.versions.window import Window
 
-ASK_AGAIN_S = (0.2, 1.0, 5.0)  # after a manifest's creation that nobody acknowledged
+ASK_AGAIN_S = (0.2, 1.0, 5.0)  # where there was no answer at the manifest's creation or after it
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +87,13 @@ def publish(
         skipped = _send_everything(store, publication, sender, lease, clock)
     manifest, digest = _create_manifest(store, publication.manifest, version, clock)
     sender.stop = None  # the version is visible now: what is left must be done
-    sender.send(skipped - sender.look(skipped), lease)
+    try:
+        _retried(lambda: sender.send(skipped - sender.look(skipped), lease), clock)
+    except Unreachable as error:
+        raise type(error)(
+            f"{model}@{manifest.version} is published, but the objects that it shares with other versions could not be "
+            f"looked at once more ({error}); push again, and use the version that comes of it"
+        ) from error
     for name, data in publication.copies.items():
         _create_copy(store, layout.copy_for_people(model, manifest.version, name), data)
     return Published(manifest, digest, sender.sent_bytes, sum(publication.objects().values()) - sender.sent_bytes)
@@ -212,7 +228,8 @@ def _create_manifest(store: ObjectStore, draft: Manifest, version: str | None, c
         manifest = replace(draft, version=wanted)
         data = manifest.to_bytes()
         try:
-            _create_surely(store, layout.manifest(draft.model, wanted), data, clock)
+            # No answer means "unknown": the same creation repeated succeeds whether or not the first one did.
+            _retried(partial(store.create, layout.manifest(draft.model, wanted), data), clock)
         except ObjectExists as error:
             if version is not None:
                 raise _taken(draft.model, version) from error
@@ -221,22 +238,21 @@ def _create_manifest(store: ObjectStore, draft: Manifest, version: str | None, c
         return manifest, sha256(data)
 
 
-def _create_surely(store: ObjectStore, key: str, data: bytes, clock: Clock) -> None:
-    # No answer means "unknown": the same creation repeated succeeds whether or not the first one did.
+def _retried(call: Callable[[], None], clock: Clock) -> None:
     for pause_s in ASK_AGAIN_S:
         try:
-            return store.create(key, data)
+            return call()
         except Forbidden:
             raise
         except Unreachable:
             clock.sleep(pause_s)
-    return store.create(key, data)
+    return call()
 
 
 def _create_copy(store: ObjectStore, key: str, data: bytes) -> None:
     try:
         store.create(key, data)
-    except (ObjectExists, Unreachable):
+    except (Conflict, Unreachable, NoSpace):
         pass  # the version is published; copies are for people's eyes only
 
 

@@ -9,9 +9,17 @@ from pathlib import Path
 import pytest
 
 from modelrepo import layout
-from modelrepo.errors import Corrupt, InvalidInput, ObjectNotFound, Unreachable, VersionExists
+from modelrepo.errors import (
+    Corrupt,
+    InvalidInput,
+    NoSpace,
+    ObjectChanged,
+    Unreachable,
+    VersionExists,
+)
 from modelrepo.stores.faults import Fault, KillNow, faulty
 from modelrepo.stores.memory import MemoryStore
+from modelrepo.stores.port import ObjectStat
 from modelrepo.versions import leases
 from modelrepo.versions import publish as publishing
 from modelrepo.versions.catalogue import Catalogue
@@ -288,21 +296,6 @@ def test_an_unreadable_prune_record_stops_the_push(
         publish(store, make_draft(make_folder()))
 
 
-def test_copies_for_people_may_be_lost_but_not_the_version(
-    store: MemoryStore, make_folder: MakeFolder, make_draft: MakeDraft
-) -> None:
-    class NoCopies(MemoryStore):
-        def create(self, key: str, data: bytes) -> None:
-            if key.endswith(".yaml"):
-                raise Unreachable("no")
-            super().create(key, data)
-
-    publish(NoCopies("versions", store._bucket), make_draft(make_folder()))
-    assert Catalogue(store).versions("tiny") == ["v1"]
-    with pytest.raises(ObjectNotFound):
-        store.read(layout.copy_for_people("tiny", "v1", "model.yaml"))
-
-
 def test_a_push_that_slept_past_its_lease_looks_at_everything_again(
     store: MemoryStore, make_folder: MakeFolder, make_draft: MakeDraft
 ) -> None:
@@ -322,3 +315,40 @@ def test_a_push_that_slept_past_its_lease_looks_at_everything_again(
     done = publish(faulty(store, before=sleep_on_the_way), publication, clock=clock)
     assert slept
     assert all(layout.object_(digest) in keys(store) for digest in done.manifest.objects())
+
+
+@pytest.mark.parametrize("faults", [1, 99])
+def test_a_store_that_fails_after_the_manifest_is_asked_again_and_then_said_to_have_it(
+    store: MemoryStore, make_folder: MakeFolder, make_draft: MakeDraft, faults: int
+) -> None:
+    publish(store, make_draft(make_folder()))
+
+    class Failing(MemoryStore):
+        def stat(self, key: str) -> ObjectStat:
+            nonlocal faults
+            if layout.manifest("tiny", "v2") in keys(self) and faults:
+                faults -= 1
+                raise Unreachable("no")
+            return super().stat(key)
+
+    turned, failing = Turned(), Failing("versions", store._bucket)
+    if faults == 1:
+        assert publish(failing, make_draft(make_folder()), clock=turned.clock()).manifest.version == "v2"
+    else:
+        with pytest.raises(Unreachable, match="tiny@v2 is published, but"):
+            publish(failing, make_draft(make_folder()), clock=turned.clock())
+    assert Catalogue(store).versions("tiny") == ["v1", "v2"]
+
+
+@pytest.mark.parametrize("error", [Unreachable("no"), ObjectChanged("no"), NoSpace(28, "no")])
+def test_a_copy_that_fails_is_no_failure_of_the_push(
+    store: MemoryStore, make_folder: MakeFolder, make_draft: MakeDraft, error: Exception
+) -> None:
+    class NoCopies(MemoryStore):
+        def create(self, key: str, data: bytes) -> None:
+            if key.endswith(".yaml"):
+                raise error
+            super().create(key, data)
+
+    publish(NoCopies("versions", store._bucket), make_draft(make_folder()))
+    assert Catalogue(store).versions("tiny") == ["v1"]

@@ -11,7 +11,7 @@ from modelrepo.errors import InvalidName, InvalidReference
 
 _MODEL = re.compile(r"[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?")
 _VERSION = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._+-]{0,62}[A-Za-z0-9])?")
-_COMMIT = re.compile(r"[0-9a-f]{4,64}")
+_COMMIT = re.compile(r"[0-9a-f]{7,64}")  # seven as Git abbreviates
 _NUMBERED = re.compile(r"v([1-9][0-9]{0,17})")
 
 RESERVED_VERSIONS = frozenset({"active", "previous", "latest", "git"})
@@ -82,7 +82,7 @@ def parse_reference(text: str) -> Reference:
         return Reference(model, version)
     if version.startswith("git:"):
         if not _COMMIT.fullmatch(version[4:]):
-            raise InvalidReference(f"reference {text!r} is not allowed: after 'git:' comes a commit, 4 to 64 of 0-9a-f")
+            raise InvalidReference(f"reference {text!r} is not allowed: after 'git:' comes a commit, 7 to 64 of 0-9a-f")
         return Reference(model, version)
     if version == "latest":
         raise InvalidReference(

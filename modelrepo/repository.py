@@ -44,8 +44,6 @@ from modelrepo.versions.push import PushCheck, PushOptions, PushResult
 from modelrepo.versions.version import Version, VersionSummary
 from modelrepo.versions.window import THREADS
 
-SHORTEST_COMMIT = 7  # as Git abbreviates
-
 Stop = Callable[[], bool]
 """Asked during long work; True ends it with Stopped."""
 
@@ -110,7 +108,7 @@ class Repository:
         Raises:
             ModelNotFound, VersionNotFound: with near names.
             VersionDeleted
-            InvalidReference: it cannot be read, or a commit is too short or not unique.
+            InvalidReference: it cannot be read, or a commit is not unique.
         """
         named = parse_reference(reference)
         if named.version is None or named.version == "active":
@@ -295,8 +293,6 @@ class Repository:
         raise VersionNotFound(f"{model} has no previous version: none that was active before is there and not blocked")
 
     def _by_commit(self, model: str, commit: str) -> str:
-        if len(commit) < SHORTEST_COMMIT:
-            raise InvalidReference(f"commit {commit!r} is too short; give {SHORTEST_COMMIT} digits or more")
         listed = self._catalogue.versions(model)
         if not listed:
             raise self._catalogue.unknown(model)

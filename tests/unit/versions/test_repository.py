@@ -91,7 +91,7 @@ def test_every_kind_of_reference_finds_its_version(repository: Repository, push:
         ("tiny", VersionNotFound, "promote one or name one"),
         ("tiny@active", VersionNotFound, "tiny@v2"),
         ("tiny@previous", VersionNotFound, "no previous version"),
-        ("tiny@git:0123", InvalidReference, "too short"),
+        ("tiny@git:0123", InvalidReference, "7 to 64"),
         ("tiny@git:0123456", InvalidReference, "not unique"),
         ("tiny@git:99999999", VersionNotFound, "no version of commit"),
     ],

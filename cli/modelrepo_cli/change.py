@@ -98,7 +98,7 @@ def finish(
                 queue.fleet,
                 target,
                 wait_s,
-                changed=lambda late: call.output.note("waiting for " + "; ".join(str(slot) for slot in late)),
+                changed=lambda late: call.output.note("waiting: " + "; ".join(str(slot) for slot in late)),
             )
         text = f"every live slot of {model} runs {entry.version}" if slots else f"no live slot serves {model} yet"
     converged = True if wait_s is not None else None

@@ -12,7 +12,7 @@ from modelrepo_cli.output import span
 from modelrepo_runtime.timing import Timing
 
 if TYPE_CHECKING:
-    from modelrepo_runtime.queue.port import WorkerReport
+    from modelrepo_runtime.queue.port import SlotReport, WorkerReport
 
 POLL_S = 0.25  # as often as workers look at a local active.yaml
 
@@ -36,10 +36,13 @@ class Behind:
     version: str | None
     state: str
     reason: str | None
+    comes: str | None = None
+    """What it does to change that, such as `warming v3`."""
 
     def __str__(self) -> str:
         where = f"{self.worker} slot {self.slot} runs {self.version or 'nothing'}"
-        return f"{where} ({self.reason})" if self.reason else where
+        why = "; ".join(part for part in (self.comes, self.reason) if part)
+        return f"{where} ({why})" if why else where
 
 
 def is_live(worker: WorkerReport) -> bool:
@@ -47,10 +50,16 @@ def is_live(worker: WorkerReport) -> bool:
     return worker.last_beat_age_s <= Timing.embedded().lease_s
 
 
+def comes(slot: SlotReport) -> str | None:
+    """Say what a slot brings up, and how far it is."""
+    coming = slot.incoming
+    return f"{coming.get('phase', 'preparing')} {coming.get('version', '')}".strip() if coming else None
+
+
 def behind(fleet: Sequence[WorkerReport], target: Target) -> tuple[Behind, ...]:
     """Return the live slots of the target's model that do not run it yet."""
     return tuple(
-        Behind(worker.info.name, slot.slot, slot.version, slot.state, slot.reason)
+        Behind(worker.info.name, slot.slot, slot.version, slot.state, slot.reason, comes(slot))
         for worker in fleet
         if is_live(worker)
         for slot in worker.slots
@@ -93,5 +102,6 @@ def not_converged(target: Target, late: Sequence[Behind], timeout_s: float) -> N
     shown = "; ".join(str(slot) for slot in late[:3]) + (f"; and {len(late) - 3} more" if len(late) > 3 else "")
     return NotConverged(
         f"{target.model}@{target.version} is active (generation {target.generation}), but after {span(timeout_s)} "
-        f"{len(late)} slots do not run it yet: {shown}; see `modelrepo status`"
+        f"{'1 slot does' if len(late) == 1 else f'{len(late)} slots do'} not run it yet: {shown}; "
+        "see `modelrepo status`"
     )

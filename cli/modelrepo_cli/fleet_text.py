@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from modelrepo_cli.convergence import is_live
+from modelrepo_cli.convergence import comes, is_live
 from modelrepo_cli.output import span, table
 
 if TYPE_CHECKING:
@@ -68,21 +68,18 @@ def _serves(slot: SlotReport) -> str:
 
 
 def _does(slot: SlotReport) -> str:
-    parts = []
-    if slot.job_id:
-        parts.append(slot.job_id)
-    if slot.incoming:
-        parts.append(f"{slot.incoming.get('phase', 'preparing')} {slot.incoming.get('version', '')}".strip())
-    return ", ".join(parts) or "idle"
+    return ", ".join(part for part in (slot.job_id, comes(slot)) if part) or "idle"
 
 
 def _notes(worker: str, slot: SlotReport) -> list[str]:
     where = f"  {worker} {slot.slot}: "
     lines = []
     if slot.reason:
-        until = f" until {datetime.fromtimestamp(slot.deadline).astimezone():%H:%M:%S}" if slot.deadline else ""
-        then = f"; then {slot.next_action}" if slot.next_action else ""
-        lines.append(f"{where}{slot.reason}{until}{then}")
+        again = (
+            f" (tried again at {datetime.fromtimestamp(slot.deadline).astimezone():%H:%M:%S})" if slot.deadline else ""
+        )
+        then = f"; next: {slot.next_action}" if slot.next_action else ""
+        lines.append(f"{where}{slot.reason}{again}{then}")
     elif slot.next_action:
         lines.append(f"{where}next: {slot.next_action}")
     lines += [f"{where}{note}" for note in slot.extra.get("notes", ())]

@@ -9,6 +9,9 @@ from modelrepo_runtime.jobs import Job, Json, Status, timestamp
 from modelrepo_runtime.queue.lanes import Lane, LiveSlot
 from modelrepo_runtime.queue.port import Explanation, HistoryRow
 
+COUNTED_TO = 1000
+"""Jobs of one lane that a position need count; from there on it may be more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
@@ -72,7 +75,8 @@ def _waiting(job: Job, lane: Lane, around: Surroundings, facts: dict[str, Json])
     if around.due is not None:
         lines.append(f"It is delayed until {timestamp(around.due)}, after an attempt that failed.")
     elif job.position is not None:
-        lines.append(f"{job.position} jobs of its model would be taken before it.")
+        count = f"At least {job.position}" if job.position >= COUNTED_TO else str(job.position)
+        lines.append(f"{count} jobs of its model would be taken before it.")
     lines.append(_who_may_take_it(lane, around, facts))
     if lane.avoid:
         lines.append(f"It keeps away from {', '.join(sorted(lane.avoid))} while another live slot may take it.")

@@ -50,15 +50,21 @@ def test_when_the_time_is_over_the_error_says_who_is_where() -> None:
     def sleep(seconds: float) -> None:
         now[0] += seconds
 
-    with pytest.raises(NotConverged, match=r"box slot 0 runs v1 \(v2 does not fit\)"):
+    with pytest.raises(NotConverged, match=r"1 slot does not run it yet: box slot 0 runs v1 \(v2 does not fit\)"):
         convergence.wait(lambda: [worker(OLD)], TARGET, 3, clock=lambda: now[0], sleep=sleep)
     assert now[0] == 3.0
+
+
+def test_what_a_slot_does_to_change_is_said_while_it_is_waited_for() -> None:
+    loads = slot("v1", "a" * 64, 6, incoming={"version": "v2", "phase": "warming"})
+    (late,) = convergence.behind([worker(loads)], TARGET)
+    assert str(late) == "box slot 0 runs v1 (warming v2)"
 
 
 def test_status_shows_what_stands_in_the_way_below_the_slots() -> None:
     text = fleet_text.slots([worker(slot(job_id="job_1", incoming={"version": "v3", "phase": "loading"}), OLD)])
     assert "cats@v2  job_1, loading v3" in text
-    assert text.endswith("  box 0: v2 does not fit; then try again")
+    assert text.endswith("  box 0: v2 does not fit; next: try again")
     assert fleet_text.slots([]) == "no live worker; start one with `modelrepo worker`"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from modelrepo.errors import JobNotFound
 from modelrepo_runtime.jobs import Fence, Job, JobError, OutputFile, Status
-from modelrepo_runtime.queue.explain import Surroundings, explain
+from modelrepo_runtime.queue.explain import COUNTED_TO, Surroundings, explain
 from modelrepo_runtime.queue.lanes import Lane
 from modelrepo_runtime.queue.port import Explanation, HistoryRow, JobFilter, Tier
 from modelrepo_runtime.queue.rank import slo_share
@@ -19,8 +19,6 @@ from modelrepo_runtime.queue.sqlite.waiting import DELAYED_OF_JOB, LANE_BY_ID, R
 from modelrepo_runtime.queue.steps import MOST_RESTARTS
 
 JOB_VIEW, JOB_INPUTS = sql("job_view"), sql("job_inputs")
-COUNTED_TO = 1000
-"""Jobs of one lane that a position counts."""
 
 
 def get(connection: sqlite3.Connection, job_id: str, now: float) -> Job:

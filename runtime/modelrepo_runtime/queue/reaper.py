@@ -8,10 +8,9 @@ it anew, so nobody is expired for one full lease after it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from modelrepo.errors import Unreachable
 from modelrepo_runtime.queue.port import JobQueue, Reaped
 from modelrepo_runtime.timing import Timing
 
@@ -27,39 +26,36 @@ class Reaper:
     """Session -> its newest beat, and since when that has been the newest."""
     _unserved: dict[tuple[str, str], float] = field(default_factory=dict)
     """(model, version) that jobs wait for and no live session serves -> since when."""
-    _looked: float | None = None
+    _read: float | None = None
+    """When it last began to read the beats."""
 
     def look(self) -> tuple[Reaped, ...]:
         """Look once: move what time alone moves, take back what dead sessions hold, restart what waits for no one.
 
-        Raises: Unreachable, after which the watching begins anew.
+        Raises: what the queue raises, after which the watching begins anew.
         """
         try:
-            return self._look()
-        except Unreachable:
+            self.queue.tend()
+            reaped = self._expire()
+            self._restart(self.queue.pinned_waiting())
+        except BaseException:
             self._begin_anew()
             raise
+        return reaped
 
     def _begin_anew(self) -> None:
         self._seen.clear()
         self._unserved.clear()
-        self._looked = None
+        self._read = None
 
-    def _look(self) -> tuple[Reaped, ...]:
-        began = self.clock()
-        if self._looked is not None and began - self._looked > self.timing.reaper_gap_s + self.timing.beat_s:
+    def _expire(self) -> tuple[Reaped, ...]:
+        now = self.clock()  # before the reading: a pause within it shows as a gap at the next one
+        if self._read is not None and now - self._read > self.timing.reaper_gap_s + self.timing.beat_s:
             self._begin_anew()
-        self.queue.tend()
-        reaped = self._expire(self.queue.beats())
-        self._restart(self.queue.pinned_waiting())
-        self._looked = self.clock()
-        return reaped
-
-    def _expire(self, beats: Mapping[str, int]) -> tuple[Reaped, ...]:
-        now = self.clock()
+        self._read = now
         self._seen = {
             session: self._seen[session] if self._seen.get(session, (None, 0.0))[0] == beat else (beat, now)
-            for session, beat in beats.items()
+            for session, beat in self.queue.beats().items()
         }
         reaped: list[Reaped] = []
         for session, (beat, since) in self._seen.items():

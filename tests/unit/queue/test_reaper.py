@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 
-from modelrepo.errors import Unreachable
+from modelrepo.errors import ModelRepoError, NoSpace, Unreachable
 from modelrepo_runtime.jobs import StageNeed, Status, Submission
 from modelrepo_runtime.queue.memory import MemoryQueue
 from modelrepo_runtime.queue.port import Offer, SlotReport, WorkerInfo
@@ -19,12 +19,27 @@ TIMING = Timing.embedded()
 class FailingQueue(MemoryQueue):
     """Does not answer while `down`."""
 
-    down = False
+    down: ModelRepoError | None = None
+    pause: Callable[[], None] | None = None
+    """Called once, within the next call of `paused_in`."""
+    paused_in = ""
+
+    def _maybe_pause(self, call: str) -> None:
+        if self.pause is not None and self.paused_in == call:
+            pause, self.pause = self.pause, None
+            pause()
+
+    def tend(self) -> None:
+        self._maybe_pause("tend")
+        super().tend()
 
     def beats(self) -> Mapping[str, int]:
-        if self.down:
-            raise Unreachable("the database is away")
-        return super().beats()
+        if self.down is not None:
+            raise self.down
+        self._maybe_pause("before beats")
+        found = super().beats()
+        self._maybe_pause("after beats")
+        return found
 
 
 class Watch:
@@ -69,14 +84,15 @@ def test_only_the_reapers_own_clock_counts(watch: Watch) -> None:
     assert watch.status is Status.RUNNING
 
 
-def test_an_outage_expires_no_one(watch: Watch) -> None:
+@pytest.mark.parametrize(("fault", "looks"), [(Unreachable("away"), 300), (NoSpace("the disk is full"), 1)])
+def test_an_outage_expires_no_one(watch: Watch, fault: ModelRepoError, looks: int) -> None:
     watch.look(5)
-    watch.queue.down = True
-    for _ in range(300):
-        with pytest.raises(Unreachable):
+    watch.queue.down = fault
+    for _ in range(looks):
+        with pytest.raises(type(fault)):
             watch.reaper.look()
         watch.own.advance(TIMING.beat_s)
-    watch.queue.down = False
+    watch.queue.down = None
     assert watch.look(6) == 0
     assert watch.look(1) == 1
 
@@ -85,6 +101,15 @@ def test_a_suspended_reaper_begins_anew(watch: Watch) -> None:
     watch.look(6)
     watch.own.advance(3600)
     assert watch.look(6) == 0
+    assert watch.look(1) == 1
+
+
+@pytest.mark.parametrize("call", ["tend", "before beats", "after beats"])
+def test_a_reaper_that_is_suspended_within_a_call_begins_anew(watch: Watch, call: str) -> None:
+    watch.look(4)
+    watch.queue.paused_in, watch.queue.pause = call, lambda: watch.own.advance(3600)
+    looks = 7 if call == "tend" else 8
+    assert watch.look(looks - 1) == 0
     assert watch.look(1) == 1
 
 

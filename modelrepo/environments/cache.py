@@ -37,6 +37,8 @@ from modelrepo.errors import EnvironmentFailed, InterpreterMissing, InvalidInput
 Progress = Callable[[str, int, int | None], None]
 
 READY = "READY"
+# A uv.toml of the user, or a pyproject.toml above the cache, may name another folder to install into.
+_NO_CONFIG = ("--no-config",)
 _LOCK_POLL_S = 0.05
 _STOP_POLL_S = 0.5
 _UNBUILT = re.compile(
@@ -122,7 +124,7 @@ class EnvironmentCache:
         try:
             _tell(progress, f"making an environment of Python {wanted.interpreter.version}")
             made = uv.run(
-                ["venv", "--relocatable", "--no-project", "--python", wanted.interpreter.path, building],
+                ["venv", *_NO_CONFIG, "--relocatable", "--no-project", "--python", wanted.interpreter.path, building],
                 cwd=venv.parent,
                 stop=stop,
             )
@@ -151,7 +153,8 @@ class EnvironmentCache:
         assert_ours(building, self.folder)
         listed = building / "requirements.txt"
         listed.write_text("\n".join(lines) + "\n", "utf-8")
-        arguments: list[str | Path] = ["pip", "sync", "--python", building / "bin" / "python", "--require-hashes"]
+        arguments: list[str | Path] = ["pip", "sync", *_NO_CONFIG, "--require-hashes"]
+        arguments += ["--python", building / "bin" / "python"]
         # Hashes are required, so the best match of several indexes is the right file or none.
         arguments += ["--index-strategy", "unsafe-best-match"]
         arguments += [] if self.allow_builds else ["--no-build"]

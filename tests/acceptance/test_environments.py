@@ -296,6 +296,27 @@ def test_a_shell_full_of_uv_variables_changes_nothing(box: Path, monkeypatch: py
     assert sorted(str(path) for path in victim.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("home/.config/uv/uv.toml", "[pip]\ntarget = '{}'\n"),
+        ("worker/pyproject.toml", "[tool.uv.pip]\ntarget = '{}'\n"),
+    ],
+)
+def test_files_of_uvs_settings_cannot_lead_an_install_elsewhere(
+    box: Path, monkeypatch: pytest.MonkeyPatch, file: str, text: str
+) -> None:
+    make_wheel(box / "wheels", "tiny")
+    prepared = prepared_from(box, "tiny")
+    (box / file).parent.mkdir(parents=True)
+    (box / file).write_text(text.format(box / "victim"))
+    monkeypatch.setenv("HOME", str(box / "home"))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    venv = EnvironmentCache(box / "worker").ensure(prepared.record, extra=None, carried=prepared.carried_by_name())
+    assert value_in(venv, "tiny.VERSION") == "1.0"
+    assert not (box / "victim").exists()
+
+
 def test_bytecode_is_compiled_once_for_all_environments(box: Path) -> None:
     make_wheel(box / "wheels", "tiny")
     make_wheel(box / "wheels", "more")

@@ -282,7 +282,8 @@ def test_it_costs_that_attempt_only(slot: Slot, tmp_path: Path, scenario: Scenar
             assert not slot.child.alive
         after = slot.run(a_request(tmp_path, {"do": "nothing"}), Scenario("nothing", FINE))
         assert (after.cause, after.result) == (Cause.SUCCEEDED, "fine"), after
-        assert request.log_path.stat().st_size <= LOG_LIMIT_BYTES + 100
+        if request.log_path.exists():  # made with the first output
+            assert request.log_path.stat().st_size <= LOG_LIMIT_BYTES + 100
     report = slot.child.stop(5)
     assert report.gone
 

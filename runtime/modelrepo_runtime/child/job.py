@@ -68,11 +68,11 @@ class Job:
 
     def output(self, name: str) -> Path:
         """Where to write an output; it is kept when the stage succeeds."""
-        return self._outputs / _checked(name)
+        return _in_folder(self._outputs, name)
 
     def handover(self, name: str) -> Path:
         """Where to write what a later stage of this job reads, or where an earlier one has written it."""
-        return self._handover / _checked(name)
+        return _in_folder(self._handover, name)
 
     def progress(self, fraction: float, message: str | None = None) -> None:
         """Tell how far the stage has come, 0 to 1. Raises Cancelled."""
@@ -156,7 +156,8 @@ class Job:
         return not self._over and os.getpid() == self._process
 
 
-def _checked(name: str) -> str:
+def _in_folder(folder: Path, name: str) -> Path:
     if not FILE_NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no plain file name of letters, digits and `._-`")
-    return name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / name

@@ -125,7 +125,7 @@ class Child:
     ) -> ChildOutcome:
         """Run one attempt at a stage to its end, whatever end that is.
 
-        Raises ChildGone where the child had ended before, and OSError where the job's folders cannot be made (a full
+        Raises ChildGone where the child had ended before, and OSError where the scratch folder cannot be made (a full
         disk); the job was not begun then.
         """
         follow = Follow(request, timeout_s, cancel_grace_s, on_progress, on_partial)

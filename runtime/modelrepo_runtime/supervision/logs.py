@@ -17,7 +17,10 @@ _F_SETPIPE_SZ = 1031
 
 
 class BoundedLog:
-    """One file of at most `limit_bytes` (and a line that says what is left out). Never raises for a full disk."""
+    """One file of at most `limit_bytes` (and a line that says what is left out), made with the first output.
+
+    Never raises for a full disk. Most jobs print nothing, and a file for each would make the queue's fsyncs slower.
+    """
 
     def __init__(self, path: Path, limit_bytes: int = LOG_LIMIT_BYTES) -> None:
         self.path = path
@@ -26,8 +29,8 @@ class BoundedLog:
         self._in_head = 0
         self._tail: bytearray | None = None
         self._tail_bytes = 0
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: BinaryIO | None = path.open("wb", buffering=0)
+        self._file: BinaryIO | None = None
+        self._closed = False
 
     def write(self, data: bytes | memoryview) -> None:
         """Append; what no longer fits the head goes to a ring that keeps the newest."""
@@ -46,7 +49,7 @@ class BoundedLog:
         if len(tail) < size_bytes and self._in_head:
             with contextlib.suppress(OSError), self.path.open("rb") as file:
                 file.seek(max(0, self._in_head - (size_bytes - len(tail))))
-                tail = file.read(self._in_head) + tail if self._file else tail
+                tail = tail if self._closed else file.read(self._in_head) + tail
         text = tail.decode("utf-8", errors="replace")
         if self.written_bytes > size_bytes and "\n" in text:
             text = text.split("\n", 1)[1]
@@ -54,7 +57,7 @@ class BoundedLog:
 
     def close(self) -> None:
         """Write the tail behind the head. A second call does nothing."""
-        if self._file is None:
+        if self._closed:
             return
         tail = self._unrolled()
         if tail:
@@ -62,13 +65,18 @@ class BoundedLog:
             if left_out > 0:
                 self._to_file(b"\n... %d bytes left out ...\n" % left_out)
             self._to_file(tail)
-        self._file.close()
-        self._file = None
+        self._closed = True
+        if self._file is not None:
+            self._file.close()
 
     def _to_file(self, data: bytes | memoryview) -> None:
-        if self._file is not None:
-            with contextlib.suppress(OSError):
-                self._file.write(data)
+        if self._closed:
+            return
+        with contextlib.suppress(OSError):
+            if self._file is None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = self.path.open("wb", buffering=0)
+            self._file.write(data)
 
     def _to_ring(self, data: bytes | memoryview) -> None:
         if self._tail is None:

@@ -1,4 +1,4 @@
-"""What the supervisor tells a child: who it is, and what to run. Folders are made on the way."""
+"""What the supervisor tells a child: who it is, and what to run."""
 
 from __future__ import annotations
 
@@ -34,10 +34,8 @@ def start_message(spec: ChildSpec, scratch: Path, nonce: str, *, mode: str = "se
 
 
 def run_message(request: JobRequest, scratch: Path, nonce: str) -> Message:
-    """One job, with its folders made and its scratch empty."""
+    """One job, with its scratch empty; the child makes the job's other folders when they are first asked for."""
     state = request.state_dir or request.output_dir.parent / f".state-{request.job_id}"
-    for folder in (request.output_dir, request.handover_dir):
-        folder.mkdir(parents=True, exist_ok=True)
     empty(scratch)
     return {
         "t": "run",

@@ -267,12 +267,22 @@ def test_a_scratch_that_became_a_link_is_not_followed(tmp_path: Path) -> None:
     assert (precious / "file").exists()
 
 
-def test_folders_that_cannot_be_made_cost_neither_job_nor_child(tmp_path: Path) -> None:
-    child = started(a_spec(tmp_path, "def run(self, job): return 1"))
+def test_a_folder_is_made_when_it_is_asked_for_and_not_before(tmp_path: Path) -> None:
+    body = """
+        if job.inputs["ask"]:
+            job.output("x").write_text("y")
+        return 1
+    """
+    child = started(a_spec(tmp_path, f"def run(self, job):{body}"))
     try:
         (tmp_path / "file").touch()
-        with pytest.raises(OSError, match="file"):
-            child.run(a_request(tmp_path, output_dir=tmp_path / "file" / "x"), timeout_s=10)
-        assert child.run(a_request(tmp_path), timeout_s=10).result == 1
+        unmakeable = tmp_path / "file" / "x"
+        assert child.run(a_request(tmp_path, {"ask": False}, output_dir=unmakeable), timeout_s=10).result == 1
+        assert not list(tmp_path.glob("job-*"))
+        asked = child.run(a_request(tmp_path, {"ask": True}, output_dir=unmakeable), timeout_s=10)
+        assert asked.cause is Cause.EXCEPTION
+        assert asked.error is not None and "file" in asked.error.message
+        kept = child.run(a_request(tmp_path, {"ask": True}), timeout_s=10)
+        assert [output.name for output in kept.outputs] == ["x"]
     finally:
         child.stop()

@@ -41,8 +41,8 @@ lint: $(READY)  ## style, formatting and the direction of imports
 types: $(READY)  ## mypy, strict, tests included
 	$(BIN)/mypy
 
-bench: $(READY)  ## every benchmark; each prints one JSON object
-	@for b in bench/*.py; do echo "$$b" >&2; $(BIN)/python $$b --json || exit 1; done
+bench: $(READY)  ## every benchmark, and docs/benchmarks.md from what they print
+	@$(BIN)/python bench/page.py
 
 docs: $(READY)  ## regenerate the command reference
 	$(BIN)/python -m modelrepo_cli.reference

@@ -1,0 +1,35 @@
+"""Each benchmark runs, prints one JSON object and nothing else, and has the keys that are promised; no figure is judged."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCH = Path(__file__).resolve().parents[2] / "bench"
+
+PROMISED = {
+    "overhead.py --jobs 5": "ours_ms_p50 ours_ms_p99 fsync_ms_p50 fsyncs peer peer_ms_p50 jobs",
+    "swap.py --swaps 10": "swaps jobs failed lost visible_s_p50 visible_s_p99 phases_s overlap_gap_ms_p50 overlap_gap_ms_p99"
+    " drain_gap_ms_p50 rss_slope_kib_per_swap fd_slope_per_swap",
+    "help.py --times 2": "help_ms_p50 python_ms_p50 ratio modules_imported",
+}
+
+
+@pytest.mark.parametrize("command", PROMISED)
+def test_a_benchmark_prints_one_object_with_the_promised_keys(command: str) -> None:
+    name, *options = command.split()
+    done = subprocess.run(
+        [sys.executable, str(BENCH / name), "--json", *options], stdout=subprocess.PIPE, check=True, timeout=200
+    )
+    result = json.loads(done.stdout)
+    assert set(result) == {*PROMISED[command].split(), "notes"}
+
+
+def test_every_benchmark_is_promised_and_on_the_page() -> None:
+    files = {path.name for path in BENCH.glob("*.py")} - {"page.py"}
+    assert {command.split()[0] for command in PROMISED} == files
+    assert all(f'"{name}"' in (BENCH / "page.py").read_text(encoding="utf-8") for name in files)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from modelrepo.errors import InvalidInput
-from modelrepo_runtime.attempts import Attempt, decide
-from modelrepo_runtime.jobs import Cause, JobError, Outcome, StageNeed, Status, Submission
+from modelrepo.errors import InvalidInput, StaleFence
+from modelrepo_runtime.attempts import Attempt, decide, kept_away_from
+from modelrepo_runtime.jobs import Cause, Fence, JobError, Outcome, StageNeed, Status, Submission
 from modelrepo_runtime.timing import Timing
 
 BEATS_LEFT_OUT = 2
@@ -18,6 +20,12 @@ SILENT_FORGOTTEN_S = 7 * 24 * 3600.0
 """A session that holds nothing is forgotten after this silence."""
 MOST_RESTARTS = 2
 """Times that a job may begin again because the version of its first stage is served nowhere."""
+AFTER_NO_CLAIM = -1
+"""`seq` of leases that a finish gave."""
+NO_ANSWER = Outcome(Cause.PREEMPTED, counted=False)
+"""How an attempt ends whose session never heard of it, or has said goodbye."""
+CLOCK_STEP_S = 1e-6
+"""Between the `enqueued` of two jobs of one instant: they go in the order they came."""
 EXPIRED = JobError("expired", "the job's deadline passed before it was done")
 LARGEST_RESULT_BYTES = 256 * 1024
 LARGEST_INPUTS_BYTES = 1024 * 1024
@@ -53,7 +61,7 @@ class Step:
 
 
 def step_after(held: Held, outcome: Outcome, earlier: Sequence[Attempt], now: float, timing: Timing) -> Step:
-    """Return what becomes of a job after an attempt. `earlier` matters only where it did not succeed."""
+    """Return what becomes of a job after an attempt. `earlier` does not matter where it succeeded at the last stage."""
     if held.cancel_requested:
         return Step(Status.CANCELLED)
     if outcome.cause is Cause.SUCCEEDED:
@@ -61,7 +69,8 @@ def step_after(held: Held, outcome: Outcome, earlier: Sequence[Attempt], now: fl
             return Step(Status.SUCCEEDED)
         if _late(held, now):
             return Step(Status.EXPIRED, EXPIRED)
-        return Step(Status.QUEUED, stage_index=held.stage_index + 1, version=held.version)
+        avoid = kept_away_from(earlier)
+        return Step(Status.QUEUED, stage_index=held.stage_index + 1, version=held.version, avoid=avoid)
     decision = decide(outcome, Attempt(outcome.cause, outcome.counted, held.slot, held.box), earlier, timing)
     if decision.ends_as is not None:
         return Step(decision.ends_as, decision.error)
@@ -88,10 +97,31 @@ def lost_outcome(worker: str) -> Outcome:
     )
 
 
-def check_submission(submission: Submission) -> None:
+def enqueued_after(newest: float | None, now: float) -> float:
+    """Return the moment that waits are counted from and to: later than the newest job's, where the wall clock went back."""
+    return now if newest is None else max(now, newest + CLOCK_STEP_S)
+
+
+def stale(job_id: str, fence: Fence) -> StaleFence:
+    """Return the error for a write by somebody who does not hold the lease."""
+    return StaleFence(f"cannot write to {job_id} with fence {fence}: the attempt is not leased to it; drop its work")
+
+
+def shown_progress(fraction: float | None, message: str | None) -> tuple[float | None, str | None]:
+    """Return progress as it can be stored and shown, whatever a model says: a fraction from 0 to 1, valid Unicode."""
+    part = None if fraction is None or math.isnan(fraction) else min(1.0, max(0.0, fraction))
+    return part, None if message is None else message.encode("utf-8", "replace").decode()
+
+
+def check_submission(submission: Submission, key: str | None = None) -> None:
     """Refuse what no queue can hold. Raises: InvalidInput."""
+    _check_names(submission, key)
+    if submission.deadline is not None and not math.isfinite(submission.deadline):
+        raise InvalidInput(f"cannot submit a job for {submission.model}: its deadline {submission.deadline} is no time")
     if not submission.stages:
         raise InvalidInput(f"cannot submit a job for {submission.model}: it has no stages; push the model again")
+    if submission.deadline is not None and not math.isfinite(submission.deadline):
+        raise InvalidInput(f"cannot submit a job for {submission.model}: deadline {submission.deadline} is no time")
     try:
         size = len(json.dumps([submission.inputs, submission.metadata], allow_nan=False))
     except (TypeError, ValueError) as error:
@@ -101,6 +131,15 @@ def check_submission(submission: Submission) -> None:
             f"cannot submit a job for {submission.model}: inputs and metadata are {size} bytes, the limit is"
             f" {LARGEST_INPUTS_BYTES}; hand large data over as files"
         )
+
+
+def _check_names(submission: Submission, key: str | None) -> None:
+    named = {"model": submission.model, "tier": submission.tier, "tenant": submission.tenant}
+    for what, text in {**named, "version": submission.version, "idempotency key": key}.items():
+        try:
+            (text or "").encode()
+        except UnicodeEncodeError as error:
+            raise InvalidInput(f"cannot submit a job: its {what} {text!a} is no valid Unicode") from error
 
 
 def check_result(outcome: Outcome, text: str) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -7,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from modelrepo.errors import Corrupt, InvalidInput, NewerFormat, Unreachable
+from modelrepo.errors import Corrupt, InvalidInput, JobNotFound, NewerFormat, StaleSession, Unreachable
 from modelrepo_runtime.jobs import StageNeed, Submission
+from modelrepo_runtime.queue.port import WorkerInfo
 from modelrepo_runtime.queue.sqlite import database, filesystems
 from modelrepo_runtime.queue.sqlite.filesystems import network_type
 from modelrepo_runtime.queue.sqlite.queue import SqliteQueue
@@ -134,6 +136,44 @@ def test_the_mount_that_holds_a_folder_is_the_deepest(tmp_path: Path) -> None:
     assert network_type(tmp_path / "net workshop", mounts) is None
     assert network_type(tmp_path, tmp_path / "absent") is None
     assert "nfs" in filesystems.NETWORK_TYPES
+
+
+@pytest.mark.parametrize("removed", ["queue.db*", "queue.db"])
+def test_a_file_that_is_deleted_or_replaced_while_it_is_open_is_opened_again(
+    queue: SqliteQueue, path: Path, removed: str
+) -> None:
+    session = queue.hello(WorkerInfo("w", "box", 1))
+    job = queue.submit(Submission("m", {}, (StageNeed("run"),)))
+    for file in path.parent.glob(removed):
+        shutil.rmtree(file) if file.is_dir() else file.unlink()
+    with closing(SqliteQueue(path)) as other:
+        theirs = other.submit(Submission("m", {}, (StageNeed("run"),)))
+        assert [found.id for found in queue.list()] == [theirs.id]
+        ours = queue.submit(Submission("m", {}, (StageNeed("run"),)))
+        assert {found.id for found in other.list()} == {theirs.id, ours.id}
+        with pytest.raises(JobNotFound):
+            queue.get(job.id)
+        with pytest.raises(StaleSession):
+            queue.beat(session, (), ())
+    with closing(SqliteQueue(path)) as later:
+        assert len(later.list()) == 2
+
+
+def test_a_folder_that_goes_away_is_unreachable_until_it_is_back(tmp_path: Path) -> None:
+    folder, away = tmp_path / "here", tmp_path / "away"
+    with closing(SqliteQueue(folder / "queue.db")) as queue:
+        job = queue.submit(Submission("m", {}, (StageNeed("run"),)))
+        folder.rename(away)
+        for call in (queue.list, queue.tend):
+            with pytest.raises(Unreachable, match="not there any more"):
+                call()
+        away.rename(folder)
+        assert [found.id for found in queue.list()] == [job.id]
+
+
+def test_a_deadline_that_is_no_time_is_refused(queue: SqliteQueue) -> None:
+    with pytest.raises(InvalidInput, match="deadline nan is no time"):
+        queue.submit(Submission("m", {}, (StageNeed("run"),), deadline=float("nan")))
 
 
 def test_the_log_is_copied_back_and_does_not_grow_for_ever(queue: SqliteQueue, path: Path) -> None:

@@ -30,7 +30,7 @@ from modelrepo_runtime.queue.port import (
     WorkerReport,
 )
 from modelrepo_runtime.queue.sqlite import claiming, finishing, fleet, operating, reading, submitting
-from modelrepo_runtime.queue.sqlite.database import connect, refuse_network, translated
+from modelrepo_runtime.queue.sqlite.database import connect, identity, refuse_network, translated
 from modelrepo_runtime.queue.sqlite.statements import sql
 from modelrepo_runtime.queue.sqlite.wake import SocketWaiter, WakeFolder
 from modelrepo_runtime.queue.sqlite.writer import Transaction, Writer
@@ -57,7 +57,7 @@ class SqliteQueue:
         try:
             self._writer = Writer(self.path, clock, self._wakes)
             with translated(self.path):
-                self._reader = connect(self.path)
+                self._reader, self._read_from = connect(self.path), identity(self.path)
         except BaseException:
             self._wakes.close()
             raise
@@ -69,6 +69,10 @@ class SqliteQueue:
         with self._reading, translated(self.path):
             if self._closed:
                 raise Unreachable(f"queue {self.path} is closed")
+            if identity(self.path) != self._read_from:
+                self._writer.follow()
+                self._reader.close()
+                self._reader, self._read_from = connect(self.path), identity(self.path)
             self._reader.execute("begin")
             try:
                 yield self._reader

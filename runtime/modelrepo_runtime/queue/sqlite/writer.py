@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from modelrepo.errors import Unreachable
-from modelrepo_runtime.queue.sqlite.database import prepare, translated
+from modelrepo_runtime.queue.sqlite.database import identity, prepare, translated
 from modelrepo_runtime.queue.sqlite.turnstile import Turnstile
 from modelrepo_runtime.queue.sqlite.wake import WakeFolder
 
@@ -79,6 +79,7 @@ class Writer:
         except BaseException:
             self._turnstile.close()
             raise
+        self._identity = identity(path)
         self._calls: deque[_Call[Any]] = deque()
         self._news = threading.Condition()
         self._closing = False
@@ -92,6 +93,7 @@ class Writer:
 
         Raises: what `work` raises; Unreachable.
         """
+        self.follow()
         call: _Call[Answer] = _Call(work)
         try:
             if not self._run_at_once(call):
@@ -103,6 +105,33 @@ class Writer:
                 f"queue {self._path} did not answer within {self._answer_s:g} s: another process holds"
                 f" {self._path}.main; look for a stopped one"
             ) from None
+
+    def follow(self) -> None:
+        """Open what lies at the path now, where the file that was opened is not there any more.
+
+        Raises: what `prepare` raises; the file from before stays open then.
+        """
+        if identity(self._path) == self._identity:
+            return
+        with self._writing:
+            if self._closing or identity(self._path) == self._identity:
+                return
+            try:
+                turnstile = Turnstile(self._path)
+            except OSError as error:
+                raise Unreachable(
+                    f"queue {self._path} is not there any more: {error.strerror}; check its folder"
+                ) from error
+            try:
+                connection = prepare(self._path, turnstile)
+            except BaseException:
+                turnstile.close()
+                raise
+            self._identity = identity(self._path)
+            old, self._connection = self._connection, connection
+            left, self._turnstile = self._turnstile, turnstile
+            old.close()
+            left.close()
 
     def _hand_over(self, call: _Call[Any]) -> None:
         with self._news:

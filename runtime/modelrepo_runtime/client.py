@@ -10,11 +10,19 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypedDict, cast
 
-from modelrepo.errors import InvalidJobInput, NotFound, Unreachable
+from modelrepo.errors import (
+    InvalidActiveFile,
+    InvalidJobInput,
+    NotFound,
+    Unreachable,
+    VersionDeleted,
+    VersionNotFound,
+)
 from modelrepo_runtime.jobs import Job, Json, StageNeed, Status, Submission, new_id
 from modelrepo_runtime.jobstore import JobStore
 from modelrepo_runtime.queue.opening import default_files_url, default_queue_url, open_queue
@@ -24,6 +32,7 @@ from modelrepo_runtime.timing import Timing
 if TYPE_CHECKING:
     from modelrepo.contract.spec import ModelSpec
     from modelrepo.repository import Repository
+    from modelrepo.versions.version import Version
 
 LONGEST_WAIT_S = 24 * 3600.0
 
@@ -203,7 +212,7 @@ class Client:
         found: list[dict[str, Json]] = []
         repository = self._repository()
         for model in repository.models():
-            if repository.promotions.state(model).version is not None:
+            with suppress(InvalidActiveFile, VersionDeleted, VersionNotFound):
                 version, spec = self._spec(model, None)
                 found.append({"name": model, "version": version, "inputs": spec.inputs, "outputs": dict(spec.outputs)})
         return tuple(found)
@@ -234,18 +243,32 @@ class Client:
         return self._repo
 
     def _spec(self, model: str, version: str | None) -> tuple[str, ModelSpec]:
-        """Return the version that a job would run as now, and its spec; what is active may be a poll interval old."""
+        """Return the version that a job would run as now, and its spec; it may be a poll interval old."""
         if version is None:
             known, at = self._active.get(model, ("", float("-inf")))
             if time.monotonic() - at < self._timing.active_poll_local_s:
                 return known, self._specs[model, known]
         if version is not None and (model, version) in self._specs:
             return version, self._specs[model, version]
-        found = self._repository().resolve(model if version is None else f"{model}@{version}")
+        found = self._live(model) if version is None else self._repository().resolve(f"{model}@{version}")
         self._specs[model, found.version] = found.spec
         if version is None:
             self._active[model] = (found.version, time.monotonic())
         return found.version, found.spec
+
+    def _live(self, model: str) -> Version:
+        """Return the active version, or the one before a hand edit that no worker can follow: they serve on as well."""
+        from modelrepo.promotion.history import ACTIVATING
+
+        repository = self._repository()
+        try:
+            return repository.resolve(model)
+        except (InvalidActiveFile, VersionDeleted, VersionNotFound):
+            for entry in reversed(repository.promotions.history(model)):
+                if entry.kind in ACTIVATING:
+                    with suppress(VersionDeleted, VersionNotFound):
+                        return repository.resolve(f"{model}@{entry.version}")
+            raise
 
     def _keep_input(
         self, spec: ModelSpec, job_id: str, created_at: float, name: str, value: Any

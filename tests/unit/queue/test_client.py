@@ -10,7 +10,8 @@ from typing import Any, cast
 import pytest
 
 from modelrepo.contract import ModelSpec, parse_spec
-from modelrepo.errors import Conflict, InvalidJobInput, JobNotFound, ModelNotFound, VersionNotFound
+from modelrepo.errors import Conflict, InvalidActiveFile, InvalidJobInput, JobNotFound, ModelNotFound, VersionNotFound
+from modelrepo.promotion.history import Kind
 from modelrepo_runtime.client import Client
 from modelrepo_runtime.jobs import Cause, Claim, Fence, Outcome
 from modelrepo_runtime.jobstore import JobStore
@@ -39,6 +40,7 @@ class Shelf:
 
     specs: dict[str, ModelSpec]
     active: str = "v1"
+    history: tuple[Any, ...] = ()
     looked: list[str] = field(default_factory=list)
 
     def resolve(self, reference: str) -> Any:
@@ -55,7 +57,7 @@ class Shelf:
 
     @property
     def promotions(self) -> Any:
-        return SimpleNamespace(state=lambda model: SimpleNamespace(version=self.active))
+        return SimpleNamespace(history=lambda model: self.history)
 
 
 class Side:
@@ -226,6 +228,29 @@ def test_lists_and_models_are_shown(side: Side) -> None:
     assert set(side.client.schemas("painter", "v2")) == {"prompt", "steps", "image"}
     with pytest.raises(ModelNotFound):
         side.client.submit("other")
+
+
+@pytest.mark.parametrize("error", [VersionNotFound("no v77"), InvalidActiveFile("no YAML")])
+def test_a_hand_edit_that_nobody_can_follow_stops_no_submission(
+    side: Side, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve = side.shelf.resolve
+
+    def broken(reference: str) -> Any:
+        if reference == "painter":
+            raise error
+        return resolve(reference)
+
+    monkeypatch.setattr(side.shelf, "resolve", broken)
+    with pytest.raises(type(error)):
+        side.client.submit("painter", {"prompt": "a cat"})
+    assert side.client.models() == ()
+    said = (Kind.PROMOTE, "v1"), (Kind.PROMOTE, "v2"), (Kind.HAND_EDIT, "v9"), (Kind.BLOCK, "v1")
+    side.shelf.history = tuple(SimpleNamespace(kind=kind, version=version) for kind, version in said)
+    job = side.client.submit("painter", {"prompt": "a cat"})
+    assert (job["status"], job["version"]) == ("queued", None)
+    assert side.queue.get(job["id"]).inputs["steps"] == 8
+    assert [found["version"] for found in side.client.models()] == ["v2"]
 
 
 def test_a_spec_is_read_once_while_the_poll_interval_lasts(side: Side) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -110,18 +110,21 @@ def decide(outcome: Outcome, last: Attempt, earlier: Sequence[Attempt], timing: 
     if last.counted and rule.tries is not None and len(alike) >= rule.tries:
         return Decision(rule.ends_as, _last_error(outcome, len(alike)))
     delay_s = timing.retry_delay_s(len(counted)) if rule.delayed else 0.0
-    return Decision(None, None, delay_s, frozenset().union(*(kept_away_from(attempt) for attempt in attempts)))
+    return Decision(None, None, delay_s, kept_away_from(attempts))
 
 
-def kept_away_from(attempt: Attempt) -> frozenset[str]:
-    """Return the places that an ended attempt makes its job avoid."""
-    match RULES[attempt.cause].elsewhere:
-        case Elsewhere.OTHER_SLOT:
-            return frozenset({f"slot:{attempt.slot}"})
-        case Elsewhere.OTHER_BOX:
-            return frozenset({f"box:{attempt.box}"})
-        case Elsewhere.ANYWHERE:
-            return frozenset()
+def kept_away_from(attempts: Iterable[Attempt]) -> frozenset[str]:
+    """Return the places that a job avoids after these attempts, at all of its stages."""
+    avoid: set[str] = set()
+    for attempt in attempts:
+        match RULES[attempt.cause].elsewhere:
+            case Elsewhere.OTHER_SLOT:
+                avoid.add(f"slot:{attempt.slot}")
+            case Elsewhere.OTHER_BOX:
+                avoid.add(f"box:{attempt.box}")
+            case Elsewhere.ANYWHERE:
+                pass
+    return frozenset(avoid)
 
 
 def _last_error(outcome: Outcome, tries: int) -> JobError:

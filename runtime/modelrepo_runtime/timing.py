@@ -49,6 +49,11 @@ class Timing:
         """The longest pause in a reaper's own loop after which it still trusts what it saw."""
         return self.beat_s
 
+    @property
+    def longest_delay_s(self) -> float:
+        """A retry that is due later than this from now was written before the wall clock went back."""
+        return max(self.retry_delays_s)
+
     def retry_delay_s(self, tries: int) -> float:
         """Return the wait after the `tries`-th try (1 for the first)."""
         return self.retry_delays_s[min(max(tries, 1), len(self.retry_delays_s)) - 1]

@@ -7,9 +7,11 @@ All jobs of a lane have one slope, so comparing the lanes' heads is exact: O(lan
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
+
+from modelrepo_runtime.jobs import StageNeed
 
 
 class Waiting(Protocol):
@@ -36,7 +38,16 @@ class Head:
 
 def slo_share(enqueued: float, now: float, slo_s: float) -> float:
     """Return the part of the SLO that has been waited; 1 is exactly on time."""
-    return (now - enqueued) / slo_s
+    return max(0.0, now - enqueued) / slo_s
+
+
+def wait_ended(stages: Sequence[StageNeed], starts: Iterable[tuple[str, float]]) -> float | None:
+    """Return when a job's wait ended: as its accelerator stage was first started, or its first where it has none.
+
+    `starts` are (stage, moment) of its attempts. None: it still waits.
+    """
+    last = next((stage.name for stage in stages if stage.on == "gpu"), stages[0].name)
+    return min((at for stage, at in starts if stage == last), default=None)
 
 
 def choose(

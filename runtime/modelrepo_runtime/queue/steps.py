@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -98,7 +97,7 @@ def lost_outcome(worker: str) -> Outcome:
 
 
 def enqueued_after(newest: float | None, now: float) -> float:
-    """Return the moment that waits are counted from and to: later than the newest job's, where the wall clock went back."""
+    """Return the moment that waits are counted from and to: later than the newest job's, even if the clock went back."""
     return now if newest is None else max(now, newest + CLOCK_STEP_S)
 
 
@@ -116,8 +115,6 @@ def shown_progress(fraction: float | None, message: str | None) -> tuple[float |
 def check_submission(submission: Submission, key: str | None = None) -> None:
     """Refuse what no queue can hold. Raises: InvalidInput."""
     _check_names(submission, key)
-    if submission.deadline is not None and not math.isfinite(submission.deadline):
-        raise InvalidInput(f"cannot submit a job for {submission.model}: its deadline {submission.deadline} is no time")
     if not submission.stages:
         raise InvalidInput(f"cannot submit a job for {submission.model}: it has no stages; push the model again")
     if submission.deadline is not None and not math.isfinite(submission.deadline):

@@ -125,6 +125,8 @@ class JobQueueContract:
         for call in (bench.queue.get, bench.queue.cancel, bench.queue.delete, bench.queue.explain):
             with pytest.raises(JobNotFound, match="job_nope"):
                 call("job_nope")
+            with pytest.raises(JobNotFound):
+                call("\udc80")
 
     def test_a_submission_that_cannot_be_kept_changes_nothing(self, bench: Bench) -> None:
         for facts in (
@@ -132,6 +134,9 @@ class JobQueueContract:
             {"stages": ()},
             {"inputs": {"x": float("nan")}},
             {"inputs": {"x": "a" * 2**20}},
+            {"deadline": float("inf")},
+            {"tenant": "\udc80"},
+            {"idempotency_key": "\udc80"},
         ):
             with pytest.raises(InvalidInput):
                 bench.submit(**facts)
@@ -369,6 +374,18 @@ class JobQueueContract:
         offer = offer_of(version="v2", stages=("run",), plan=(StageNeed("run", timeout_s=1.0),))
         assert bench.claim_one(bench.worker(), offer).timeout_s == 3600.0
 
+    def test_a_finish_does_not_claim_the_next_stage_where_the_job_failed_while_another_may(self, bench: Bench) -> None:
+        bench.submit(stages=TWO_STAGES)
+        offer = offer_of(stages=("prepare", "generate"))
+        bad = bench.worker("bad")
+        bench.fail(bad, bench.claim_one(bad, offer), Cause.CRASH)
+        bench.clock.advance(1)
+        again = bench.claim_one(bad, offer)
+        other = bench.worker("other")
+        assert bench.queue.finish(bad, again.job_id, again.fence, SUCCEEDED, then=offer).next is None
+        assert bench.claim(bad, offer) == ()
+        assert bench.claim_one(other, offer).stage == "generate"
+
     # Order.
 
     def test_the_job_that_used_the_largest_share_of_its_slo_goes_first(self, bench: Bench) -> None:
@@ -392,6 +409,43 @@ class JobQueueContract:
     def test_jobs_of_a_tier_go_in_the_order_they_came(self, bench: Bench) -> None:
         ids = [bench.submit().id for _ in range(30)]
         assert [claim.job_id for claim in bench.claim(bench.worker(), limit=30)] == ids
+
+    def test_jobs_go_in_the_order_they_came_though_the_clock_went_back(self, bench: Bench) -> None:
+        ids = [bench.submit(tier="api").id, bench.submit(tier="free").id]
+        bench.clock.advance(50)
+        ids.append(bench.submit(tier="api").id)
+        bench.clock.advance(-3600)
+        ids.append(bench.submit(tier="api").id)
+        last = bench.queue.get(ids[-1])
+        assert (last.position, last.slo_share) == (3, 0.0)
+        claims = bench.claim(bench.worker(), limit=4)
+        assert [claim.job_id for claim in claims] == [ids[0], ids[1], ids[2], ids[3]]
+        assert [claim.enqueued for claim in claims] == sorted(claim.enqueued for claim in claims)
+
+    def test_a_wait_ends_when_the_accelerator_stage_starts(self, bench: Bench) -> None:
+        job, session = bench.submit(stages=TWO_STAGES, tier="api"), bench.worker()
+        offer = offer_of(stages=("prepare", "generate"))
+        bench.clock.advance(6)
+        first = bench.claim_one(session, offer)
+        bench.clock.advance(6)
+        assert bench.queue.get(job.id).slo_share == pytest.approx(0.2)
+        bench.finish(session, first)
+        bench.clock.advance(6)
+        second = bench.claim_one(session, offer)
+        bench.clock.advance(60)
+        assert bench.queue.get(job.id).slo_share == pytest.approx(0.3)
+        bench.fail(session, second, Cause.CRASH)
+        bench.clock.advance(60)
+        bench.claim_one(session, offer)
+        assert bench.queue.get(job.id).slo_share == pytest.approx(0.3)
+
+    def test_a_wait_without_an_accelerator_ends_with_the_first_stage(self, bench: Bench) -> None:
+        stages = (StageNeed("prepare", "cpu"), StageNeed("generate", "cpu"))
+        job = bench.submit(stages=stages, tier="api")
+        bench.clock.advance(6)
+        bench.claim_one(bench.worker(), stages=("prepare",))
+        bench.clock.advance(60)
+        assert bench.queue.get(job.id).slo_share == pytest.approx(0.1)
 
     def test_a_retried_job_keeps_its_clock(self, bench: Bench) -> None:
         job, session = bench.submit(), bench.worker()
@@ -462,6 +516,13 @@ class JobQueueContract:
         bench.clock.advance(0.1)
         assert len(bench.claim(session)) == 1
 
+    def test_a_retry_is_not_put_off_by_a_clock_that_went_back(self, bench: Bench) -> None:
+        bench.submit()
+        session = bench.worker()
+        bench.fail(session, bench.claim_one(session), Cause.CRASH)
+        bench.clock.advance(-3600)
+        assert bench.claim_one(session).attempt == 2
+
     def test_a_rejection_ends_the_job_with_its_code(self, bench: Bench) -> None:
         job, session = bench.submit(), bench.worker()
         error = JobError("nsfw", "not this one")
@@ -495,6 +556,33 @@ class JobQueueContract:
         bench.clock.advance(bench.timing.lease_s + 1)
         bench.queue.beat(bad, (), (SlotReport("0", "open", "m", "v1"),))
         assert bench.claim_one(bad).attempt == 2
+
+    def test_who_fell_silent_is_not_alive_because_the_clock_went_back(self, bench: Bench) -> None:
+        bench.submit()
+        bad = bench.worker("bad")
+        bench.worker("gone")
+        bench.fail(bad, bench.claim_one(bad), Cause.EXCEPTION)
+        bench.clock.advance(1)
+        assert bench.claim(bad) == ()
+        bench.clock.advance(-3600)
+        bench.queue.beat(bad, (), (SlotReport("0", "open", "m", "v1"),))
+        assert bench.claim_one(bad).attempt == 2
+        assert [report.info.name for report in bench.queue.fleet() if report.last_beat_age_s > 3000] == ["gone"]
+
+    @pytest.mark.parametrize("stages_done", [0, 1])
+    def test_a_job_keeps_away_from_where_it_failed_at_every_stage(self, bench: Bench, stages_done: int) -> None:
+        bench.submit(stages=(StageNeed("one"), StageNeed("two"), StageNeed("three")))
+        offer = offer_of(stages=("one", "two", "three"))
+        bad, good = bench.worker("bad"), bench.worker("good")
+        for _ in range(stages_done):
+            bench.finish(bad, bench.claim_one(bad, offer))
+        bench.fail(bad, bench.claim_one(bad, offer), Cause.CRASH)
+        bench.clock.advance(1)
+        for stage in ("one", "two", "three")[stages_done:]:
+            assert bench.claim(bad, offer) == (), stage
+            claim = bench.claim_one(good, offer)
+            assert claim.stage == stage
+            bench.finish(good, claim)
 
     @pytest.mark.parametrize(
         "report",
@@ -579,6 +667,37 @@ class JobQueueContract:
         assert bench.claim(session) == ()
         assert bench.peek() == Rows(0, 0, 0, 1)
 
+    def test_a_job_between_two_stages_is_cancelled_at_once(self, bench: Bench) -> None:
+        job, session = bench.submit(stages=TWO_STAGES), bench.worker()
+        bench.finish(session, bench.claim_one(session, stages=("prepare",)))
+        cancelled = bench.queue.cancel(job.id)
+        assert (cancelled.status, cancelled.version) == (Status.CANCELLED, "v1")
+        assert bench.claim(session, stages=("generate",)) == ()
+        assert bench.peek() == Rows(0, 0, 0, 1)
+
+    def test_a_job_that_is_cancelled_in_one_stage_does_not_begin_the_next(self, bench: Bench) -> None:
+        job, session = bench.submit(stages=TWO_STAGES), bench.worker()
+        offer = offer_of(stages=("prepare", "generate"))
+        claim = bench.claim_one(session, offer)
+        bench.queue.cancel(job.id)
+        reply = bench.queue.finish(session, job.id, claim.fence, SUCCEEDED, then=offer)
+        assert (reply.status, reply.next) == (Status.CANCELLED, None)
+
+    @pytest.mark.parametrize("way", ["goodbye", "unanswered", "lost"])
+    def test_a_cancelled_job_ends_however_its_lease_comes_back(self, bench: Bench, way: str) -> None:
+        job, session = bench.submit(), bench.worker()
+        bench.claim_one(session)
+        bench.queue.cancel(job.id)
+        if way == "goodbye":
+            bench.queue.goodbye(session)
+        elif way == "lost":
+            bench.queue.expire_session(session.id, bench.queue.beats()[session.id])
+        else:
+            for _ in range(4):
+                bench.clock.advance(bench.timing.beat_s)
+                bench.queue.beat(session, (), ())
+        assert bench.queue.get(job.id).status is Status.CANCELLED
+
     @pytest.mark.parametrize("cause", [Cause.CANCELLED, Cause.SUCCEEDED, Cause.CRASH, Cause.PREEMPTED])
     def test_a_running_job_ends_cancelled_whatever_its_worker_says(self, bench: Bench, cause: Cause) -> None:
         job, session = bench.submit(), bench.worker()
@@ -610,6 +729,26 @@ class JobQueueContract:
         bench.clock.advance(6)
         assert bench.queue.get(job.id).status is Status.EXPIRED
 
+    def test_a_job_expires_at_its_deadline_wherever_it_waits(self, bench: Bench) -> None:
+        deadline = bench.clock() + 5
+        between = bench.submit(stages=TWO_STAGES, deadline=deadline)
+        session = bench.worker()
+        bench.finish(session, bench.claim_one(session, stages=("prepare",)))
+        delayed, failed = bench.submit(deadline=deadline), bench.submit("n", deadline=deadline)
+        for _ in range(2):
+            bench.clock.advance(1)
+            bench.fail(session, bench.claim_one(session, model="n"), Cause.EXCEPTION)
+            bench.fail(session, bench.claim_one(session), Cause.HANG)
+            bench.clock.advance(1)
+        bench.clock.advance(5)
+        bench.queue.tend()
+        bench.queue.retry([failed.id])
+        bench.queue.tend()
+        for job in (between, delayed, failed):
+            assert bench.queue.get(job.id).status is Status.EXPIRED
+        assert bench.peek() == Rows(0, 0, 0, 3)
+        assert bench.queue.get(between.id).version == "v1"
+
     def test_a_running_job_may_pass_its_deadline_but_is_not_tried_again(self, bench: Bench) -> None:
         slow, broken = bench.submit(deadline=bench.clock() + 5), bench.submit(deadline=bench.clock() + 5)
         session = bench.worker()
@@ -627,6 +766,10 @@ class JobQueueContract:
         bench.queue.progress(job.id, claim.fence, 0.4, "step 16/40")
         shown = bench.queue.get(job.id)
         assert (shown.progress, shown.message) == (0.4, "step 16/40")
+        for said, shown_as in ((7.0, 1.0), (-1.0, 0.0), (float("nan"), None)):
+            bench.queue.progress(job.id, claim.fence, said, "half a \ud800 pair")
+            shown = bench.queue.get(job.id)
+            assert (shown.progress, shown.message) == (shown_as, "half a ? pair")
         with pytest.raises(StaleFence):
             bench.queue.progress(job.id, Fence(claim.fence.number, "x"), 0.5, None)
         bench.fail(session, claim, Cause.CRASH)
@@ -700,6 +843,26 @@ class JobQueueContract:
             bench.queue.beat(session, (), ())
         assert bench.queue.get(job.id).status is Status.QUEUED
         assert [(row.event, row.counted) for row in bench.queue.history(job.id)] == [("unanswered", False)]
+
+    def test_a_lost_claim_goes_back_though_the_clock_went_back(self, bench: Bench) -> None:
+        job, session = bench.submit(), bench.worker()
+        bench.claim_one(session)
+        bench.clock.advance(-3600)
+        for _ in range(2):
+            assert bench.queue.get(job.id).status is Status.RUNNING
+            bench.queue.beat(session, (), ())
+        assert bench.queue.get(job.id).status is Status.QUEUED
+
+    def test_a_finish_after_the_lease_went_back_unanswered_is_refused(self, bench: Bench) -> None:
+        job, session = bench.submit(), bench.worker()
+        claim = bench.claim_one(session)
+        for _ in range(4):
+            bench.clock.advance(bench.timing.beat_s)
+            bench.queue.beat(session, (), ())
+        with pytest.raises(StaleFence):
+            bench.finish(session, claim)
+        assert bench.claim_one(session).attempt == 2
+        assert bench.queue.get(job.id).status is Status.RUNNING
 
     def test_a_lease_that_beats_name_again_is_kept(self, bench: Bench) -> None:
         job, session = bench.submit(), bench.worker()
@@ -825,6 +988,11 @@ class JobQueueContract:
         queue.end_turn("m", "b")
         queue.end_turn("m", "b")
         assert queue.take_turn("m", "d", 4, "2", 10)
+
+    def test_a_turn_does_not_last_because_the_clock_went_back(self, bench: Bench) -> None:
+        assert bench.queue.take_turn("m", "crashed", 1, "1", 10)
+        bench.clock.advance(-3600)
+        assert bench.queue.take_turn("m", "next", 1, "1", 10)
 
     @pytest.mark.parametrize("share", ["1%", "0", "10%", "1"])
     def test_at_least_one_slot_may_always_swap(self, bench: Bench, share: str) -> None:

@@ -53,4 +53,4 @@ def test_a_job_keeps_away_from_where_it_failed() -> None:
 
 def test_every_place_to_avoid_is_said_by_its_rule() -> None:
     for cause, rule in RULES.items():
-        assert bool(kept_away_from(attempt(cause))) == (rule.elsewhere is not Elsewhere.ANYWHERE)
+        assert bool(kept_away_from([attempt(cause)])) == (rule.elsewhere is not Elsewhere.ANYWHERE)

@@ -10,14 +10,10 @@ from modelrepo_runtime.attempts import Attempt
 from modelrepo_runtime.jobs import Cause, Claim, Fence, Outcome, Status
 from modelrepo_runtime.queue.lanes import Lane, Place, admits, fits
 from modelrepo_runtime.queue.memory.records import Entry, Lease, Record
-from modelrepo_runtime.queue.memory.state import State, stale
+from modelrepo_runtime.queue.memory.state import State
 from modelrepo_runtime.queue.port import FinishReply, HistoryRow, Offer
 from modelrepo_runtime.queue.rank import Head, choose
-from modelrepo_runtime.queue.steps import Held, digest_of, outcome_text, step_after
-
-AFTER_NO_CLAIM = -1
-"""`seq` of leases that a finish gave."""
-NO_ANSWER = Outcome(Cause.PREEMPTED, counted=False)
+from modelrepo_runtime.queue.steps import AFTER_NO_CLAIM, Held, digest_of, outcome_text, stale, step_after
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +43,12 @@ def _claim_for(state: State, holder: Holder, offer: Offer) -> list[Claim]:
         if record.ready and record.lane is not None and fits(record.lane, offer):
             lanes.setdefault(record.lane, []).append(record)
     rows = [
-        sorted(records, key=lambda record: (record.created, record.number))
+        sorted(records, key=lambda record: record.enqueued)
         for lane, records in lanes.items()
         if admits(lane, place, live)
     ]
-    heads = [Head(n, records[0].created, state.tiers[records[0].tier].slo_s) for n, records in enumerate(rows)]
-    chosen = choose(heads, state.clock(), offer.limit, lambda lane, skip, count: rows[lane][skip : skip + count])
+    heads = [Head(n, records[0].enqueued, state.tiers[records[0].tier].slo_s) for n, records in enumerate(rows)]
+    chosen = choose(heads, state.rank_time(), offer.limit, lambda lane, skip, count: rows[lane][skip : skip + count])
     return [_lease(state, record, holder, offer) for _, record in chosen]
 
 
@@ -95,7 +91,7 @@ def claim_of(record: Record) -> Claim:
         inputs=dict(record.submission.inputs),
         previous=record.previous if lease.stage_index else None,
         tier=record.tier,
-        enqueued=record.created,
+        enqueued=record.enqueued,
         timeout_s=lease.stage.timeout_s,
         created_at=record.created,
         files=dict(record.submission.files),
@@ -114,7 +110,9 @@ def finish(
     status = close(state, record, outcome)
     if then is None or status is not Status.QUEUED or record.lane is None:
         return FinishReply(status)
-    if outcome.cause is not Cause.SUCCEEDED or not fits(record.lane, then):
+    info = state.life(session).info
+    admitted = admits(record.lane, Place(info.name, then.slot, info.host), state.live())
+    if outcome.cause is not Cause.SUCCEEDED or not fits(record.lane, then) or not admitted:
         return FinishReply(status)
     return FinishReply(status, _lease(state, record, Holder(session, AFTER_NO_CLAIM, fence.number), then))
 
@@ -146,7 +144,7 @@ def close(state: State, record: Record, outcome: Outcome, event: str = "attempt"
         slot=lease.place.key,
         box=lease.place.host,
     )
-    step = step_after(facts, outcome, _attempts(record), state.clock(), state.timing)
+    step = step_after(facts, outcome, attempts_of(record), state.clock(), state.timing)
     row = HistoryRow(
         job_id=record.id,
         event=event,
@@ -163,6 +161,7 @@ def close(state: State, record: Record, outcome: Outcome, event: str = "attempt"
     )
     record.history.append(Entry(row, digest_of(outcome_text(outcome)), step.status, lease.place.host))
     record.lease, record.fraction, record.message = None, None, None
+    state.left_out.pop(lease.fence.number, None)
     if step.status is not Status.QUEUED:
         state.end(record, step.status, last=lease, outcome=outcome, error=step.error)
         return step.status
@@ -173,7 +172,8 @@ def close(state: State, record: Record, outcome: Outcome, event: str = "attempt"
     return step.status
 
 
-def _attempts(record: Record) -> tuple[Attempt, ...]:
+def attempts_of(record: Record) -> tuple[Attempt, ...]:
+    """Return the ended attempts at a job that did not succeed."""
     attempts: list[Attempt] = []
     for entry in record.history:
         row = entry.row

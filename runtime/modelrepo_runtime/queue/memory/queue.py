@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from modelrepo.errors import Conflict, InvalidInput, StaleFence
+from modelrepo_runtime.attempts import kept_away_from
 from modelrepo_runtime.jobs import Cause, Claim, Fence, Job, Outcome, Status, Submission, new_id
 from modelrepo_runtime.queue.explain import Surroundings, explain
 from modelrepo_runtime.queue.memory import leasing
 from modelrepo_runtime.queue.memory.records import Life, Record
-from modelrepo_runtime.queue.memory.state import State, stale
+from modelrepo_runtime.queue.memory.state import State
 from modelrepo_runtime.queue.memory.views import matches, position, status_of, view
 from modelrepo_runtime.queue.memory.waiter import MemoryWaiter
 from modelrepo_runtime.queue.port import (
@@ -35,12 +36,15 @@ from modelrepo_runtime.queue.port import (
 from modelrepo_runtime.queue.steps import (
     BEATS_LEFT_OUT,
     MOST_RESTARTS,
+    NO_ANSWER,
     SILENT_FORGOTTEN_S,
     Step,
     body_digest,
     check_submission,
     key_reused,
     lost_outcome,
+    shown_progress,
+    stale,
 )
 from modelrepo_runtime.queue.tiers import changed, unknown
 from modelrepo_runtime.queue.turns import slots_allowed
@@ -60,7 +64,7 @@ class MemoryQueue:
 
     def submit(self, submission: Submission, *, idempotency_key: str | None = None) -> Job:
         """See JobQueue."""
-        check_submission(submission)
+        check_submission(submission, idempotency_key)
         with self._lock:
             state = self._state
             key = (submission.tenant, idempotency_key) if idempotency_key is not None else None
@@ -76,7 +80,8 @@ class MemoryQueue:
             if job_id in state.jobs:
                 raise Conflict(f"cannot submit {job_id}: the queue has a job of this id; leave the id to the queue")
             state.numbers += 1
-            state.jobs[job_id] = record = Record(state.numbers, job_id, submission, tier, state.clock())
+            record = Record(state.numbers, job_id, submission, tier, state.clock(), state.rank_time())
+            state.jobs[job_id] = record
             if key is not None:
                 state.keys[key] = (body_digest(submission), job_id)
             state.queue(record, Step(Status.QUEUED, version=submission.version))
@@ -156,7 +161,7 @@ class MemoryQueue:
             state = self._state
             for session, life in list(state.lives.items()):
                 same = (life.info.name, life.info.host) == (info.name, info.host)
-                if same and life.at < state.live_since and not state.held_by(session):
+                if same and not state.beats(life) and not state.held_by(session):
                     del state.lives[session]
             session = secrets.token_hex(8)
             state.lives[session] = Life(info, 0, state.clock())
@@ -166,7 +171,7 @@ class MemoryQueue:
         """See JobQueue."""
         with self._lock:
             for record in self._state.held_by(session.id):
-                leasing.close(self._state, record, leasing.NO_ANSWER)
+                leasing.close(self._state, record, NO_ANSWER)
             self._state.lives.pop(session.id, None)
 
     def claim(self, session: Session, seq: int, offers: Sequence[Offer]) -> tuple[Claim, ...]:
@@ -206,7 +211,7 @@ class MemoryQueue:
             record = self._state.leased(job_id, fence)
             if record is None:
                 raise stale(job_id, fence)
-            record.fraction, record.message = fraction, message
+            record.fraction, record.message = shown_progress(fraction, message)
             self._state.tell(job_id)
 
     def beat(self, session: Session, held: Sequence[tuple[str, Fence]], slots: Sequence[SlotReport]) -> BeatReply:
@@ -229,9 +234,8 @@ class MemoryQueue:
             return
         left_out[number] = left_out.get(number, 0) + 1
         age_s = self._state.clock() - record.held.claimed
-        if left_out[number] >= BEATS_LEFT_OUT and age_s > self.timing.unanswered_claim_s:
-            del left_out[number]
-            leasing.close(self._state, record, leasing.NO_ANSWER, "unanswered")
+        if left_out[number] >= BEATS_LEFT_OUT and not 0 <= age_s <= self.timing.unanswered_claim_s:
+            leasing.close(self._state, record, NO_ANSWER, "unanswered")
 
     def beats(self) -> Mapping[str, int]:
         """See JobQueue."""
@@ -277,7 +281,8 @@ class MemoryQueue:
                 record.restarts += 1
                 record.pinned_version, record.pinned_stages, record.previous = None, None, None
                 self._state.note(record, "restarted", version=version)
-                self._state.queue(record, Step(Status.QUEUED))
+                avoid = kept_away_from(leasing.attempts_of(record))
+                self._state.queue(record, Step(Status.QUEUED, avoid=avoid))
             return len(records)
 
     def fleet(self) -> tuple[WorkerReport, ...]:
@@ -286,9 +291,7 @@ class MemoryQueue:
             now = self._state.clock()
             lives = sorted(self._state.lives.items(), key=lambda item: (-item[1].at, item[0]))
             return tuple(
-                WorkerReport(
-                    life.info, session, max(0.0, now - life.at), tuple(sorted(life.slots, key=lambda s: s.slot))
-                )
+                WorkerReport(life.info, session, abs(now - life.at), tuple(sorted(life.slots, key=lambda s: s.slot)))
                 for session, life in lives
             )
 
@@ -296,7 +299,7 @@ class MemoryQueue:
         """See JobQueue."""
         allowed = slots_allowed(max_unavailable, slots_total)
         with self._lock:
-            turns = self._state.turns_of(model)
+            turns = self._state.turns_of(model, ttl_s)
             if len(turns.keys() - {slot_key}) >= allowed:
                 return False
             turns[slot_key] = self._state.clock() + ttl_s
@@ -305,7 +308,7 @@ class MemoryQueue:
     def renew_turn(self, model: str, slot_key: str, ttl_s: float) -> bool:
         """See JobQueue."""
         with self._lock:
-            turns = self._state.turns_of(model)
+            turns = self._state.turns_of(model, ttl_s)
             if slot_key not in turns:
                 return False
             turns[slot_key] = self._state.clock() + ttl_s
@@ -314,7 +317,7 @@ class MemoryQueue:
     def end_turn(self, model: str, slot_key: str) -> None:
         """See JobQueue."""
         with self._lock:
-            self._state.turns_of(model).pop(slot_key, None)
+            self._state.turns.get(model, {}).pop(slot_key, None)
 
     def tiers(self) -> tuple[Tier, ...]:
         """See JobQueue."""

@@ -55,6 +55,7 @@ class Record:
     submission: Submission
     tier: str
     created: float
+    enqueued: float
     lane: Lane | None = None
     due: float | None = None
     stage_index: int = 0
@@ -77,10 +78,6 @@ class Record:
     @property
     def job(self) -> int:
         return self.number
-
-    @property
-    def enqueued(self) -> float:
-        return self.created
 
     @property
     def model(self) -> str:

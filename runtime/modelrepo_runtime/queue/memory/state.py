@@ -6,12 +6,12 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from modelrepo.errors import JobNotFound, StaleFence, StaleSession
+from modelrepo.errors import JobNotFound, StaleSession
 from modelrepo_runtime.jobs import Fence, JobError, Outcome, Status
 from modelrepo_runtime.queue.lanes import Lane, LiveSlot, Place
 from modelrepo_runtime.queue.memory.records import Entry, Lease, Life, Record
 from modelrepo_runtime.queue.port import HistoryRow, Tier
-from modelrepo_runtime.queue.steps import EXPIRED, MOST_RESTARTS, Step
+from modelrepo_runtime.queue.steps import EXPIRED, MOST_RESTARTS, Step, enqueued_after
 from modelrepo_runtime.queue.tiers import SHIPPED_TIERS
 from modelrepo_runtime.timing import Timing
 
@@ -65,9 +65,14 @@ class State:
         held = [record for record in self.jobs.values() if record.lease is not None and record.lease.session == session]
         return sorted(held, key=lambda record: record.held.fence.number)
 
-    @property
-    def live_since(self) -> float:
-        return self.clock() - self.timing.lease_s
+    def beats(self, life: Life) -> bool:
+        """True if a session was heard of within a lease."""
+        return abs(self.clock() - life.at) < self.timing.lease_s
+
+    def rank_time(self) -> float:
+        """Return the moment at which a job enters, and at which waits are compared."""
+        newest = next(reversed(self.jobs.values()), None)
+        return enqueued_after(newest.enqueued if newest is not None else None, self.clock())
 
     def live(self) -> tuple[LiveSlot, ...]:
         """Return the slots of every session that beats."""
@@ -80,7 +85,7 @@ class State:
                 report.incoming.get("version") if report.incoming else None,
             )
             for life in self.lives.values()
-            if life.at > self.live_since
+            if self.beats(life)
             for report in life.slots
         )
 
@@ -132,17 +137,17 @@ class State:
         """Make due retries ready, and end waiting jobs whose deadline has passed."""
         now = self.clock()
         for record in self.jobs.values():
-            if record.due is not None and record.due <= now:
+            if record.due is not None and not now < record.due <= now + self.timing.longest_delay_s:
                 record.due = None
                 self.tell(record.model)
             deadline = record.submission.deadline
             if record.lane is not None and deadline is not None and deadline <= now:
                 self.end(record, Status.EXPIRED, error=EXPIRED, event="expired")
 
-    def turns_of(self, model: str) -> dict[str, float]:
-        """Return the turns of a model that have not run out."""
-        known = self.turns.get(model, {})
-        self.turns[model] = {slot: until for slot, until in known.items() if until > self.clock()}
+    def turns_of(self, model: str, ttl_s: float) -> dict[str, float]:
+        """Return the turns of a model that have not run out, nor were taken before the clock went back."""
+        known, now = self.turns.get(model, {}), self.clock()
+        self.turns[model] = {slot: until for slot, until in known.items() if now < until <= now + ttl_s}
         return self.turns[model]
 
     def tell(self, *names: str) -> None:
@@ -150,8 +155,3 @@ class State:
         for name in names:
             self.told[name] = self.told.get(name, 0) + 1
         self.news.notify_all()
-
-
-def stale(job_id: str, fence: Fence) -> StaleFence:
-    """Return the error for a write by somebody who does not hold the lease."""
-    return StaleFence(f"cannot write to {job_id} with fence {fence}: the attempt is not leased to it; drop its work")

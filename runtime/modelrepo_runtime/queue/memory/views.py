@@ -6,7 +6,7 @@ from modelrepo_runtime.jobs import Job, Status
 from modelrepo_runtime.queue.memory.records import Record
 from modelrepo_runtime.queue.memory.state import State
 from modelrepo_runtime.queue.port import JobFilter
-from modelrepo_runtime.queue.rank import slo_share
+from modelrepo_runtime.queue.rank import slo_share, wait_ended
 
 
 def status_of(record: Record) -> Status:
@@ -17,10 +17,11 @@ def status_of(record: Record) -> Status:
 def view(state: State, record: Record) -> Job:
     """Return a job as everybody sees it, without its inputs and its position."""
     status, lease, now = status_of(record), record.lease or record.done_as, state.clock()
-    starts = [entry.row.claimed_at for entry in record.history if entry.row.claimed_at is not None]
-    starts += [record.lease.claimed] if record.lease else []
+    rows = [entry.row for entry in record.history]
+    starts = [(row.stage, row.claimed_at) for row in rows if row.stage is not None and row.claimed_at is not None]
+    starts += [(record.lease.stage.name, record.lease.claimed)] if record.lease else []
     done = record.outcome if status is Status.SUCCEEDED else None
-    waited_until = now if status is Status.QUEUED else min([*starts, now])
+    waited_until = wait_ended(record.lease.stages, starts) if record.lease else None
     stage = lease.stage.name if lease else None
     return Job(
         id=record.id,
@@ -29,15 +30,17 @@ def view(state: State, record: Record) -> Job:
         tenant=record.submission.tenant,
         status=status,
         created_at=record.created,
-        enqueued=record.created,
+        enqueued=record.enqueued,
         version=lease.version if lease else record.pinned_version or record.submission.version,
         stage=stage if status.ended or stage else record.stages[record.stage_index].name,
         attempt=lease.attempt if lease else 0,
         progress=1.0 if done else record.fraction,
         message=record.message,
-        started_at=min(starts, default=None),
+        started_at=min((at for _, at in starts), default=None),
         finished_at=record.finished,
-        slo_share=None if status.ended else slo_share(record.created, waited_until, state.tiers[record.tier].slo_s),
+        slo_share=None
+        if status.ended
+        else slo_share(record.enqueued, waited_until or now, state.tiers[record.tier].slo_s),
         result=done.result if done else None,
         outputs=done.outputs if done else (),
         error=record.error,
@@ -64,11 +67,11 @@ def position(state: State, record: Record) -> int | None:
     """Return how many jobs of its model would be taken before a ready one; None for others."""
     if not record.ready:
         return None
-    now = state.clock()
-    share = slo_share(record.created, now, state.tiers[record.tier].slo_s)
+    now = state.rank_time()
+    share = slo_share(record.enqueued, now, state.tiers[record.tier].slo_s)
     ahead = 0
     for other in state.jobs.values():
         if other.ready and other.model == record.model:
             same = other.tier == record.tier
-            ahead += other.created < (record.created if same else now - share * state.tiers[other.tier].slo_s)
+            ahead += other.enqueued < (record.enqueued if same else now - share * state.tiers[other.tier].slo_s)
     return ahead

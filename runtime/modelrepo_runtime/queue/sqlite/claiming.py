@@ -7,6 +7,7 @@ import secrets
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from modelrepo.errors import StaleSession
 from modelrepo_runtime.jobs import Claim, Fence, StageNeed
@@ -16,16 +17,15 @@ from modelrepo_runtime.queue.rank import Head, choose
 from modelrepo_runtime.queue.sqlite.rows import JobRow, LeaseRow, ReadyRow, leases
 from modelrepo_runtime.queue.sqlite.stages import read_stages
 from modelrepo_runtime.queue.sqlite.statements import sql
-from modelrepo_runtime.queue.sqlite.waiting import READY_DELETE, lane_of, move_due
+from modelrepo_runtime.queue.sqlite.waiting import READY_DELETE, lane_of, move_due, rank_time
 from modelrepo_runtime.queue.sqlite.writer import Transaction
 from modelrepo_runtime.queue.steps import write_stages
+from modelrepo_runtime.timing import Timing
 
 LANE_HEADS, READY_ROWS, FENCES_TAKE = sql("lane_heads"), sql("ready_rows"), sql("fences_take")
 JOBS_TO_CLAIM, LEASE_INSERT = sql("jobs_to_claim"), sql("lease_insert")
 PINNED_GET, SESSION_GET = sql("pinned_get"), sql("session_get")
 TOKEN_BYTES = 8
-AFTER_NO_CLAIM = -1
-"""`seq` of leases that a finish gave."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +50,21 @@ def holder_of(connection: sqlite3.Connection, session: str, seq: int, after_fenc
     return Holder(session, seq, row["worker"], row["host"], after_fence)
 
 
-def claim(tx: Transaction, session: str, seq: int, offers: Sequence[Offer], live_since: float) -> tuple[Claim, ...]:
+def claim(tx: Transaction, session: str, seq: int, offers: Sequence[Offer], timing: Timing) -> tuple[Claim, ...]:
     """Lease up to `limit` jobs for each offer, or tell the leases of the same call again."""
     holder = holder_of(tx.connection, session, seq)
     again = leases(tx.connection, "lease.session = ? and lease.seq = ? and lease.after_fence is null", (session, seq))
     if again:
         return tuple(claim_again(tx.connection, row) for row in again)
-    move_due(tx)
-    live = _Once(lambda: slots_live(tx.connection, live_since))
-    return tuple(found for offer in offers for found in _claim_for(tx, holder, offer, live))
+    move_due(tx, timing.longest_delay_s)
+    moment = rank_time(tx.connection, tx.now)
+    live = cache(lambda: slots_live(tx.connection, tx.now, timing))
+    return tuple(found for offer in offers for found in _claim_for(tx, holder, offer, moment, live))
 
 
-def _claim_for(tx: Transaction, holder: Holder, offer: Offer, live: Callable[[], Sequence[LiveSlot]]) -> list[Claim]:
+def _claim_for(
+    tx: Transaction, holder: Holder, offer: Offer, moment: float, live: Callable[[], Sequence[LiveSlot]]
+) -> list[Claim]:
     connection = tx.connection
     heads: list[Head] = []
     place = holder.place(offer)
@@ -73,7 +76,7 @@ def _claim_for(tx: Transaction, holder: Holder, offer: Offer, live: Callable[[],
             heads.append(Head(row["id"], row["head"], row["slo_s"]))
     if not heads:
         return []
-    chosen = choose(heads, tx.now, offer.limit, lambda lane, skip, count: _rows(connection, lane, skip, count))
+    chosen = choose(heads, moment, offer.limit, lambda lane, skip, count: _rows(connection, lane, skip, count))
     connection.executemany(READY_DELETE, [row[:3] for _, row in chosen])
     return lease(tx, holder, offer, [row for _, row in chosen])
 
@@ -159,25 +162,13 @@ def claim_again(connection: sqlite3.Connection, row: LeaseRow) -> Claim:
     return _claim(job, Fence(row.fence, row.token), row.version, row.plan, ready, previous, slot)
 
 
-def slots_live(connection: sqlite3.Connection, since: float) -> tuple[LiveSlot, ...]:
-    """Return the slots of every session that has beaten since then."""
-    rows: Iterable[sqlite3.Row] = connection.execute(sql("slots_live"), (since,)).fetchall()
+def slots_live(connection: sqlite3.Connection, now: float, timing: Timing) -> tuple[LiveSlot, ...]:
+    """Return the slots of every session that has beaten within a lease."""
+    within = (now - timing.lease_s, now + timing.lease_s)
+    rows: Iterable[sqlite3.Row] = connection.execute(sql("slots_live"), within).fetchall()
     return tuple(
         LiveSlot(
             Place(row["worker"], row["slot"], row["host"]), row["state"], row["model"], row["version"], row["incoming"]
         )
         for row in rows
     )
-
-
-class _Once:
-    """A value that is looked up at its first use, if ever."""
-
-    def __init__(self, look: Callable[[], tuple[LiveSlot, ...]]) -> None:
-        self._look = look
-        self._found: tuple[LiveSlot, ...] | None = None
-
-    def __call__(self) -> tuple[LiveSlot, ...]:
-        if self._found is None:
-            self._found = self._look()
-        return self._found

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from modelrepo.errors import Corrupt, InvalidInput, ModelRepoError, NewerFormat, NoSpace, Unreachable
+from modelrepo.errors import Corrupt, InvalidInput, NewerFormat, NoSpace, Unreachable
 from modelrepo_runtime.queue.sqlite.filesystems import network_type
 from modelrepo_runtime.queue.sqlite.turnstile import Turnstile
 from modelrepo_runtime.queue.tiers import SHIPPED_TIERS
@@ -59,32 +57,6 @@ def identity(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Which file a path named as it was opened; what is written to a deleted one is lost with its last process."""
-
-    path: Path
-    inode: tuple[int, int]
-
-    @classmethod
-    def of(cls, path: Path) -> Identity:
-        """Return what the path names now. Raises: OSError."""
-        found = path.stat()
-        return cls(path, (found.st_dev, found.st_ino))
-
-    def check(self) -> None:
-        """Raises: Unreachable where the path names another file by now, or none."""
-        try:
-            there = Identity.of(self.path) == self
-        except FileNotFoundError:
-            there = False
-        if not there:
-            raise Unreachable(
-                f"queue {self.path} was deleted or replaced while it was open: put the file back, or end this process"
-                " and start it again with an empty queue"
-            )
 
 
 def refuse_network(path: Path) -> None:
@@ -155,28 +127,18 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
 
 @contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """Turn the errors of SQLite and of its files into ours, at this one seam."""
+    """Turn SQLite's errors into ours, at this one seam."""
     try:
         yield
-    except ModelRepoError:
-        raise
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise _no_space(path) from error
-        raise Unreachable(f"cannot open queue {path}: {error.strerror}; check the folder's rights") from error
     except sqlite3.Error as error:
         raise _translate(error, path) from error
-
-
-def _no_space(path: Path) -> NoSpace:
-    return NoSpace(f"cannot write to queue {path}: the disk is full; free space and try again")
 
 
 def _translate(error: sqlite3.Error, path: Path) -> Exception:
     code = getattr(error, "sqlite_errorcode", None)
     primary = code & 0xFF if isinstance(code, int) else None
     if primary == sqlite3.SQLITE_FULL:
-        return _no_space(path)
+        return NoSpace(f"cannot write to queue {path}: the disk is full; free space and try again")
     if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return Corrupt(
             f"cannot read queue {path}: {error}; move the file away and start with an empty queue", path=str(path)

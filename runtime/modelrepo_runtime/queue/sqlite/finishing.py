@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from modelrepo.errors import StaleFence
 from modelrepo_runtime.attempts import Attempt
 from modelrepo_runtime.jobs import Cause, Claim, Fence, Outcome, Status
-from modelrepo_runtime.queue.lanes import Lane, fits
+from modelrepo_runtime.queue.lanes import Lane, admits, fits
 from modelrepo_runtime.queue.port import FinishReply, Offer
-from modelrepo_runtime.queue.sqlite.claiming import AFTER_NO_CLAIM, claim_again, holder_of, lease
+from modelrepo_runtime.queue.sqlite.claiming import claim_again, holder_of, lease, slots_live
 from modelrepo_runtime.queue.sqlite.rows import LeaseRow, ReadyRow, leases
 from modelrepo_runtime.queue.sqlite.stages import read_stages
 from modelrepo_runtime.queue.sqlite.statements import sql
 from modelrepo_runtime.queue.sqlite.waiting import Last, end, enqueue
 from modelrepo_runtime.queue.sqlite.writer import Refused, Transaction
-from modelrepo_runtime.queue.steps import Held, Step, digest_of, step_after
+from modelrepo_runtime.queue.steps import AFTER_NO_CLAIM, Held, Step, digest_of, stale, step_after
 from modelrepo_runtime.timing import Timing
 
 ATTEMPTS_OF_JOB, FINISH_ON_RECORD = sql("attempts_of_job"), sql("finish_on_record")
@@ -64,7 +64,7 @@ def _finish(tx: Transaction, call: Finish, row: LeaseRow | None, timing: Timing)
     step = close(tx, row, call.outcome, call.text, timing)
     following = None
     if call.then is not None and step.status is Status.QUEUED:
-        following = _claim_next(tx, call.then, call, row, step)
+        following = _claim_next(tx, call.then, call, row, step, timing)
     if step.status is Status.QUEUED and following is None:
         requeue(tx, row, step)
     return FinishReply(step.status, following)
@@ -79,9 +79,10 @@ def held(tx: Transaction, job_id: str, fence: Fence) -> LeaseRow | None:
 
 def close(tx: Transaction, row: LeaseRow, outcome: Outcome, text: str, timing: Timing, event: str = "attempt") -> Step:
     """Delete a lease and write down how it ended; ends the job where the step says so, but does not queue it again."""
+    last_stage = row.stage_index == len(row.plan) - 1
     held_facts = Held(
         stage_index=row.stage_index,
-        last_stage=row.stage_index == len(row.plan) - 1,
+        last_stage=last_stage,
         attempt=row.attempt,
         version=row.version,
         wanted=row.wanted,
@@ -90,7 +91,7 @@ def close(tx: Transaction, row: LeaseRow, outcome: Outcome, text: str, timing: T
         slot=row.slot,
         box=row.box,
     )
-    earlier = () if outcome.cause is Cause.SUCCEEDED else _attempts(tx, row.job)
+    earlier = () if outcome.cause is Cause.SUCCEEDED and last_stage else attempts_of(tx, row.job)
     step = step_after(held_facts, outcome, earlier, tx.now, timing)
     tx.later(LEASE_DELETE, (row.fence,))
     if row.progressed:
@@ -101,14 +102,16 @@ def close(tx: Transaction, row: LeaseRow, outcome: Outcome, text: str, timing: T
     who = (row.fence, row.token, row.session, row.slot, row.box, row.version, row.claimed)
     tx.later(HISTORY_INSERT, (*what, *who, digest_of(text), step.status.value))
     if step.status is not Status.QUEUED:
-        end(tx, row.job, row.name, step.status, Last(row.version, row.stage, row.attempt, text), step.error)
+        last = Last(row.version, row.stage, row.attempt, text, len(row.plan) > 1)
+        end(tx, row.job, row.name, step.status, last, step.error)
     elif step.stage_index > row.stage_index:
         _pin(tx.connection, row, step, outcome)
     tx.changed_jobs.add(row.name)
     return step
 
 
-def _attempts(tx: Transaction, job: int) -> tuple[Attempt, ...]:
+def attempts_of(tx: Transaction, job: int) -> tuple[Attempt, ...]:
+    """Return the ended attempts at a job that did not succeed."""
     tx.flush()
     rows = tx.connection.execute(ATTEMPTS_OF_JOB, (job,)).fetchall()
     return tuple(Attempt(Cause(row["cause"]), bool(row["counted"]), row["slot"], row["box"]) for row in rows)
@@ -128,13 +131,15 @@ def requeue(tx: Transaction, row: LeaseRow, step: Step) -> None:
     enqueue(tx, row.job, row.enqueued, lane, step.stage_index, step.attempt, step.delay_s)
 
 
-def _claim_next(tx: Transaction, offer: Offer, call: Finish, row: LeaseRow, step: Step) -> Claim | None:
+def _claim_next(tx: Transaction, offer: Offer, call: Finish, row: LeaseRow, step: Step, timing: Timing) -> Claim | None:
     stage = row.plan[step.stage_index].name
     lane = Lane(row.model, stage, row.tier, step.version, step.avoid)
     if step.stage_index <= row.stage_index or not fits(lane, offer):
         return None
     holder = holder_of(tx.connection, call.session, AFTER_NO_CLAIM, after_fence=call.fence.number)
     tx.flush()
+    if lane.avoid and not admits(lane, holder.place(offer), slots_live(tx.connection, tx.now, timing)):
+        return None
     return lease(tx, holder, offer, [ReadyRow(0, row.enqueued, row.job, step.stage_index, step.attempt)])[0]
 
 
@@ -152,8 +157,3 @@ def _repeated(tx: Transaction, call: Finish) -> FinishReply | Refused[StaleFence
     what = (job["id"], "refused", tx.now, call.outcome.cause.value, 0, None, 0)
     tx.later(HISTORY_INSERT, (*what, *fence, call.session, None, None, None, None, None, None))
     return Refused(stale(call.job_id, call.fence))
-
-
-def stale(job_id: str, fence: Fence) -> StaleFence:
-    """Return the error for a write by somebody who does not hold the lease."""
-    return StaleFence(f"cannot write to {job_id} with fence {fence}: the attempt is not leased to it; drop its work")

@@ -10,24 +10,24 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from modelrepo.errors import StaleSession
-from modelrepo_runtime.jobs import Cause, Fence, Outcome, Status
+from modelrepo_runtime.jobs import Fence, Status
 from modelrepo_runtime.queue.port import BeatReply, Reaped, SlotReport, WorkerInfo, WorkerReport
 from modelrepo_runtime.queue.sqlite.finishing import close, requeue
 from modelrepo_runtime.queue.sqlite.rows import LeaseRow, leases_of_session
 from modelrepo_runtime.queue.sqlite.statements import sql
 from modelrepo_runtime.queue.sqlite.writer import Transaction
-from modelrepo_runtime.queue.steps import BEATS_LEFT_OUT, lost_outcome, outcome_text
+from modelrepo_runtime.queue.steps import BEATS_LEFT_OUT, NO_ANSWER, lost_outcome, outcome_text
 from modelrepo_runtime.queue.turns import slots_allowed
 from modelrepo_runtime.timing import Timing
 
 BEAT_MOVE, SLOT_INSERT = sql("beat_move"), sql("slot_insert")
-_NO_ANSWER = Outcome(Cause.PREEMPTED, counted=False)
 
 
-def hello(tx: Transaction, info: WorkerInfo, live_since: float) -> str:
+def hello(tx: Transaction, info: WorkerInfo, timing: Timing) -> str:
     """Begin a session, and forget earlier ones of the same worker that hold nothing."""
     connection = tx.connection
-    for row in connection.execute(sql("sessions_replaced"), (info.name, info.host, live_since)).fetchall():
+    within = (tx.now - timing.lease_s, tx.now + timing.lease_s)
+    for row in connection.execute(sql("sessions_replaced"), (info.name, info.host, *within)).fetchall():
         _forget(connection, row["id"])
     session = secrets.token_hex(8)
     slots = json.dumps(info.slots)
@@ -49,7 +49,7 @@ def _forget(connection: sqlite3.Connection, session: str) -> None:
 
 
 def _give_back(tx: Transaction, row: LeaseRow, timing: Timing, event: str) -> None:
-    step = close(tx, row, _NO_ANSWER, outcome_text(_NO_ANSWER), timing, event)
+    step = close(tx, row, NO_ANSWER, outcome_text(NO_ANSWER), timing, event)
     if step.status is Status.QUEUED:
         requeue(tx, row, step)
 
@@ -73,7 +73,7 @@ def beat(
                 connection.execute(sql("left_out_delete"), (row.fence,))
             continue
         beats = connection.execute(sql("left_out_add"), (row.fence,)).fetchone()[0]
-        if beats >= BEATS_LEFT_OUT and tx.now - row.claimed > timing.unanswered_claim_s:
+        if beats >= BEATS_LEFT_OUT and not 0 <= tx.now - row.claimed <= timing.unanswered_claim_s:
             connection.execute(sql("left_out_delete"), (row.fence,))
             _give_back(tx, row, timing, "unanswered")
     cancelled = frozenset(row.name for row in leases if row.cancelled and row.held in told)
@@ -115,7 +115,7 @@ def fleet(connection: sqlite3.Connection, now: float) -> tuple[WorkerReport, ...
         slots = connection.execute(sql("slots_reported"), (row["id"],)).fetchall()
         info = WorkerInfo(row["worker"], row["host"], row["pid"], row["cluster"], tuple(json.loads(row["slots"])))
         told = tuple(read_report(slot["report"]) for slot in slots)
-        reports.append(WorkerReport(info, row["id"], max(0.0, now - row["at"]), told))
+        reports.append(WorkerReport(info, row["id"], abs(now - row["at"]), told))
     return tuple(reports)
 
 
@@ -128,7 +128,7 @@ def forget_silent(tx: Transaction, before: float) -> None:
 def take_turn(tx: Transaction, model: str, slot: str, slots_total: int, max_unavailable: str, ttl_s: float) -> bool:
     """Take or keep a turn where fewer than the allowed number of others have one."""
     allowed = slots_allowed(max_unavailable, slots_total)
-    taken = {row["slot"] for row in tx.connection.execute(sql("turns_of_model"), (model, tx.now))}
+    taken = _turns(tx, model, ttl_s)
     if len(taken - {slot}) >= allowed:
         return False
     tx.connection.execute(sql("turn_put"), (model, slot, tx.now + ttl_s))
@@ -137,8 +137,12 @@ def take_turn(tx: Transaction, model: str, slot: str, slots_total: int, max_unav
 
 def renew_turn(tx: Transaction, model: str, slot: str, ttl_s: float) -> bool:
     """Prolong a turn that has not run out."""
-    taken = {row["slot"] for row in tx.connection.execute(sql("turns_of_model"), (model, tx.now))}
-    if slot not in taken:
+    if slot not in _turns(tx, model, ttl_s):
         return False
     tx.connection.execute(sql("turn_put"), (model, slot, tx.now + ttl_s))
     return True
+
+
+def _turns(tx: Transaction, model: str, ttl_s: float) -> set[str]:
+    rows = tx.connection.execute(sql("turns_of_model"), (model, tx.now, tx.now + ttl_s))
+    return {row["slot"] for row in rows}

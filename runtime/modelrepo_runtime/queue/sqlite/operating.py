@@ -7,18 +7,20 @@ import sqlite3
 from collections.abc import Sequence
 
 from modelrepo.errors import Conflict, InvalidInput
+from modelrepo_runtime.attempts import kept_away_from
 from modelrepo_runtime.jobs import Fence, Status
 from modelrepo_runtime.queue.lanes import Lane
 from modelrepo_runtime.queue.port import Deleted, JobFilter, Tier
 from modelrepo_runtime.queue.sqlite import reading
 from modelrepo_runtime.queue.sqlite.claiming import slots_live
-from modelrepo_runtime.queue.sqlite.finishing import held, stale
+from modelrepo_runtime.queue.sqlite.finishing import attempts_of, held
 from modelrepo_runtime.queue.sqlite.stages import read_stages
 from modelrepo_runtime.queue.sqlite.statements import sql
-from modelrepo_runtime.queue.sqlite.waiting import Last, dequeue, end, enqueue, move_due, note
+from modelrepo_runtime.queue.sqlite.waiting import MOST_MOVED, Last, dequeue, end, enqueue, move_due, note
 from modelrepo_runtime.queue.sqlite.writer import Transaction
-from modelrepo_runtime.queue.steps import MOST_RESTARTS
+from modelrepo_runtime.queue.steps import MOST_RESTARTS, shown_progress, stale
 from modelrepo_runtime.queue.tiers import changed, unknown
+from modelrepo_runtime.timing import Timing
 
 
 def cancel(tx: Transaction, job_id: str) -> None:
@@ -41,7 +43,7 @@ def progress(tx: Transaction, job_id: str, fence: Fence, fraction: float | None,
     row = held(tx, job_id, fence)
     if row is None:
         raise stale(job_id, fence)
-    tx.connection.execute(sql("progress_put"), (row.job, fraction, message))
+    tx.connection.execute(sql("progress_put"), (row.job, *shown_progress(fraction, message)))
     tx.changed_jobs.add(job_id)
 
 
@@ -75,6 +77,8 @@ def _send_back(tx: Transaction, row: sqlite3.Row) -> None:
     job = row["id"]
     for name in ("done_delete", "failed_delete", "pinned_delete", "progress_delete", "cancel_delete"):
         tx.connection.execute(sql(name), (job,))
+    if row["deadline"] is not None:
+        tx.connection.execute(sql("deadline_insert"), (row["deadline"], job))
     note(tx, job, "retried")
     first = read_stages(row["stages"])[0].name
     enqueue(tx, job, row["enqueued"], Lane(row["model"], first, row["tier"], row["wanted"]), 0, 1)
@@ -116,35 +120,32 @@ def set_default_tier(tx: Transaction, name: str) -> None:
     tx.connection.execute(sql("tier_default"), (name,))
 
 
-def tend(tx: Transaction) -> None:
+def tend(tx: Transaction, timing: Timing) -> None:
     """Move what time alone moves, and sweep."""
-    move_due(tx)
+    move_due(tx, timing.longest_delay_s)
+    tx.connection.execute(sql("left_out_sweep"))
     tx.connection.execute(sql("lanes_sweep"))
     tx.connection.execute(sql("turns_past"), (tx.now,))
 
 
-def pinned_waiting(connection: sqlite3.Connection, live_since: float) -> tuple[tuple[str, str], ...]:
-    """Return (model, version) of lanes past the first stage that no live slot serves or loads."""
-    live = slots_live(connection, live_since)
+def pinned_waiting(connection: sqlite3.Connection, now: float, timing: Timing) -> tuple[tuple[str, str], ...]:
+    """Return (model, version) that jobs past their first stage wait for and no live slot serves or loads."""
+    live = slots_live(connection, now, timing)
     served = {(slot.model, version) for slot in live for version in (slot.version, slot.incoming_version)}
-    lanes = {(row["model"], row["version"]) for row in connection.execute(sql("lanes_pinned")).fetchall()}
-    waiting = [pair for pair in sorted(lanes - served) if _pinned_rows(connection, *pair, limit=1)]
-    return tuple(waiting)
-
-
-def _pinned_rows(connection: sqlite3.Connection, model: str, version: str, limit: int) -> list[sqlite3.Row]:
-    return connection.execute(sql("pinned_ready"), (model, version, MOST_RESTARTS, limit)).fetchall()
+    pairs = connection.execute(sql("pinned_pairs"), (MOST_RESTARTS,)).fetchall()
+    return tuple((row["model"], row["version"]) for row in pairs if (row["model"], row["version"]) not in served)
 
 
 def restart_pinned(tx: Transaction, model: str, version: str) -> int:
     """Send jobs that wait for a version that is served nowhere back to their first stage."""
     connection = tx.connection
-    rows = _pinned_rows(connection, model, version, limit=1000)
+    rows = connection.execute(sql("pinned_ready"), (model, version, MOST_RESTARTS, MOST_MOVED)).fetchall()
     for row in rows:
         dequeue(connection, row["job"], model, row["enqueued"])
         connection.execute(sql("pinned_put"), (row["job"], None, None, 0, None, row["restarts"] + 1))
         note(tx, row["job"], "restarted", version=version)
         first = read_stages(row["stages"])[0].name
-        enqueue(tx, row["job"], row["enqueued"], Lane(model, first, row["tier"]), 0, 1)
+        avoid = kept_away_from(attempts_of(tx, row["job"]))
+        enqueue(tx, row["job"], row["enqueued"], Lane(model, first, row["tier"], avoid=avoid), 0, 1)
         tx.changed_jobs.add(row["name"])
     return len(rows)

@@ -79,12 +79,9 @@ class SqliteQueue:
             finally:
                 self._reader.execute("commit")
 
-    def _live_since(self) -> float:
-        return self._clock() - self.timing.lease_s
-
     def submit(self, submission: Submission, *, idempotency_key: str | None = None) -> Job:
         """See JobQueue."""
-        check_submission(submission)
+        check_submission(submission, idempotency_key)
 
         def work(tx: Transaction) -> Job:
             return reading.get(tx.connection, submitting.submit(tx, submission, idempotency_key), tx.now)
@@ -126,7 +123,7 @@ class SqliteQueue:
 
     def hello(self, info: WorkerInfo) -> Session:
         """See JobQueue."""
-        return Session(self._writer.run(lambda tx: fleet.hello(tx, info, tx.now - self.timing.lease_s)))
+        return Session(self._writer.run(lambda tx: fleet.hello(tx, info, self.timing)))
 
     def goodbye(self, session: Session) -> None:
         """See JobQueue."""
@@ -138,12 +135,13 @@ class SqliteQueue:
             raise InvalidInput(f"cannot claim with sequence number {seq}: it must not be negative")
         models = json.dumps([offer.model for offer in offers])
         with self._read() as connection:
-            waiting = connection.execute(WORK_WAITING, (models, self._clock(), session.id, seq)).fetchone()[0]
+            now = self._clock()
+            values = (models, now, session.id, seq, now + self.timing.longest_delay_s)
+            waiting = connection.execute(WORK_WAITING, values).fetchone()[0]
             if not waiting:
                 claiming.holder_of(connection, session.id, seq)
                 return ()
-        lease_s = self.timing.lease_s
-        return self._writer.run(lambda tx: claiming.claim(tx, session.id, seq, offers, tx.now - lease_s))
+        return self._writer.run(lambda tx: claiming.claim(tx, session.id, seq, offers, self.timing))
 
     def finish(
         self, session: Session, job_id: str, fence: Fence, outcome: Outcome, *, then: Offer | None = None
@@ -187,7 +185,7 @@ class SqliteQueue:
         """See JobQueue."""
 
         def work(tx: Transaction) -> None:
-            operating.tend(tx)
+            operating.tend(tx, self.timing)
             fleet.forget_silent(tx, tx.now - SILENT_FORGOTTEN_S)
 
         self._writer.run(work)
@@ -195,7 +193,7 @@ class SqliteQueue:
     def pinned_waiting(self) -> tuple[tuple[str, str], ...]:
         """See JobQueue."""
         with self._read() as connection:
-            return operating.pinned_waiting(connection, self._live_since())
+            return operating.pinned_waiting(connection, self._clock(), self.timing)
 
     def restart_pinned(self, model: str, version: str) -> int:
         """See JobQueue."""
@@ -234,7 +232,7 @@ class SqliteQueue:
     def explain(self, job_id: str) -> Explanation:
         """See JobQueue."""
         with self._read() as connection:
-            return reading.explain_job(connection, job_id, self._clock(), self._live_since())
+            return reading.explain_job(connection, job_id, self._clock(), self.timing)
 
     def history(self, job_id: str | None = None) -> tuple[HistoryRow, ...]:
         """See JobQueue."""

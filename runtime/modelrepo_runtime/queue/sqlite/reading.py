@@ -11,12 +11,13 @@ from modelrepo_runtime.jobs import Fence, Job, JobError, OutputFile, Status
 from modelrepo_runtime.queue.explain import COUNTED_TO, Surroundings, explain
 from modelrepo_runtime.queue.lanes import Lane
 from modelrepo_runtime.queue.port import Explanation, HistoryRow, JobFilter, Tier
-from modelrepo_runtime.queue.rank import slo_share
+from modelrepo_runtime.queue.rank import slo_share, wait_ended
 from modelrepo_runtime.queue.sqlite.claiming import slots_live
 from modelrepo_runtime.queue.sqlite.stages import read_stages
 from modelrepo_runtime.queue.sqlite.statements import sql
-from modelrepo_runtime.queue.sqlite.waiting import DELAYED_OF_JOB, LANE_BY_ID, READY_OF_JOB, lane_of
+from modelrepo_runtime.queue.sqlite.waiting import DELAYED_OF_JOB, LANE_BY_ID, READY_OF_JOB, lane_of, rank_time
 from modelrepo_runtime.queue.steps import MOST_RESTARTS
+from modelrepo_runtime.timing import Timing
 
 JOB_VIEW, JOB_INPUTS = sql("job_view"), sql("job_inputs")
 
@@ -33,7 +34,8 @@ def get(connection: sqlite3.Connection, job_id: str, now: float) -> Job:
 
 def view(connection: sqlite3.Connection, job_id: str) -> sqlite3.Row:
     """Return everything about a job in one row. Raises: JobNotFound."""
-    row: sqlite3.Row | None = connection.execute(f"{JOB_VIEW} where job.name = ?", (job_id,)).fetchone()
+    name = job_id.encode("utf-8", "replace").decode()
+    row: sqlite3.Row | None = connection.execute(f"{JOB_VIEW} where job.name = ?", (name,)).fetchone()
     if row is None:
         raise JobNotFound(f"no job {job_id} in this queue; `modelrepo jobs list` shows what there is")
     return row
@@ -75,11 +77,13 @@ def job_of(row: sqlite3.Row, now: float, **extra: Any) -> Job:
     status = _status(row)
     outcome = json.loads(row["outcome"]) if row["outcome"] else {}
     succeeded = status is Status.SUCCEEDED
-    starts = [at for at in (row["first_claimed"], row["claimed"]) if at is not None]
-    stages = read_stages(row["pinned_stages"] or row["stages"])
+    stages = read_stages(row["lease_stages"] or row["pinned_stages"] or row["stages"])
+    starts: list[tuple[str, float]] = [(stage, at) for stage, at in json.loads(row["starts"])]
+    if row["claimed"] is not None:
+        starts.append((row["lease_stage"], row["claimed"]))
+    waited_until = wait_ended(stages, starts) if status is Status.RUNNING else None
     waits_at = stages[row["next_index"] or 0].name
     version = row["done_version"] or row["lease_version"] or row["pinned_version"] or row["wanted"]
-    waited_until = min([*starts, now]) if status is not Status.QUEUED else now
     return Job(
         id=row["name"],
         model=row["model"],
@@ -93,9 +97,9 @@ def job_of(row: sqlite3.Row, now: float, **extra: Any) -> Job:
         attempt=row["done_attempt"] or row["lease_attempt"] or 0,
         progress=1.0 if succeeded else row["fraction"],
         message=row["message"],
-        started_at=min(starts, default=None),
+        started_at=min((at for _, at in starts), default=None),
         finished_at=row["finished"],
-        slo_share=None if status.ended else slo_share(row["enqueued"], waited_until, row["slo_s"]),
+        slo_share=None if status.ended else slo_share(row["enqueued"], waited_until or now, row["slo_s"]),
         result=outcome.get("result") if succeeded else None,
         outputs=tuple(OutputFile.from_json(value) for value in outcome.get("outputs", ())) if succeeded else (),
         error=JobError.from_json(json.loads(row["error"])) if row["error"] else None,
@@ -111,6 +115,7 @@ def position(connection: sqlite3.Connection, row: sqlite3.Row, now: float) -> in
     """Return how many jobs of the model would be taken before a ready one, lane by lane; None for a delayed one."""
     if connection.execute(READY_OF_JOB, (row["model"], row["enqueued"], row["id"])).fetchone() is None:
         return None
+    now = rank_time(connection, now)
     share = slo_share(row["enqueued"], now, row["slo_s"])
     ahead = 0
     for lane in connection.execute(sql("lanes_of_model"), (row["model"],)).fetchall():
@@ -151,7 +156,7 @@ def _history_row(row: sqlite3.Row) -> HistoryRow:
     )
 
 
-def explain_job(connection: sqlite3.Connection, job_id: str, now: float, live_since: float) -> Explanation:
+def explain_job(connection: sqlite3.Connection, job_id: str, now: float, timing: Timing) -> Explanation:
     """Say where a job is and what it waits for."""
     job = get(connection, job_id, now)
     row = view(connection, job_id)
@@ -169,7 +174,7 @@ def explain_job(connection: sqlite3.Connection, job_id: str, now: float, live_si
         lane=lane,
         due=delayed["due"] if delayed is not None else None,
         holder=holder["slot"] if holder is not None else None,
-        live=slots_live(connection, live_since),
+        live=slots_live(connection, now, timing),
         history=history(connection, job_id),
         restarts=pinned["restarts"] if pinned is not None else 0,
         restarts_allowed=MOST_RESTARTS,

@@ -8,7 +8,7 @@ from modelrepo.errors import Conflict
 from modelrepo_runtime.jobs import Submission, new_id
 from modelrepo_runtime.queue.lanes import Lane
 from modelrepo_runtime.queue.sqlite.statements import sql
-from modelrepo_runtime.queue.sqlite.waiting import enqueue
+from modelrepo_runtime.queue.sqlite.waiting import enqueue, rank_time
 from modelrepo_runtime.queue.sqlite.writer import Transaction
 from modelrepo_runtime.queue.steps import body_digest, key_reused, write_stages
 from modelrepo_runtime.queue.tiers import unknown
@@ -34,6 +34,7 @@ def submit(tx: Transaction, submission: Submission, key: str | None) -> str:
     if submission.job_id is not None and connection.execute(sql("job_row"), (name,)).fetchone() is not None:
         raise Conflict(f"cannot submit {name}: the queue has a job of this id; leave the id to the queue")
     stages, metadata = write_stages(submission.stages), json.dumps(dict(submission.metadata))
+    enqueued = rank_time(connection, tx.now)
     cursor = connection.execute(
         JOB_INSERT,
         (
@@ -43,7 +44,7 @@ def submit(tx: Transaction, submission: Submission, key: str | None) -> str:
             submission.tenant,
             submission.version,
             tx.now,
-            tx.now,
+            enqueued,
             submission.deadline,
             stages,
             metadata,
@@ -58,5 +59,5 @@ def submit(tx: Transaction, submission: Submission, key: str | None) -> str:
         connection.execute(sql("deadline_insert"), (submission.deadline, job))
     if key is not None:
         connection.execute(IDEMPOTENCY_INSERT, (submission.tenant, key, body_digest(submission), job))
-    enqueue(tx, job, tx.now, Lane(submission.model, submission.stages[0].name, tier, submission.version), 0, 1)
+    enqueue(tx, job, enqueued, Lane(submission.model, submission.stages[0].name, tier, submission.version), 0, 1)
     return name

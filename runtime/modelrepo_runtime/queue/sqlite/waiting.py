@@ -10,16 +10,22 @@ from modelrepo_runtime.jobs import JobError, Status
 from modelrepo_runtime.queue.lanes import Lane, read_avoid, write_avoid
 from modelrepo_runtime.queue.sqlite.statements import sql
 from modelrepo_runtime.queue.sqlite.writer import Transaction
-from modelrepo_runtime.queue.steps import EXPIRED
+from modelrepo_runtime.queue.steps import EXPIRED, enqueued_after
 
 LANE_INSERT, LANE_ID, LANE_BY_ID = sql("lane_insert"), sql("lane_id"), sql("lane_by_id")
 READY_INSERT, READY_DELETE, READY_OF_JOB = sql("ready_insert"), sql("ready_delete"), sql("ready_of_job")
 DELAYED_INSERT, DELAYED_DELETE, DELAYED_DUE = sql("delayed_insert"), sql("delayed_delete"), sql("delayed_due")
-DELAYED_OF_JOB = sql("delayed_of_job")
+DELAYED_OF_JOB, NEWEST_ENQUEUED, PINNED_DELETE = sql("delayed_of_job"), sql("newest_enqueued"), sql("pinned_delete")
 DEADLINES_PASSED, DEADLINE_DELETE = sql("deadlines_passed"), sql("deadline_delete")
 DONE_INSERT, FAILED_INSERT, HISTORY_NOTE = sql("done_insert"), sql("failed_insert"), sql("history_note")
 MOST_MOVED = 200
 """Rows that one transaction moves because their time has come; the rest waits for the next one."""
+
+
+def rank_time(connection: sqlite3.Connection, now: float) -> float:
+    """Return the moment at which a job enters, and at which waits are compared."""
+    row = connection.execute(NEWEST_ENQUEUED).fetchone()
+    return enqueued_after(row[0] if row is not None else None, now)
 
 
 def lane_of(row: sqlite3.Row) -> Lane:
@@ -57,10 +63,10 @@ def dequeue(connection: sqlite3.Connection, job: int, model: str, enqueued: floa
     connection.execute(DELAYED_DELETE, (job,))
 
 
-def move_due(tx: Transaction) -> None:
+def move_due(tx: Transaction, longest_delay_s: float) -> None:
     """Make due retries ready, and end waiting jobs whose deadline has passed."""
     connection = tx.connection
-    for row in connection.execute(DELAYED_DUE, (tx.now, MOST_MOVED)).fetchall():
+    for row in connection.execute(DELAYED_DUE, (tx.now, tx.now + longest_delay_s, MOST_MOVED)).fetchall():
         connection.execute(DELAYED_DELETE, (row["job"],))
         ready = (row["lane"], row["enqueued"], row["job"], row["stage_index"], row["attempt"])
         connection.execute(READY_INSERT, ready)
@@ -69,7 +75,7 @@ def move_due(tx: Transaction) -> None:
         connection.execute(DEADLINE_DELETE, (row["at"], row["job"]))
         if connection.execute(sql("done_of_job"), (row["job"],)).fetchone() is None:
             dequeue(connection, row["job"], row["model"], row["enqueued"])
-            end(tx, row["job"], row["name"], Status.EXPIRED, Last(), EXPIRED, "expired")
+            end(tx, row["job"], row["name"], Status.EXPIRED, Last(row["version"]), EXPIRED, "expired")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +86,7 @@ class Last:
     stage: str | None = None
     attempt: int = 0
     outcome: str = "{}"
+    several_stages: bool = False
 
 
 def end(
@@ -96,6 +103,8 @@ def end(
     tx.later(DONE_INSERT, (job, status.value, tx.now, last.version, last.stage, last.attempt, last.outcome, text))
     if status is Status.FAILED:
         tx.later(FAILED_INSERT, (job,))
+    if event is not None or last.several_stages:
+        tx.later(PINNED_DELETE, (job,))
     if event is not None:
         note(tx, job, event, status.value)
     tx.changed_jobs.add(name)

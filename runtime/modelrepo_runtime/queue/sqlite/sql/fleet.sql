@@ -10,7 +10,7 @@ delete from session where id = ?;
 -- name: sessions_replaced
 -- Earlier lives of a worker that hold nothing and have fallen silent.
 select session.id from session join beat on beat.session = session.id
-where session.worker = ? and session.host = ? and beat.at < ?
+where session.worker = ? and session.host = ? and not (beat.at > ? and beat.at < ?)
   and not exists (select 1 from lease where lease.session = session.id);
 
 -- name: sessions_forgotten
@@ -47,10 +47,12 @@ from session join beat on beat.session = session.id order by beat.at desc, sessi
 
 -- name: slots_live
 select session.worker, session.host, slot.slot, slot.state, slot.model, slot.version, slot.incoming
-from slot join session on session.id = slot.session join beat on beat.session = slot.session where beat.at > ?;
+from slot join session on session.id = slot.session join beat on beat.session = slot.session
+where beat.at > ? and beat.at < ?;
 
 -- name: turns_of_model
-select slot, until from turn where model = ? and until > ?;
+-- Not those that run until later than any can that is taken now: taken before the clock went back.
+select slot, until from turn where model = ? and until > ? and until <= ?;
 
 -- name: turn_put
 insert or replace into turn (model, slot, until) values (?, ?, ?);

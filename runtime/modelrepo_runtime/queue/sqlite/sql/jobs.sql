@@ -24,9 +24,6 @@ insert into idempotency (tenant, idempotency_key, body, job) values (?, ?, ?, ?)
 -- name: job_row
 select id, name, model, tier, tenant, wanted, created, enqueued, deadline, stages, metadata from job where name = ?;
 
--- name: job_row_by_id
-select id, name, model, tier, tenant, wanted, created, enqueued, deadline, stages, metadata from job where id = ?;
-
 -- name: jobs_to_claim
 -- What claims carry, as JobRow has it.
 select job.id, job.name, job.model, job.tier, job.wanted, job.created, job.enqueued, job.stages, payload.inputs,
@@ -39,9 +36,11 @@ select job.id, job.name, job.model, job.tier, job.tenant, job.wanted, job.create
   done.status, done.finished, done.version as done_version, done.stage as done_stage, done.attempt as done_attempt,
   done.outcome, done.error,
   lease.fence, lease.stage as lease_stage, lease.version as lease_version, lease.attempt as lease_attempt, lease.claimed,
+  lease.stages as lease_stages,
   pinned.version as pinned_version, pinned.stages as pinned_stages, pinned.next_index,
   progress.fraction, progress.message, cancel.at as cancel_at,
-  (select min(history.claimed) from history where history.job = job.id) as first_claimed
+  (select json_group_array(json_array(history.stage, history.claimed)) from history
+    where history.job = job.id and history.claimed is not null) as starts
 from job
   left join tier on tier.name = job.tier
   left join done on done.job = job.id
@@ -77,9 +76,6 @@ order by job.id desc limit ?5;
 
 -- name: cancel_insert
 insert or ignore into cancel (job, at) values (?, ?);
-
--- name: cancel_of_job
-select at from cancel where job = ?;
 
 -- name: cancel_delete
 delete from cancel where job = ?;
@@ -123,12 +119,23 @@ select job.name, history.* from history join job on job.id = history.job where h
 -- name: history_all
 select job.name, history.* from history join job on job.id = history.job order by history.id;
 
--- name: jobs_forgettable
--- Ended jobs past their retention.
-select job.name from done join job on job.id = done.job where done.finished <= ? limit ?;
+-- name: newest_enqueued
+select enqueued from job order by id desc limit 1;
+
+-- name: pinned_pairs
+-- Versions that jobs past their first stage wait for, and that may still begin again.
+select distinct job.model, pinned.version
+from pinned cross join job on job.id = pinned.job
+where pinned.version is not null and job.wanted is null and pinned.restarts < ? and exists (
+  select 1 from lane join ready on ready.lane = lane.id and ready.enqueued = job.enqueued and ready.job = job.id
+  where lane.model = job.model)
+order by job.model, pinned.version;
 
 -- name: pinned_ready
--- Waiting jobs past their first stage that only this version may take, and that may still begin again.
-select ready.job, ready.enqueued, pinned.restarts, job.name, job.stages, job.tier
-from lane join ready on ready.lane = lane.id join pinned on pinned.job = ready.job join job on job.id = ready.job
-where lane.model = ?1 and lane.version = ?2 and job.wanted is null and pinned.restarts < ?3 limit ?4;
+-- Those jobs of one version.
+select job.id as job, job.enqueued, pinned.restarts, job.name, job.stages, job.tier
+from pinned cross join job on job.id = pinned.job
+where pinned.version = ?2 and job.model = ?1 and job.wanted is null and pinned.restarts < ?3 and exists (
+  select 1 from lane join ready on ready.lane = lane.id and ready.enqueued = job.enqueued and ready.job = job.id
+  where lane.model = job.model)
+limit ?4;

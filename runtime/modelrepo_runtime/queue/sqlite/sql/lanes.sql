@@ -18,9 +18,6 @@ where lane.model = ?;
 select lane.id, lane.model, lane.stage, lane.tier, lane.version, lane.avoid, tier.slo_s
 from lane join tier on tier.name = lane.tier where lane.model = ?;
 
--- name: lanes_pinned
-select id, model, stage, tier, version, avoid from lane where version <> '';
-
 -- name: lanes_sweep
 delete from lane
 where not exists (select 1 from ready where ready.lane = lane.id)
@@ -49,8 +46,9 @@ select count(*) from (select 1 from ready where lane = ? and enqueued < ? limit 
 insert into delayed (job, due, lane, enqueued, stage_index, attempt) values (?, ?, ?, ?, ?, ?);
 
 -- name: delayed_due
+-- Up to now, and beyond what can be due: written before the clock went back.
 select delayed.job, delayed.lane, delayed.enqueued, delayed.stage_index, delayed.attempt, lane.model
-from delayed join lane on lane.id = delayed.lane where delayed.due <= ? order by delayed.due limit ?;
+from delayed join lane on lane.id = delayed.lane where delayed.due <= ? or delayed.due > ? limit ?;
 
 -- name: delayed_delete
 delete from delayed where job = ?;
@@ -60,13 +58,13 @@ select job, due, lane, enqueued, stage_index, attempt from delayed where job = ?
 
 -- name: deadlines_passed
 -- Waiting jobs only: a leased one is looked at when its attempt ends.
-select deadline.at, deadline.job, job.name, job.model, job.enqueued
-from deadline join job on job.id = deadline.job
+select deadline.at, deadline.job, job.name, job.model, job.enqueued, coalesce(pinned.version, job.wanted) as version
+from deadline join job on job.id = deadline.job left join pinned on pinned.job = deadline.job
 where deadline.at <= ? and not exists (select 1 from lease where lease.job = deadline.job)
 order by deadline.at limit ?;
 
 -- name: deadline_insert
-insert into deadline (at, job) values (?, ?);
+insert or ignore into deadline (at, job) values (?, ?);
 
 -- name: deadline_delete
 delete from deadline where at = ? and job = ?;
@@ -84,5 +82,5 @@ update tier set is_default = (name = ?);
 -- name: work_waiting
 -- Whether a claim is worth a write: rows for one of the models, something due, or leases of the same claim to be told again.
 select exists (select 1 from lane join ready on ready.lane = lane.id where lane.model in (select value from json_each(?1)))
-  or exists (select 1 from delayed where due <= ?2)
+  or exists (select 1 from delayed where due <= ?2 or due > ?5)
   or exists (select 1 from lease where session = ?3 and seq = ?4);

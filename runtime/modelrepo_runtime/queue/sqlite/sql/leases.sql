@@ -26,5 +26,8 @@ insert into left_out (fence, beats) values (?, 1) on conflict (fence) do update 
 -- name: left_out_delete
 delete from left_out where fence = ?;
 
+-- name: left_out_sweep
+delete from left_out where not exists (select 1 from lease where lease.fence = left_out.fence);
+
 -- name: left_out_any
 select exists (select 1 from left_out);

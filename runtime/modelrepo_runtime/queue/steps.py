@@ -97,7 +97,7 @@ def lost_outcome(worker: str) -> Outcome:
 
 
 def enqueued_after(newest: float | None, now: float) -> float:
-    """Return the moment that waits are counted from and to: later than the newest job's, even if the clock went back."""
+    """Return the moment that waits are counted from: later than the newest job's, even if the clock went back."""
     return now if newest is None else max(now, newest + CLOCK_STEP_S)
 
 

@@ -30,6 +30,8 @@ def path_problem(path: str) -> str | None:
     for part in path.split("/"):
         if part in ("", ".", ".."):
             return "leaves its folder" if part == ".." else "holds an empty or '.' component"
+        if part.casefold() == ".git":
+            return "reaches into a Git folder, whose settings Git would run"
         if len(part.encode()) > LONGEST_NAME_BYTES:
             return f"holds a name longer than {LONGEST_NAME_BYTES} bytes"
     return None

@@ -6,9 +6,10 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from modelrepo.canonical import Json
 from modelrepo.contract import (
     AcceleratorFacts,
     ModelSpec,
@@ -22,7 +23,7 @@ from modelrepo.contract import (
 )
 from modelrepo.environments import EnvironmentCache, IndexSettings, named_interpreter, prepare
 from modelrepo.errors import InvalidInput
-from modelrepo.names import near_names
+from modelrepo.names import near_names, parse_reference
 from modelrepo.repository import Repository
 from modelrepo.versions.box import VersionCache, default_cache
 from modelrepo.versions.checkpoints import SourceCheckpoint, find_checkpoints
@@ -84,6 +85,8 @@ class LocalModel:
     python: Path
     checkpoints: Mapping[str, Path]
     fit: Fit
+    overrides: Mapping[str, Json] = field(default_factory=dict)
+    """Of `config:`, as active.yaml has them."""
 
     def child_spec(self, folder: Path) -> ChildSpec:
         """Say how a child of it is started on this box's devices."""
@@ -98,7 +101,7 @@ class LocalModel:
             stages=tuple(stage.name for stage in fit.stages),
             folder=folder,
             checkpoints=self.checkpoints,
-            config=effective_config(spec, {}),
+            config=effective_config(spec, self.overrides),
             secrets=fit.secrets,
             env=spec.env,
             device=names[0],
@@ -152,13 +155,18 @@ def folder_model(
 
 
 def version_model(repository: Repository, reference: str, box: Box, *, stage: str | None = None) -> LocalModel:
-    """Bring a version and its environment to this box. Raises: NotFound, Unreachable, EnvironmentFailed, Unsuitable."""
+    """Bring a version and its environment to this box; the active one runs with the config that active.yaml gives it.
+
+    Raises: NotFound, Unreachable, EnvironmentFailed, Unsuitable.
+    """
     version = repository.resolve(reference)
     fit = fit_to_run(version.spec, box, stage)
     given = named_interpreter(box.python) if box.python else None
     local = VersionCache(box.cache_folder, repository.store).fetch(version, progress=box.progress)
     python = given or _version_environment(repository, version, box, fit)
-    return LocalModel(version.spec, version.version, local.code, python, local.checkpoints, fit)
+    named = parse_reference(reference).version
+    overrides = repository.promotions.state(version.model).config if named in (None, "active") else {}
+    return LocalModel(version.spec, version.version, local.code, python, local.checkpoints, fit, overrides)
 
 
 def build_environment(folder: Path, spec: ModelSpec, box: Box, fit: Fit, work: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Each benchmark runs, prints one JSON object and nothing else, and has the keys that are promised; no figure is judged."""
+"""Each benchmark runs and prints one JSON object with the promised keys, and nothing else; no figure is judged."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ BENCH = Path(__file__).resolve().parents[2] / "bench"
 
 PROMISED = {
     "overhead.py --jobs 5": "ours_ms_p50 ours_ms_p99 fsync_ms_p50 fsyncs peer peer_ms_p50 jobs",
-    "swap.py --swaps 10": "swaps jobs failed lost visible_s_p50 visible_s_p99 phases_s overlap_gap_ms_p50 overlap_gap_ms_p99"
-    " drain_gap_ms_p50 rss_slope_kib_per_swap fd_slope_per_swap",
+    "swap.py --swaps 10": "swaps jobs failed lost visible_s_p50 visible_s_p99 phases_s overlap_gap_ms_p50"
+    " overlap_gap_ms_p99 drain_gap_ms_p50 rss_slope_kib_per_swap fd_slope_per_swap",
     "help.py --times 2": "help_ms_p50 python_ms_p50 ratio modules_imported",
 }
 

@@ -136,6 +136,21 @@ def test_what_this_box_lacks_is_said_before_anything_is_locked_fetched_or_built(
     assert not (tmp_path / "cache").exists()
 
 
+def test_the_active_version_runs_with_the_config_that_is_live(tmp_path: Path) -> None:
+    folder = a_folder(tmp_path)
+    (folder / "pyproject.toml").write_text(PROJECT)
+    repository = Repository.init(str(tmp_path / "repository"))
+    offline = IndexSettings(no_index=True)
+    repository.push(folder, PushOptions(check="none", lock=True, index=offline, cache=tmp_path / "cache"))
+    repository.promotions.promote("demo", "v1", config_set={"mark": "?"})
+    box = Box(python=Path(sys.executable), cache=tmp_path / "cache")
+    marks = {
+        reference: version_model(repository, reference, box).child_spec(tmp_path).config["mark"]
+        for reference in ("demo", "demo@active", "demo@v1")
+    }
+    assert marks == {"demo": "?", "demo@active": "?", "demo@v1": "!"}
+
+
 def test_a_stage_on_the_cpu_asks_for_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_model, "probe", lambda: Cpu().probe())
     spec = SPEC.replace("{name: run, on: cpu}", "{name: run, on: gpu}") + "host: {gpu: {memory: 10GiB}}\n"

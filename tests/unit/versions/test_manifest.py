@@ -93,7 +93,9 @@ def test_no_path_that_leaves_its_folder_is_read(path: str) -> None:
             Manifest.from_bytes(data)
 
 
-@pytest.mark.parametrize("path", ["../x", "/etc/passwd", "a/../../x", "a//b", ".", "", "a/", "a\\b", "a\0b", "n" * 256])
+@pytest.mark.parametrize(
+    "path", ["../x", "/etc/passwd", "a/../../x", "a//b", ".", "", "a/", "a\\b", "a\0b", "n" * 256, ".git/config"]
+)
 def test_hostile_paths_have_a_problem(path: str) -> None:
     assert path_problem(path) is not None
 

@@ -50,11 +50,14 @@ def start(slot: Slot, prepared: Prepared, target: Target) -> Serving:
         try:
             phases = dict(child.load(parts.load_timeout_s))
             ready_at = time.time()
+            after = free_bytes(slot)
+            device_bytes = max(0, before - after) if before is not None and after is not None else None
+            parts.learnt.see(prepared.version.digest, child.footprint().rss_bytes, device_bytes)
+        except BaseException:
+            child.stop(0)
+            raise
         finally:
             slot.started(child)
-    after = free_bytes(slot)
-    device_bytes = max(0, before - after) if before is not None and after is not None else None
-    parts.learnt.see(prepared.version.digest, child.footprint().rss_bytes, device_bytes)
     phases["start_s"] = time.monotonic() - began
     parts.journal.say("child-ready", slot=parts.name, version=prepared.version, pid=child.pid, **phases)
     return Serving(prepared, child, target, {**phases, "ready_at": ready_at})

@@ -40,11 +40,11 @@ _NEXT_ACTIONS: tuple[tuple[type[Exception], str], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why `target` does not run here. `deadline` is the wall clock (epoch seconds) of the next try."""
+    """Why `target` does not run here; `retry_at`, on the monotonic clock, is when it is tried again."""
 
     target: str
     reason: str
-    deadline: float
+    retry_at: float
     next_action: str
     tries: int = 1
 

@@ -7,10 +7,10 @@ import time
 from dataclasses import replace
 from enum import Enum, auto
 
-from modelrepo.errors import EntrypointFailed
-from modelrepo_runtime.jobs import Cause
+from modelrepo.errors import EntrypointFailed, InvalidInput
+from modelrepo_runtime.jobs import Cause, JobError
 from modelrepo_runtime.worker.attempt import Ended
-from modelrepo_runtime.worker.child_start import learn, start
+from modelrepo_runtime.worker.child_start import free_bytes, learn, start, wait_returned
 from modelrepo_runtime.worker.holding import End, Held
 from modelrepo_runtime.worker.serving import Serving
 from modelrepo_runtime.worker.slot import Slot
@@ -37,7 +37,6 @@ class ServingLoop:
     def __init__(self, slot: Slot) -> None:
         self._slot, self._parts = slot, slot.parts
         self._delivered: Held | None = None
-        self._idle_deaths = 0
         self._idle_since = time.monotonic()
         self._learns_at = 0.0
         self._thread = threading.Thread(target=self._run, name=f"slot {slot.parts.name}", daemon=True)
@@ -103,11 +102,10 @@ class ServingLoop:
 
     def _switch(self) -> None:
         with self._slot.changed:
-            if self._slot.ready is None:
-                return
-            self._slot.left = self._slot.serving
-            self._slot.put(self._slot.ready)
-            self._slot.ready = None
+            new, self._slot.ready = self._slot.ready, None
+            if new is not None and new.child.alive:
+                self._slot.left = self._slot.serving
+                self._slot.put(new)
             self._slot.changed.notify_all()
 
     def _yield(self) -> None:
@@ -168,6 +166,10 @@ class ServingLoop:
             held = following
             with self._slot.changed:
                 self._slot.held = held
+                too_late = self._slot.stopping or self._slot.is_left()
+            if too_late:  # it was claimed while that was decided, which ended only what was held then
+                parts.session.hand_back(held, Cause.PREEMPTED)
+                return
             if not parts.session.renew_if_late(held):
                 parts.session.drop(held)
                 return
@@ -191,7 +193,7 @@ class ServingLoop:
         with self._slot.changed:
             before = self._slot.breaker
             self._slot.breaker = before.after(claim.job_id, ended.cause, last_stage=claim.last_stage, now=now)
-            self._idle_deaths = 0
+            self._slot.idle_deaths = 0
             tripped = self._slot.breaker.trips > before.trips
             self._slot.restart_wanted = self._slot.restart_wanted or tripped
             reopened = before.cordoned and not self._slot.breaker.cordoned
@@ -234,7 +236,14 @@ class ServingLoop:
         if not held.claim.last_stage and goes_on and serving.child.alive:
             then = serving.offer(self._parts.name)
         asked_at = boottime()
-        reply = session.finish(held, ended.outcome, then)
+        try:
+            reply = session.finish(held, ended.outcome, then)
+        except InvalidInput as error:
+            # The queue cannot take this result, now or later: that is the model's failure.
+            told = JobError("invalid_result", " ".join(str(error).split()))
+            reply = session.finish(
+                held, replace(ended.outcome, cause=Cause.EXCEPTION, result=None, outputs=(), error=told)
+            )
         if reply is None:
             return None
         if reply.status.ended:
@@ -243,42 +252,44 @@ class ServingLoop:
 
     def _restart(self) -> None:
         """Start the child again that crashed, hung or is suspected."""
-        with self._slot.changed:
-            serving = self._slot.serving
+        slot, parts = self._slot, self._parts
+        with slot.changed:
+            serving = slot.serving
             if serving is None:
                 return
-            self._slot.restart_wanted = False
-            if not serving.child.alive:
-                self._idle_deaths += 1
-            hopeless = self._idle_deaths > IDLE_DEATHS
-        parts = self._parts
+            slot.restart_wanted = False
+            died = not serving.child.alive
+            slot.idle_deaths += died
+            hopeless = slot.idle_deaths > IDLE_DEATHS
         parts.journal.say("child-restarts", slot=parts.name, version=serving.prepared.version, pid=serving.child.pid)
+        # Of a child that has died, nobody knows how much the driver has taken back: wait for what it will take again.
+        before, held = 0 if died else free_bytes(slot), parts.learnt.of(serving.prepared.version.digest)
         serving.child.stop(0)
-        try:
-            if hopeless:
-                raise EntrypointFailed(
-                    f"{serving.prepared.version} ends by itself, {IDLE_DEATHS} times in a row without a job"
-                )
-            new = start(self._slot, serving.prepared, serving.target)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the slot must say so and live on
-            self._lose(serving, error)
+        if hopeless:
+            self._lose()
+            text = f"{serving.prepared.version} ends by itself, {IDLE_DEATHS} times in a row without a job"
+            slot.refuse(serving.target, EntrypointFailed(text))
             return
-        with self._slot.changed:
-            self._slot.serving = new
-            self._slot.changed.notify_all()
+        try:
+            if before is not None and held is not None:
+                wait_returned(slot, before, held.device_bytes)
+            new = start(slot, serving.prepared, serving.target)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the slot must say so and live on
+            if not slot.gives_way():
+                parts.journal.say("child-lost", slot=parts.name, version=serving.prepared.version, error=error)
+                self._lose()
+            return
+        with slot.changed:
+            slot.serving = new
+            slot.changed.notify_all()
         parts.session.tell_soon()
 
-    def _lose(self, serving: Serving, error: Exception) -> None:
-        """The version that served does not come up any more."""
+    def _lose(self) -> None:
+        """Nothing serves any more, so the Swapper tries the target at once, and all over: the cache may be gone."""
         with self._slot.changed:
-            self._slot.serving = None
-            self._idle_deaths = 0
-            # What was refused while something served is tried again now that nothing does.
-            self._slot.refusal = None
-            stopping = self._slot.stopping
+            self._slot.serving = self._slot.refusal = None
+            self._slot.idle_deaths = 0
             self._slot.changed.notify_all()
-        if not stopping:
-            self._slot.refuse(serving.target, error)
 
     def _stop_serving(self) -> None:
         with self._slot.changed:

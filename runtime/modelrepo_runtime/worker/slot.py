@@ -6,6 +6,7 @@ import threading
 import time
 from dataclasses import replace
 
+from modelrepo.errors import EntrypointFailed
 from modelrepo_runtime.queue.port import SlotReport
 from modelrepo_runtime.worker.breaker import Breaker
 from modelrepo_runtime.worker.holding import End, Held
@@ -52,6 +53,8 @@ class Slot:
         """Switched from, or given up, and the Swapper's to end."""
         self.held: Held | None = None
         self.restart_wanted = False
+        self.idle_deaths = 0
+        """How often in a row the child died without a job."""
         self.switched = False
 
     # What the rest of the worker asks of a slot.
@@ -146,20 +149,25 @@ class Slot:
         """Let the slot's thread switch to a warm child between two jobs; returns the one that served until then.
 
         Raises:
-            Superseded: something else was wanted before the switch.
+            EntrypointFailed: the new child ended before the switch.
+            Superseded: something else was wanted before it.
         """
         with self.changed:
             self.ready = new
             self.changed.notify_all()
+        self._end_restart()
+        with self.changed:
             self.changed.wait_for(lambda: self.ready is not new or self.superseded(new.target))
-            if self.ready is new:
-                self.ready = None
+            if self.last_good is new:
+                old, self.left = self.left, None
+                return old
+            self.ready = None
+            if self.superseded(new.target):
                 raise Superseded
-            old, self.left = self.left, None
-            return old
+            raise EntrypointFailed(f"{new.prepared.version} was warm, and ended by itself before its first job")
 
-    def yield_child(self, target: Target) -> Serving:
-        """Have the serving child once its job is done, and the slot without any.
+    def yield_child(self, target: Target) -> Serving | None:
+        """Have the serving child once its job is done, and the slot without any; None where it has none any more.
 
         Raises:
             Superseded: something else was wanted before.
@@ -167,10 +175,12 @@ class Slot:
         with self.changed:
             self.yield_for = target
             self.changed.notify_all()
-            self.changed.wait_for(lambda: self.left is not None or self.superseded(target))
+        self._end_restart()
+        with self.changed:
+            self.changed.wait_for(lambda: self.serving is None or self.superseded(target))
             self.yield_for = None
             old, self.left = self.left, None
-            if old is None:
+            if self.serving is not None:
                 raise Superseded
             return old
 
@@ -188,8 +198,8 @@ class Slot:
     def refuse(self, target: Target, error: BaseException) -> None:
         """Say why a target does not run here. What serves goes on."""
         with self.changed:
-            refusal = refuse(target.key, error, now=time.time(), before=self.refusal, timing=self.parts.timing)
-            if self.target is not None and self.target.key == target.key:
+            refusal = refuse(target.key, error, now=time.monotonic(), before=self.refusal, timing=self.parts.timing)
+            if self.target == target:  # a later change, be it of the same version, asks for another try at once
                 self.refusal = refusal
             self.changed.notify_all()
         self.parts.journal.say(
@@ -206,7 +216,7 @@ class Slot:
         """Remember a child that loads, so that it can be ended when nobody wants it any more."""
         with self.changed:
             self.loading[child] = target
-            unwanted = self.stopping or self._is_dropped(target)
+            unwanted = self.gives_way() or self._is_dropped(target)
         if unwanted:
             child.stop(0)
 
@@ -224,12 +234,23 @@ class Slot:
         target = self.target
         return target is not None and target.end_running and self.refusal is None and not self.serves(target)
 
+    def gives_way(self) -> bool:
+        """Tell whether the child that serves is about to go: starting it again would keep the next one waiting."""
+        return self.stopping or self.ready is not None or self.yield_for is not None
+
     def put(self, new: Serving) -> None:
         """Serve with another child from now on."""
         self.serving = self.last_good = new
-        self.restart_wanted = False
+        self.restart_wanted, self.idle_deaths = False, 0
         self.breaker = self.breaker.swapped(time.monotonic())
         self.switched = True
+
+    def _end_restart(self) -> None:
+        """End what still loads here while the Swapper's own child does not: the old child, started again."""
+        with self.changed:
+            restarting = tuple(self.loading)
+        for child in restarting:
+            child.stop(0)
 
     def _is_dropped(self, wanted: Target) -> bool:
         """Tell whether what is loaded is the swap's under way, and something else is wanted by now."""

@@ -70,5 +70,5 @@ def _why(
             "one probe job decides; see the jobs' logs, or promote another version",
         )
     if refusal is not None:
-        return refusal.reason, refusal.deadline, refusal.next_action
+        return refusal.reason, wall + max(0.0, refusal.retry_at - monotonic), refusal.next_action
     return None, None, None

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from modelrepo.errors import Corrupt, EntrypointFailed, Stopped, Unsuitable
+from modelrepo.errors import Corrupt, EntrypointFailed, Stopped, Unreachable, Unsuitable
 from modelrepo_runtime.worker.child_start import free_bytes, start, wait_returned
 from modelrepo_runtime.worker.footprint import Footprint, expected
 from modelrepo_runtime.worker.preparing import Chosen, Prepared, checkpoints_of, choose, interpreter
@@ -52,11 +52,11 @@ class Swapper:
         if current is not None and current.target == slot.target:
             return False
         refusal = slot.refusal
-        return refusal is None or refusal.target != slot.target.key or time.time() >= refusal.deadline
+        return refusal is None or refusal.target != slot.target.key or time.monotonic() >= refusal.retry_at
 
     def _patience(self) -> float | None:
         refusal = self._slot.refusal
-        return None if refusal is None else max(0.01, refusal.deadline - time.time())
+        return None if refusal is None else max(0.01, refusal.retry_at - time.monotonic())
 
     def _swap(self, target: Target) -> None:
         slot, parts, began = self._slot, self._parts, time.monotonic()
@@ -154,6 +154,9 @@ class Swapper:
         slot.show(target, "waiting for the job that runs")
         old = slot.yield_child(target)
         slot.show(target, "starting")
+        if old is None:
+            self._start_or_bring_back(prepared, slot.last_good)
+            return
         before, held = free_bytes(slot), parts.learnt.of(old.prepared.version.digest)
         old.child.stop(parts.timing.stop_grace_s)
         try:
@@ -196,9 +199,7 @@ class Swapper:
         if not needed:
             yield
             return
-        while not parts.session.take_turn(
-            target.model, parts.name, parts.slots_total(target.model), target.max_unavailable
-        ):
+        while not self._takes_turn(target):
             slot.show(target, f"waiting for its turn ({target.max_unavailable} of the slots swap at once)")
             with slot.changed:
                 slot.changed.wait_for(lambda: slot.superseded(target), parts.timing.queue_poll_s)
@@ -208,3 +209,12 @@ class Swapper:
             yield
         finally:
             parts.session.end_turn(target.model, parts.name)
+
+    def _takes_turn(self, target: Target) -> bool:
+        parts = self._parts
+        try:
+            total = parts.slots_total(target.model)
+        except Unreachable as error:
+            parts.journal.say_once("queue", "queue-unreachable", error=error)
+            return False
+        return parts.session.take_turn(target.model, parts.name, total, target.max_unavailable)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from modelrepo.contract import AcceleratorFacts, parse_spec
-from modelrepo.errors import EntrypointFailed
+from modelrepo.errors import EntrypointFailed, Stopped
 from modelrepo.versions.version import LocalVersion, Version
 from modelrepo_runtime.accelerators import SlotLayout
 from modelrepo_runtime.jobs import Cause, Fence, Job, JobError, OutputFile, StageNeed, Submission
@@ -125,6 +125,9 @@ class Plant:
     ready: "queues.SimpleQueue[FakeChild]" = field(default_factory=queues.SimpleQueue)
     yaml: dict[str, str] = field(default_factory=dict)
     errors: dict[str, Exception] = field(default_factory=dict)
+    build_errors: dict[str, Exception] = field(default_factory=dict)
+    build_gates: dict[str, threading.Event] = field(default_factory=dict)
+    start_errors: list[Exception] = field(default_factory=list)
     fetched: list[str] = field(default_factory=list)
     host: Room = field(default_factory=lambda: Room(64 * GIB, 64 * GIB))
     device: Room | None = None
@@ -132,6 +135,8 @@ class Plant:
     most_alive: int = 0
 
     def start_child(self, spec: ChildSpec) -> FakeChild:
+        if self.start_errors:
+            raise self.start_errors.pop()
         child = FakeChild(spec, self)
         self.children.append(child)
         self.most_alive = max(self.most_alive, sum(one.alive for one in self.children))
@@ -154,6 +159,12 @@ class Plant:
         return LocalVersion(version, Path("/nowhere"), Path("/nowhere/code"), {})
 
     def build(self, version: Version, extra: str | None, accelerator: AcceleratorFacts, stop: Stop) -> Path:
+        gate = self.build_gates.get(version.version)
+        while gate is not None and not gate.wait(0.01):
+            if stop():
+                raise Stopped("nobody wants it any more")
+        if version.version in self.build_errors:
+            raise self.build_errors[version.version]
         return Path("/nowhere/environment")
 
 
@@ -182,6 +193,8 @@ class Bench:
         self.slots: list[Slot] = []
         self.threads: list[SlotThreads] = []
         self.generation = 0
+        self.fleet_errors: list[Exception] = []
+        self.at_edge: Callable[[], None] = lambda: None
         info = WorkerInfo("w", "box", 1, slots=("s0", "s1"))
         self.session = WorkerSession(
             self.queue, info, TIMING, lambda: [slot.report() for slot in self.slots], self.journal
@@ -214,8 +227,8 @@ class Bench:
             start_child=self.plant.start_child,
             host_room=lambda: self.plant.host,
             device_room=lambda: self.plant.device,
-            slots_total=lambda model: len(self.slots),
-            look_again=lambda model: None,
+            slots_total=self._slots_total,
+            look_again=lambda model: self.at_edge(),
         )
         slot = Slot(parts, "m")
         threads = SlotThreads(slot)
@@ -223,6 +236,11 @@ class Bench:
         self.threads.append(threads)
         threads.start()
         return slot
+
+    def _slots_total(self, model: str) -> int:
+        if self.fleet_errors:
+            raise self.fleet_errors.pop()
+        return len(self.slots)
 
     def fails_by(self, cause: Cause) -> None:
         """Let every job end like this from now on."""

@@ -18,17 +18,17 @@ def again(error: Exception, times: int) -> Refusal:
 def test_a_refusal_says_why_until_when_and_what_to_do() -> None:
     refusal = again(HostNeedUnmet("cannot serve m@v2: ffmpeg is not there;\n install ffmpeg"), 1)
     assert refusal.reason == "cannot serve m@v2: ffmpeg is not there; install ffmpeg"
-    assert refusal.deadline == 1060.0
+    assert refusal.retry_at == 1060.0
     assert refusal.next_action == "install what is missing on this box"
 
 
 def test_the_wait_doubles_to_half_an_hour() -> None:
     error = EntrypointFailed("no")
-    assert [again(error, tries).deadline - 1000 for tries in (1, 2, 3, 6, 50)] == [60, 120, 240, 1800, 1800]
+    assert [again(error, tries).retry_at - 1000 for tries in (1, 2, 3, 6, 50)] == [60, 120, 240, 1800, 1800]
 
 
 def test_a_store_that_is_away_is_tried_sooner() -> None:
-    assert [again(Unreachable("away"), tries).deadline - 1000 for tries in (1, 2, 50)] == [1, 2, 30]
+    assert [again(Unreachable("away"), tries).retry_at - 1000 for tries in (1, 2, 50)] == [1, 2, 30]
 
 
 def test_another_target_starts_afresh() -> None:

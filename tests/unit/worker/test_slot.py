@@ -15,12 +15,20 @@ from modelrepo_runtime.worker.slot_states import SlotState
 from modelrepo_runtime.worker.swap_plan import GIB, Room
 
 if TYPE_CHECKING:
+    from modelrepo_runtime.worker.slot import Slot
     from tests.unit.worker.conftest import Bench
 
 
 def ready(bench: Bench) -> None:
     """Wait for the next child to become warm."""
     bench.plant.ready.get(timeout=20.0)
+
+
+def takes(bench: Bench, slot: Slot, version: str, device_bytes: int) -> None:
+    """Have the slot learn what a version takes, from a job of it."""
+    digest = bench.plant.version(version).digest
+    bench.done(bench.submit())
+    bench.until(slot, lambda slot: (slot.parts.learnt.of(digest) or Footprint()).device_bytes == device_bytes)
 
 
 def test_a_slot_brings_up_its_target_and_runs_jobs(bench: Bench) -> None:
@@ -429,6 +437,7 @@ def test_memory_that_a_child_leaves_is_seen_to_come_back_before_the_next(bench: 
     bench.target("v1")
     bench.serves(slot, "v1")
     bench.plant.device = Room(20 * GIB, 80 * GIB)
+    takes(bench, slot, "v1", 60 * GIB)
     bench.target("v2")
     bench.until(slot, lambda slot: slot.serving is None)
     assert len(bench.plant.children) == 1
@@ -442,9 +451,8 @@ def test_what_a_version_takes_is_learnt_from_its_work(bench: Bench) -> None:
     bench.target("v1")
     bench.serves(slot, "v1")
     bench.plant.device, bench.plant.rss_bytes = Room(20 * GIB, 80 * GIB), 3 * GIB
-    bench.done(bench.submit())
+    takes(bench, slot, "v1", 60 * GIB)
     digest = bench.plant.version("v1").digest
-    bench.until(slot, lambda slot: (slot.parts.learnt.of(digest) or Footprint()).device_bytes == 60 * GIB)
     assert (slot.parts.learnt.of(digest) or Footprint()).host_bytes == 3 * GIB
     bench.plant.device = Room(80 * GIB, 80 * GIB)
 

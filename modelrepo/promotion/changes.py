@@ -69,6 +69,10 @@ class Promotions:
         """
         return self._looker.state(check_model_name(model))
 
+    def recorded(self, model: str) -> ActiveState:
+        """Return what the history says, for somebody who cannot follow a hand edit and has nothing to run on."""
+        return self._looker.recorded(check_model_name(model))
+
     def history(self, model: str) -> tuple[HistoryEntry, ...]:
         """Return every change, oldest first."""
         return self._looker.entries(check_model_name(model))

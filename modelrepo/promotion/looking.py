@@ -95,9 +95,11 @@ class Looker:
         try:
             return View(file, entries, self._complete(derive(model, file.data, entries)))
         except InvalidActiveFile as error:
-            live = Live().after(entries)
-            state = ActiveState(model, live.version, live.digest, live.generation, live.config, live.rollout)
-            return View(file, entries, state, unreadable=error)
+            return View(file, entries, _recorded(model, entries), unreadable=error)
+
+    def recorded(self, model: str) -> ActiveState:
+        """Return what was live by the history alone, whatever the file says now."""
+        return _recorded(model, self.entries(model))
 
     def entries(self, model: str) -> tuple[HistoryEntry, ...]:
         """Return the whole history."""
@@ -146,3 +148,8 @@ class Looker:
             return None
 
         return with_digest(state, digest_of, lambda: self._index.versions(state.model))
+
+
+def _recorded(model: str, entries: tuple[HistoryEntry, ...]) -> ActiveState:
+    live = Live().after(entries)
+    return ActiveState(model, live.version, live.digest, live.generation, live.config, live.rollout)

@@ -200,6 +200,19 @@ def test_a_hand_edit_to_a_version_that_does_not_exist_changes_nothing(tmp_path: 
         assert finished(box, box.client.submit("live", version="v1")["id"])["result"] == {"version": "v1"}
 
 
+@pytest.mark.parametrize("edit", ["version: v99\n", "{{{ no YAML"])
+def test_a_worker_that_starts_beside_such_an_edit_serves_what_was_live_before(tmp_path: Path, edit: str) -> None:
+    with LiveBox(tmp_path) as box:
+        box.promote(box.push(PLAIN))
+        (tmp_path / "repo" / "models" / "live" / "active.yaml").write_text(edit)
+        box.worker()
+        job = finished(box, box.client.submit("live", {})["id"])
+        assert job["result"] == {"version": "v1"}
+        if "v99" in edit:
+            refuses(box)
+            assert "v99" in str(only(box).reason)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1], ids=lambda number: number.name)
 def test_a_worker_that_is_told_to_leave_finishes_what_runs(tmp_path: Path, number: signal.Signals) -> None:
     with LiveBox(tmp_path) as box:

@@ -248,7 +248,7 @@ class Worker:
             return self._repository.promotions.state(model).version is not None
         except InvalidActiveFile as error:
             self._journal.say_once(f"target {model}", "target-unreadable", model=model, error=error)
-            return False
+            return self._repository.promotions.recorded(model).version is not None
 
     def _take_places(self, layouts: Sequence[SlotLayout]) -> None:
         folder = self._settings.cache / "worker" / "slots"
@@ -299,8 +299,21 @@ class Worker:
         return len(self._queue.list(JobFilter(status=Status.QUEUED, model=model, limit=1000)))
 
     def _look(self, model: str) -> _Look:
-        state = self._repository.promotions.state(model)
+        promotions = self._repository.promotions
+        try:
+            state = promotions.state(model)
+        except InvalidActiveFile:
+            if self._watcher.known(model) is not None:
+                raise
+            state = promotions.recorded(model)
+        if state.edited_by_hand and state.digest is None and not self._all_serve(model):
+            # A slot that serves nothing has nothing that could run on while such an edit is refused.
+            state = promotions.recorded(model)
         return _Look(state.seen, target_of(state))
+
+    def _all_serve(self, model: str) -> bool:
+        with self._lock:
+            return all(each.slot.serving is not None for each in self._slots.values() if each.slot.model == model)
 
     def _tell(self, target: Target) -> None:
         with self._lock:

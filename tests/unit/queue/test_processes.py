@@ -77,6 +77,21 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "queue.db"
 
 
+# Waits for a line, then opens the queue that nobody has made yet.
+MAKER = """
+import sys
+from pathlib import Path
+from modelrepo_runtime.jobs import StageNeed, Submission
+from modelrepo_runtime.queue.sqlite.queue import SqliteQueue
+
+print("ready", flush=True)
+sys.stdin.readline()
+queue = SqliteQueue(Path(sys.argv[1]))
+print(queue.submit(Submission("m", {"n": 0}, (StageNeed("run"),)), idempotency_key=sys.argv[2]).id, flush=True)
+queue.close()
+"""
+
+
 class Crew:
     """Processes that are ended with the test, whatever happens."""
 
@@ -86,7 +101,8 @@ class Crew:
 
     def start(self, program: str, name: str, number: int) -> subprocess.Popen[str]:
         command = [sys.executable, "-c", program, str(self.path), name, str(number)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
         self.processes.append(process)
         return process
 
@@ -134,6 +150,23 @@ def test_processes_share_the_jobs_none_lost_none_twice(path: Path, crew: Crew, r
         for worker in workers:
             assert "stale" not in ended_well(worker)
         check_ends(queue, jobs)
+
+
+@pytest.mark.parametrize("round_", range(ROUNDS))
+def test_processes_that_all_make_the_queue_make_one(tmp_path: Path, round_: int) -> None:
+    path = tmp_path / "new" / "queue.db"
+    with closing(Crew(path)) as crew:
+        makers = [crew.start(MAKER, f"k{n % 4}", 0) for n in range(8)]
+        for maker in makers:
+            assert maker.stdout is not None and maker.stdout.readline() == "ready\n"
+        for maker in makers:
+            assert maker.stdin is not None
+            maker.stdin.write("\n")
+            maker.stdin.flush()
+        made = [ended_well(maker).strip() for maker in makers]
+    with closing(SqliteQueue(path)) as queue:
+        assert {job.id for job in queue.list()} == set(made)
+        assert len(set(made)) == 4 and len(queue.tiers()) == 5
 
 
 @pytest.mark.parametrize("round_", range(ROUNDS))

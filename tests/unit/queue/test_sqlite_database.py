@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -9,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from modelrepo.errors import Corrupt, InvalidInput, JobNotFound, NewerFormat, StaleSession, Unreachable
-from modelrepo_runtime.jobs import StageNeed, Submission
-from modelrepo_runtime.queue.port import WorkerInfo
+from modelrepo_runtime.jobs import Cause, Outcome, StageNeed, Submission
+from modelrepo_runtime.queue.port import Offer, WorkerInfo
 from modelrepo_runtime.queue.sqlite import database, filesystems
 from modelrepo_runtime.queue.sqlite.filesystems import network_type
 from modelrepo_runtime.queue.sqlite.queue import SqliteQueue
@@ -56,7 +57,10 @@ def test_every_statement_is_understood_by_the_schema() -> None:
 
 
 def test_no_statement_of_the_hot_path_reads_a_whole_table(queue: SqliteQueue, path: Path) -> None:
+    hot: tuple[str, ...]
     hot = ("lane_heads", "ready_rows", "ready_delete", "ready_of_job", "jobs_to_claim", "lease_view", "lease_delete")
+    hot += ("lane_id", "idempotency_get", "pinned_get", "beat_move", "left_out_add", "fences_take", "job_row")
+    hot += ("job_inputs", "delayed_of_job", "session_get", "slots_delete", "turns_of_model")
     with closing(sqlite3.connect(path)) as connection:
         for name in (*hot, "delayed_due", "deadlines_passed", "work_waiting", "attempts_of_job", "finish_on_record"):
             statement = sql(name) + (" where lease.fence = ?" if name == "lease_view" else "")
@@ -106,6 +110,44 @@ def test_a_folder_that_cannot_be_made_is_unreachable(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(Unreachable, match="queue"):
         SqliteQueue(tmp_path / "file" / "queue.db")
+
+
+@pytest.mark.parametrize("suffix", [".next", ".main"])
+def test_a_lock_file_that_cannot_be_opened_is_unreachable(path: Path, suffix: str) -> None:
+    Path(f"{path}{suffix}").mkdir()
+    with pytest.raises(Unreachable, match=r"cannot open queue .*queue\.db"):
+        SqliteQueue(path)
+
+
+def test_a_link_to_a_queue_shares_its_locks_and_wake_ups(queue: SqliteQueue, path: Path, tmp_path: Path) -> None:
+    link = tmp_path / "elsewhere" / "link.db"
+    link.parent.mkdir()
+    link.symlink_to(path)
+    with closing(SqliteQueue(link)) as other, closing(queue.waiter(["m"])) as waiter:
+        other.submit(Submission("m", {}, (StageNeed("run"),)))
+        assert waiter.wait(5)
+    assert [found.name for found in link.parent.iterdir()] == ["link.db"]
+
+
+def test_nothing_of_an_ended_job_stays_where_running_jobs_are_kept(queue: SqliteQueue) -> None:
+    stages = (StageNeed("prepare", "cpu"), StageNeed("generate"))
+    offer = Offer("0", "m", "v1", ("prepare", "generate"))
+    session = queue.hello(WorkerInfo("w", "box", 1))
+    for seq, end in enumerate(("finish", "cancel")):
+        job = queue.submit(Submission("m", {}, stages, deadline=time.time() + 60))
+        (claim,) = queue.claim(session, seq, [offer])
+        queue.beat(session, (), ())
+        queue.progress(job.id, claim.fence, 0.5, None)
+        done = Outcome(Cause.SUCCEEDED)
+        then = queue.finish(session, job.id, claim.fence, done, then=offer if end == "finish" else None).next
+        if then is not None:
+            queue.finish(session, job.id, then.fence, done)
+        else:
+            queue.cancel(job.id)
+    queue.tend()
+    with queue._read() as connection:
+        for table in ("ready", "delayed", "lease", "left_out", "pinned", "progress", "cancel", "lane"):
+            assert connection.execute(f"select count(*) from {table}").fetchone()[0] == 0, table
 
 
 def test_a_failed_migration_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,6 +74,22 @@ def test_closing_takes_the_sockets_away(folder: WakeFolder) -> None:
     assert not any(folder.path.iterdir())
 
 
+def test_many_waiters_leave_nothing_behind(folder: WakeFolder) -> None:
+    with closing(socket.socket()) as before:
+        lowest = before.fileno()
+    waiting = [waiter(folder, "m", jobs=("j",)) for _ in range(200)]
+    folder.tell({"m"}, set())
+    woken = [one.wait(5) for one in waiting]
+    for one in waiting:
+        one.close()
+    for _ in range(200):
+        waiter(folder, "m", jobs=("j",)).close()
+    with closing(socket.socket()) as after:
+        assert after.fileno() == lowest
+    assert all(woken)
+    assert not any(folder.path.iterdir())
+
+
 def test_a_path_too_long_for_a_socket_still_wakes(tmp_path: Path) -> None:
     deep = tmp_path / ("d" * LONGEST_ADDRESS)
     deep.mkdir()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 
-from modelrepo.errors import Corrupt, InvalidInput, NewerFormat, NoSpace, Unreachable
+from modelrepo.errors import Corrupt, InvalidInput, ModelRepoError, NewerFormat, NoSpace, Unreachable
 from modelrepo_runtime.queue.sqlite.filesystems import network_type
 from modelrepo_runtime.queue.sqlite.turnstile import Turnstile
 from modelrepo_runtime.queue.tiers import SHIPPED_TIERS
@@ -127,18 +128,28 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
 
 @contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors into ours, at this one seam."""
+    """Turn the errors of SQLite and of the files beside it into ours, at this one seam."""
     try:
         yield
+    except ModelRepoError:
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _no_space(path) from error
+        raise Unreachable(f"cannot open queue {path}: {error.strerror}; check the folder's rights") from error
     except sqlite3.Error as error:
         raise _translate(error, path) from error
+
+
+def _no_space(path: Path) -> NoSpace:
+    return NoSpace(f"cannot write to queue {path}: the disk is full; free space and try again")
 
 
 def _translate(error: sqlite3.Error, path: Path) -> Exception:
     code = getattr(error, "sqlite_errorcode", None)
     primary = code & 0xFF if isinstance(code, int) else None
     if primary == sqlite3.SQLITE_FULL:
-        return NoSpace(f"cannot write to queue {path}: the disk is full; free space and try again")
+        return _no_space(path)
     if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return Corrupt(
             f"cannot read queue {path}: {error}; move the file away and start with an empty queue", path=str(path)

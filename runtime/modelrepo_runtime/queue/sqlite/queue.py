@@ -7,7 +7,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from modelrepo.errors import InvalidInput, StaleFence, Unreachable
@@ -44,23 +44,19 @@ class SqliteQueue:
     """See JobQueue. Any number of processes of one box may open the same file."""
 
     def __init__(self, path: Path, timing: Timing | None = None, clock: Callable[[], float] = time.time) -> None:
-        self.path = path.absolute()
-        self.url = sqlite_url(self.path)
+        self.path = path.resolve()  # a link and its file would have a turnstile each
+        self.url = sqlite_url(path)
         self.timing = timing or Timing.embedded()
         self._clock = clock
-        try:
+        with ExitStack() as undo, translated(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             refuse_network(self.path)
             self._wakes = WakeFolder(self.path)
-        except OSError as error:
-            raise Unreachable(f"cannot open queue {self.path}: {error.strerror}; check the folder's rights") from error
-        try:
+            undo.callback(self._wakes.close)
             self._writer = Writer(self.path, clock, self._wakes)
-            with translated(self.path):
-                self._reader, self._read_from = connect(self.path), identity(self.path)
-        except BaseException:
-            self._wakes.close()
-            raise
+            undo.callback(self._writer.close)
+            self._reader, self._read_from = connect(self.path), identity(self.path)
+            undo.pop_all()
         self._reading = threading.Lock()
         self._closed = False
 

@@ -78,8 +78,8 @@ class Claimer:
                 if self._stopped:
                     break
                 offers = tuple(posted.offer for posted in self._posted.values())
-                self._listen(frozenset(offer.model for offer in offers))
             try:
+                self._listen(frozenset(offer.model for offer in offers))
                 found = self._claim(offers)
             except Exception as error:  # noqa: BLE001 - a worker without this thread would be silent for ever
                 self._journal.confess("claimer", error)
@@ -94,16 +94,20 @@ class Claimer:
         """Listen for jobs of these models too. A waiter that is there before the look loses no wake-up."""
         if models <= self._models and self._waiter is not None:
             return
-        if self._waiter is not None:
-            self._waiter.close()
-        self._models |= models
-        self._waiter = self._session.queue.waiter(sorted(self._models))
+        waiter = self._session.queue.waiter(sorted(self._models | models))
+        with self._changed:
+            before, self._waiter = self._waiter, waiter
+            self._models |= models
+        if before is not None:
+            before.close()
 
     def _rest(self) -> None:
         """Wait for news: a wake-up, another offer, or the poll interval."""
-        waiter = self._waiter
-        assert waiter is not None
-        waiter.wait(self._session.timing.queue_poll_s)
+        if self._waiter is not None:
+            self._waiter.wait(self._session.timing.queue_poll_s)
+            return
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopped, self._session.timing.queue_poll_s)
 
     def _claim(self, offers: Sequence[Offer]) -> bool:
         """Ask for jobs once; True where some came, so that it is worth asking on."""

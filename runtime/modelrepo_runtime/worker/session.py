@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from modelrepo.errors import Conflict, StaleFence, StaleSession, Unreachable
@@ -190,8 +190,7 @@ class WorkerSession:
             try:
                 reply = self.queue.beat(self._session, tuple(held), tuple(self._reports()))
             except StaleSession as error:
-                self._begin_again(held, error)
-                return True
+                return self._begin_again(held, error)
             except Unreachable as error:
                 self._journal.say_once("queue", "queue-unreachable", error=error)
                 return False
@@ -214,12 +213,18 @@ class WorkerSession:
         except Unreachable as error:
             self._journal.say_once("queue", "queue-unreachable", error=error)
 
-    def _begin_again(self, held: dict[tuple[str, Fence], Held], error: StaleSession) -> None:
-        """The queue has ended our session: all that it held is lost, and a new one begins."""
-        self._journal.say("session-lost", error=error)
-        self._session = self.queue.hello(self._info)
+    def _begin_again(self, held: Mapping[tuple[str, Fence], Held], error: StaleSession) -> bool:
+        """The queue has ended our session: all that it held is lost, and a new one begins; False where it can't yet."""
+        self._journal.say_once("session", "session-lost", error=error)
         for attempt in held.values():
             attempt.end(End.LOST)
+        try:
+            self._session = self.queue.hello(self._info)
+        except Unreachable as away:
+            self._journal.say_once("queue", "queue-unreachable", error=away)
+            return False
+        self._journal.forget("session")
+        return True
 
     def _tell_progress(self, held: Iterable[Held]) -> None:
         for attempt in held:

@@ -60,6 +60,14 @@ class Flaky(MemoryQueue):
     def beat(self, *arguments: Any) -> Any:
         return self._disturbed("beat", lambda: super(Flaky, self).beat(*arguments))
 
+    def hello(self, *arguments: Any) -> Any:
+        return self._disturbed("hello", lambda: super(Flaky, self).hello(*arguments))
+
+    def waiter(self, *arguments: Any, **options: Any) -> Any:
+        if self.before.get("waiter"):
+            raise self.before["waiter"].pop(0)
+        return super().waiter(*arguments, **options)
+
     def add(self) -> str:
         return self.submit(Submission("m", {}, (StageNeed("run"),))).id
 
@@ -135,6 +143,25 @@ def test_a_fault_of_our_own_silences_no_thread(rig: Rig) -> None:
     assert held.ended is End.LOST
     assert "fault where=claimer" in rig.log.getvalue()
     assert "fault where=beat" in rig.log.getvalue()
+
+
+def test_a_claimer_that_cannot_listen_looks_all_the_same_later(rig: Rig) -> None:
+    rig.queue.before["waiter"] = [OSError("too many open files")]
+    assert rig.claimed().claim.model == "m"
+    assert "too many open files" in rig.log.getvalue()
+
+
+def test_a_session_that_cannot_begin_anew_yet_does_so_later(rig: Rig) -> None:
+    held = rig.claimed()
+    rig.queue.before["beat"] = [StaleSession("forgotten"), StaleSession("forgotten")]
+    rig.queue.before["hello"] = [Unreachable("away")]
+    held.requested_at = boottime() - TIMING.lease_s
+    assert not rig.session.renew_if_late(held)
+    assert held.ended is End.LOST
+    assert "queue-unreachable error=away" in rig.log.getvalue()
+    rig.session.drop(held)
+    rig.session.start()
+    assert rig.claimed().ended is None
 
 
 def test_a_finish_is_repeated_until_it_is_answered(rig: Rig) -> None:

@@ -130,7 +130,8 @@ def _check_file_value(spec: ModelSpec, name: str, value: Any) -> None:
         if not isinstance(value.get("file"), str):
             raise _refused(spec, (name,), f'{describe(value)} is not {{"file": id}}')
     elif not (isinstance(value, str) and value.startswith("https://")):
-        raise _refused(spec, (name,), f'{describe(value)} is not a file: give a path, {{"file": id}} or an https URL')
+        ways = f'a path (-i {name}=@FILE on the command line), {{"file": id}} or an https URL'
+        raise _refused(spec, (name,), f"{describe(value)} is not a file: give {ways}")
 
 
 def _problem(declared: Declaration, value: Any) -> tuple[tuple[str | int, ...], str] | None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from modelrepo.settings import KEYS, find_settings
 from modelrepo_cli.verbs import Call, verb
+
+if TYPE_CHECKING:
+    from modelrepo_runtime.worker.settings import Source
 
 # Held to modelrepo_runtime.worker.settings.OPTIONS by a test; written out here, so that `--help` loads no YAML.
 FLAGS: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -32,6 +37,22 @@ def _option(name: str, settings: dict[str, Any]) -> click.Option:
     )
 
 
+def _as_found(source: Source) -> Source:
+    """Say where repository, queue and files will be looked for that no setting names."""
+    if source.value is not None or source.name not in KEYS:
+        return source
+    from modelrepo_runtime.queue.opening import default_queue_url
+
+    told = find_settings(Path.cwd())
+    origin = str(told.path) if getattr(told, source.name) is not None else source.origin
+    match source.name:
+        case "repo":
+            return replace(source, value=told.repo, origin=origin)
+        case "queue":
+            return replace(source, value=default_queue_url(None), origin=origin)
+    return replace(source, value=told.files, origin=origin) if told.files else source
+
+
 @verb("repo", "queue", "files", parameters=tuple(_option(name, settings) for name, settings in FLAGS))
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Read this worker.yaml.")
 @click.option("--print-config", is_flag=True, help="Print every setting and where it comes from, and end.")
@@ -47,6 +68,7 @@ def command(call: Call, config: Path | None, print_config: bool, **flags: Any) -
     told = {"repo": call.repo, "queue": call.queue, "files": call.files, **flags}
     decided, sources = settings.load_settings(told, os.environ, config)
     if print_config:
+        sources = tuple(_as_found(source) for source in sources)
         document = {source.name: {"value": source.value, "from": source.origin} for source in sources}
         call.output.show(document, settings.print_config(sources).rstrip("\n"))
         return

@@ -32,6 +32,22 @@ def test_print_config_says_what_is_set_and_by_whom(
     assert shown["allow_builds"] == {"value": False, "from": "default"}
 
 
+def test_print_config_says_where_repository_and_queue_come_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("MODELREPO_REPO", "MODELREPO_QUEUE", "MODELREPO_FILES"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "worker.yaml").write_text("")
+    (tmp_path / "modelrepo.toml").write_text('repo = "repository"\nqueue = "queue.db"\n')
+    assert main(["worker", "--config", "worker.yaml", "--print-config", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    said = str(tmp_path / "modelrepo.toml")
+    assert shown["repo"] == {"value": str(tmp_path / "repository"), "from": said}
+    assert shown["queue"]["from"] == said and str(tmp_path / "queue.db") in shown["queue"]["value"]
+    assert shown["files"] == {"value": None, "from": "default"}
+
+
 @pytest.mark.parametrize("text", ["slotz: 1\n", "- a\n", "cpu_slots: many\n"])
 def test_a_worker_yaml_that_cannot_be_used_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str

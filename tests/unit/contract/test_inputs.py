@@ -39,7 +39,7 @@ def test_a_model_without_inputs_takes_anything_that_is_json() -> None:
         ({"prompt": "cat", "steps": "4"}, "/steps", '"4" is not a whole number'),
         ({"prompt": "x" * 2001}, "/prompt", "is not text of at most 2000 characters"),
         ({"prompt": 1}, "/prompt", "1 is not text"),
-        ({"prompt": "cat", "image": 1}, "/image", "1 is not a file"),
+        ({"prompt": "cat", "image": 1}, "/image", "1 is not a file: give a path (-i image=@FILE"),
         ({"prompt": "cat", "image": "http://x/y.png"}, "/image", "is not a file"),
         ({"prompt": "cat", "image": {"id": "x"}}, "/image", 'is not {"file": id}'),
         ({"prompt": "cat", "image": Path("/no/such.png")}, "/image", "no file at"),

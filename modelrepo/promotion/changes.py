@@ -97,6 +97,7 @@ class Promotions:
         force: bool = False,
         reason: str | None = None,
         rollout: Rollout | str | None = None,
+        retry: bool = False,
     ) -> HistoryEntry:
         """Make a version the active one.
 
@@ -105,7 +106,7 @@ class Promotions:
         though the version is blocked, or an edited file unreadable.
 
         Where the version is live already with that config and rollout, nothing changes and the entry that made it so
-        is returned.
+        is returned. `retry` writes a generation all the same: workers that have refused the version try it at once.
 
         Raises:
             VersionNotFound, VersionDeleted, VersionBlocked, GenerationChanged, InvalidActiveFile
@@ -125,7 +126,7 @@ class Promotions:
                 )
             config = {**view.state.config, **(config_set or {})}
             live = Live(target, digest, config, wanted or replace(view.state.rollout, now=False))
-            if (made := self._made(view, live)) is not None:
+            if not retry and (made := self._made(view, live)) is not None:
                 return made
             same = target == view.state.version and (bool(config_set) or wanted is not None)
             return _Wish(Kind.CONFIG if same else Kind.PROMOTE, target, digest, live, reason)

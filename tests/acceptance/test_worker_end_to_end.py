@@ -142,7 +142,7 @@ def test_what_a_box_lacks_is_refused_before_a_byte_is_fetched(tmp_path: Path) ->
         refuses(box)
         report = only(box)
         assert "no-such-command" in str(report.reason)
-        assert report.next_action == "install what is missing on this box"
+        assert str(report.next_action).startswith("install what is missing on this box; ")
         assert report.version == "v1"
         assert len(list((worker.cache / "versions").iterdir())) == 1
         assert finished(box, box.client.submit("live")["id"])["result"] == {"version": "v1"}

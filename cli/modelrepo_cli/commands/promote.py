@@ -14,6 +14,7 @@ from modelrepo_cli.verbs import Call, verb
 @click.option("--max-unavailable", metavar="SHARE", help="How many slots may be away at once, such as 10% or 2.")
 @click.option("--expect", type=int, metavar="GENERATION", help="Fail unless this is the generation that is replaced.")
 @click.option("--force", is_flag=True, help="Promote a blocked version all the same.")
+@click.option("--retry", is_flag=True, help="Have workers that refused the version try it again at once.")
 @click.option("--reason", metavar="TEXT", help="Why, for the history.")
 @WAIT
 def command(
@@ -23,20 +24,28 @@ def command(
     max_unavailable: str | None,
     expect: int | None,
     force: bool,
+    retry: bool,
     reason: str | None,
     wait_s: float | None,
 ) -> None:
     """Make a version the active one.
 
     Workers see the change within a second or two and swap between two jobs. --wait returns when all have. Where it is
-    active already, with the same config and rollout, nothing is written.
+    active already, with the same config and rollout, nothing is written, unless --retry asks for it.
     """
     repository = call.repository()
     model, version = named_version(reference)
     config = checked_config(repository, reference, settings, force=force)
     before = repository.promotions.history(model)
     entry = repository.promotions.promote(
-        model, version, config_set=config or None, expect=expect, force=force, reason=reason, rollout=max_unavailable
+        model,
+        version,
+        config_set=config or None,
+        expect=expect,
+        force=force,
+        reason=reason,
+        rollout=max_unavailable,
+        retry=retry,
     )
     unchanged = entry in before
     finish(call, model, entry, describe(model, entry, unchanged=unchanged), wait_s, unchanged=unchanged)

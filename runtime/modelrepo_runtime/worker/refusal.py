@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 
 from modelrepo.errors import (
@@ -19,12 +20,14 @@ from modelrepo.errors import (
     Unreachable,
 )
 from modelrepo_runtime.timing import Timing
+from modelrepo_runtime.worker.target import Target
 
 # What comes back by itself is tried again sixty times sooner than what needs a person or another version.
 TRANSIENT_SHARE = 1 / 60
 
+_FREE_SPACE = "free space on the cache's disk, or give the worker another --cache"
 _NEXT_ACTIONS: tuple[tuple[type[Exception], str], ...] = (
-    (NoSpace, "free space on the cache's disk, or give the worker another --cache"),
+    (NoSpace, _FREE_SPACE),
     (Unreachable, "check the store and the network; the worker tries by itself"),
     (SecretMissing, "put the secret's file into --secrets-dir, or set MODELREPO_SECRET_<NAME>"),
     (NoExtraFits, "serve the model on another box, or push a version with an extra for this one"),
@@ -36,11 +39,13 @@ _NEXT_ACTIONS: tuple[tuple[type[Exception], str], ...] = (
     (NotFound, "promote a version that exists"),
     (InvalidInput, "roll back, or push a version that this box can run"),
 )
+# What a person may mend without another version; whoever has, should not have to wait for the next try.
+_MENDED_HERE = (OSError, SecretMissing, HostNeedUnmet, InterpreterMissing, EnvironmentFailed, EntrypointFailed)
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why `target` does not run here; `retry_at`, on the monotonic clock, is when it is tried again."""
+    """Why `target` (its key) does not run here; `retry_at`, on the monotonic clock, is when it is tried again."""
 
     target: str
     reason: str
@@ -49,16 +54,21 @@ class Refusal:
     tries: int = 1
 
 
-def refuse(target: str, error: BaseException, *, now: float, before: Refusal | None, timing: Timing) -> Refusal:
-    """Refuse `target` (a key of version and configuration) for `error`; another try of the same waits twice as long."""
-    tries = before.tries + 1 if before is not None and before.target == target else 1
+def refuse(target: Target, error: BaseException, *, now: float, before: Refusal | None, timing: Timing) -> Refusal:
+    """Refuse `target` for `error`; another try of the same waits twice as long. `now`: the monotonic clock."""
+    tries = before.tries + 1 if before is not None and before.target == target.key else 1
     share = TRANSIENT_SHARE if isinstance(error, Unreachable) else 1.0
     delay_s = min(timing.cordon_first_s * 2 ** (tries - 1), timing.cordon_longest_s) * share
-    return Refusal(target, _one_line(error), now + delay_s, _next_action(error), tries)
+    return Refusal(target.key, _one_line(error), now + delay_s, _next_action(target, error), tries)
 
 
-def _next_action(error: BaseException) -> str:
-    return next((action for kind, action in _NEXT_ACTIONS if isinstance(error, kind)), "see the worker's log")
+def _next_action(target: Target, error: BaseException) -> str:
+    action = next((action for kind, action in _NEXT_ACTIONS if isinstance(error, kind)), "see the worker's log")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        action = _FREE_SPACE
+    if isinstance(error, _MENDED_HERE) and not isinstance(error, Unreachable):
+        action += f"; once that is mended, `modelrepo promote {target} --retry` has it tried at once"
+    return action
 
 
 def _one_line(error: BaseException) -> str:

@@ -216,13 +216,14 @@ class WorkerSession:
     def _begin_again(self, held: Mapping[tuple[str, Fence], Held], error: StaleSession) -> bool:
         """The queue has ended our session: all that it held is lost, and a new one begins; False where it can't yet."""
         self._journal.say_once("session", "session-lost", error=error)
-        for attempt in held.values():
-            attempt.end(End.LOST)
         try:
             self._session = self.queue.hello(self._info)
         except Unreachable as away:
             self._journal.say_once("queue", "queue-unreachable", error=away)
             return False
+        finally:
+            for attempt in held.values():
+                attempt.end(End.LOST)
         self._journal.forget("session")
         return True
 

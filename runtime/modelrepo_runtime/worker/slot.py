@@ -198,7 +198,7 @@ class Slot:
     def refuse(self, target: Target, error: BaseException) -> None:
         """Say why a target does not run here. What serves goes on."""
         with self.changed:
-            refusal = refuse(target.key, error, now=time.monotonic(), before=self.refusal, timing=self.parts.timing)
+            refusal = refuse(target, error, now=time.monotonic(), before=self.refusal, timing=self.parts.timing)
             if self.target == target:  # a later change, be it of the same version, asks for another try at once
                 self.refusal = refusal
             self.changed.notify_all()

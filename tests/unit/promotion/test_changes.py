@@ -124,6 +124,19 @@ def test_what_is_live_already_is_no_change(promotions: Promotions, store: Object
     assert promotions.promote("m", "v1", rollout="3").generation == 3
 
 
+def test_a_retry_is_a_generation_anew(promotions: Promotions, store: ObjectStore) -> None:
+    promotions.promote("m", "v1", config_set={"a": 1}, rollout="2")
+    promotions.promote("m", "v2")
+    before = promotions.state("m")
+    entry = promotions.promote("m", "v2", retry=True, expect=2)
+    after = promotions.state("m")
+    assert (entry.generation, entry.kind, entry.digest) == (3, "promote", before.digest)
+    assert (after.config, after.rollout, after.generation) == (before.config, before.rollout, 3)
+    assert after.seen != before.seen
+    assert promotions.previous("m") == "v1"
+    assert promotions.rollback("m").version == "v1"
+
+
 def test_what_is_live_already_is_held_to_expect_and_to_blocks(promotions: Promotions) -> None:
     promotions.promote("m", "v1")
     promotions.promote("m", "v2")

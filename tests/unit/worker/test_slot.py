@@ -122,7 +122,7 @@ def test_a_version_that_does_not_load_leaves_the_old_serving(bench: Bench, swap:
     report = slot.report()
     assert (report.state, report.version, report.generation) == ("refused", "v1", 1)
     assert report.reason == "m@v2 cannot start: load failed: no such layer"
-    assert report.next_action == "see the child's log; roll back, or push a version that loads"
+    assert str(report.next_action).startswith("see the child's log; roll back, or push a version that loads; ")
     assert report.deadline is not None
     assert bench.done(bench.submit()).result["version"] == "v1"
     bench.target("v1")

@@ -646,9 +646,21 @@ class JobQueueContract:
             bench.clock.advance(60)
         assert bench.queue.get(lost.id).error == JobError("worker_lost", "gone")
         assert bench.queue.retry(JobFilter(), dry_run=True) == (failed.id,)
+        assert bench.queue.retry(JobFilter(limit=1), force=True, dry_run=True) == (failed.id,)
+        newest = self._quarantined(bench, session)
+        assert bench.queue.retry(JobFilter(limit=1), dry_run=True) == (failed.id,)
+        assert bench.queue.retry([newest]) == (newest,)
         assert bench.queue.retry(JobFilter(model="m")) == ()
         assert bench.queue.retry(JobFilter(model="m"), force=True) == (lost.id,)
         assert bench.queue.retry(JobFilter(older_than_s=10)) == (failed.id,)
+
+    def _quarantined(self, bench: Bench, session: Session) -> str:
+        job = bench.submit("q")
+        for _ in range(3):
+            lost = JobError("worker_lost", "gone")
+            bench.fail(session, bench.claim_one(session, model="q"), Cause.WORKER_LOST, error=lost)
+            bench.clock.advance(60)
+        return job.id
 
     # Cancel, deadline, deletion, progress.
 

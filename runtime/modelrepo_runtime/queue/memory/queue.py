@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from modelrepo.errors import Conflict, InvalidInput, StaleFence
-from modelrepo_runtime.attempts import kept_away_from
 from modelrepo_runtime.jobs import Cause, Claim, Fence, Job, Outcome, Status, Submission, new_id
 from modelrepo_runtime.queue.explain import Surroundings, explain
-from modelrepo_runtime.queue.memory import leasing
-from modelrepo_runtime.queue.memory.records import Life, Record
+from modelrepo_runtime.queue.memory import fleet, leasing, operating
+from modelrepo_runtime.queue.memory.records import Record
 from modelrepo_runtime.queue.memory.state import State
-from modelrepo_runtime.queue.memory.views import matches, position, status_of, view
+from modelrepo_runtime.queue.memory.views import matches, position, view
 from modelrepo_runtime.queue.memory.waiter import MemoryWaiter
 from modelrepo_runtime.queue.port import (
     BeatReply,
@@ -34,15 +32,11 @@ from modelrepo_runtime.queue.port import (
     WorkerReport,
 )
 from modelrepo_runtime.queue.steps import (
-    BEATS_LEFT_OUT,
     MOST_RESTARTS,
-    NO_ANSWER,
-    SILENT_FORGOTTEN_S,
     Step,
     body_digest,
     check_submission,
     key_reused,
-    lost_outcome,
     shown_progress,
     stale,
 )
@@ -118,30 +112,7 @@ class MemoryQueue:
     def retry(self, which: Sequence[str] | JobFilter, *, force: bool = False, dry_run: bool = False) -> tuple[str, ...]:
         """See JobQueue."""
         with self._lock:
-            if isinstance(which, JobFilter):
-                records = self._failed(which, force=force)
-            else:
-                records = [self._state.record(job_id) for job_id in dict.fromkeys(which)]
-            for record in records:
-                if record.status is not Status.FAILED:
-                    status = status_of(record)
-                    raise Conflict(f"cannot retry {record.id}: it is {status}; only a failed job can be sent back")
-            for record in () if dry_run else records:
-                self._send_back(record)
-            return tuple(record.id for record in records)
-
-    def _failed(self, where: JobFilter, *, force: bool) -> Sequence[Record]:
-        if where.status not in (None, Status.FAILED):
-            raise InvalidInput(f"cannot retry jobs that are {where.status}: only failed jobs can be sent back")
-        failed = replace(where, status=Status.FAILED)
-        found = [record for record in reversed(self._state.jobs.values()) if matches(self._state, record, failed)]
-        return [r for r in found[: where.limit] if force or r.error is None or r.error.code != "worker_lost"]
-
-    def _send_back(self, record: Record) -> None:
-        record.status, record.finished, record.outcome, record.error, record.done_as = None, None, None, None, None
-        record.pinned_version, record.pinned_stages, record.previous, record.restarts = None, None, None, 0
-        self._state.note(record, "retried")
-        self._state.queue(record, Step(Status.QUEUED, version=record.submission.version))
+            return operating.retry(self._state, which, force=force, dry_run=dry_run)
 
     def delete(self, job_id: str) -> Deleted:
         """See JobQueue."""
@@ -158,21 +129,12 @@ class MemoryQueue:
     def hello(self, info: WorkerInfo) -> Session:
         """See JobQueue."""
         with self._lock:
-            state = self._state
-            for session, life in list(state.lives.items()):
-                same = (life.info.name, life.info.host) == (info.name, info.host)
-                if same and not state.beats(life) and not state.held_by(session):
-                    del state.lives[session]
-            session = secrets.token_hex(8)
-            state.lives[session] = Life(info, 0, state.clock())
-            return Session(session)
+            return Session(fleet.hello(self._state, info))
 
     def goodbye(self, session: Session) -> None:
         """See JobQueue."""
         with self._lock:
-            for record in self._state.held_by(session.id):
-                leasing.close(self._state, record, NO_ANSWER)
-            self._state.lives.pop(session.id, None)
+            fleet.goodbye(self._state, session.id)
 
     def claim(self, session: Session, seq: int, offers: Sequence[Offer]) -> tuple[Claim, ...]:
         """See JobQueue."""
@@ -217,25 +179,7 @@ class MemoryQueue:
     def beat(self, session: Session, held: Sequence[tuple[str, Fence]], slots: Sequence[SlotReport]) -> BeatReply:
         """See JobQueue."""
         with self._lock:
-            life = self._state.life(session.id)
-            life.number, life.at, life.slots = life.number + 1, self._state.clock(), tuple(slots)
-            told = set(held)
-            records = self._state.held_by(session.id)
-            leased = {(record.id, record.held.fence) for record in records}
-            cancelled = {r.id for r in records if r.cancel_requested and (r.id, r.held.fence) in told}
-            for record in records:
-                self._note_beat(record, told=(record.id, record.held.fence) in told)
-            return BeatReply(frozenset(cancelled), frozenset(told - leased))
-
-    def _note_beat(self, record: Record, *, told: bool) -> None:
-        left_out, number = self._state.left_out, record.held.fence.number
-        if told:
-            left_out.pop(number, None)
-            return
-        left_out[number] = left_out.get(number, 0) + 1
-        age_s = self._state.clock() - record.held.claimed
-        if left_out[number] >= BEATS_LEFT_OUT and not 0 <= age_s <= self.timing.unanswered_claim_s:
-            leasing.close(self._state, record, NO_ANSWER, "unanswered")
+            return fleet.beat(self._state, session.id, held, slots)
 
     def beats(self) -> Mapping[str, int]:
         """See JobQueue."""
@@ -247,72 +191,38 @@ class MemoryQueue:
     def expire_session(self, session_id: str, beat: int) -> tuple[Reaped, ...]:
         """See JobQueue."""
         with self._lock:
-            life = self._state.lives.get(session_id)
-            if (life.number if life is not None else -1) != beat:
-                return ()
-            return tuple(
-                Reaped(record.id, session_id, leasing.close(self._state, record, lost_outcome(record.held.place.key)))
-                for record in self._state.held_by(session_id)
-            )
+            return fleet.expire_session(self._state, session_id, beat)
 
     def tend(self) -> None:
         """See JobQueue."""
         with self._lock:
             self._state.move_due()
-            silent_since = self._state.clock() - SILENT_FORGOTTEN_S
-            for session, life in list(self._state.lives.items()):
-                if life.at < silent_since and not self._state.held_by(session):
-                    del self._state.lives[session]
+            fleet.forget_silent(self._state)
 
     def pinned_waiting(self) -> tuple[tuple[str, str], ...]:
         """See JobQueue."""
         with self._lock:
-            live = self._state.live()
-            served = {(slot.model, version) for slot in live for version in (slot.version, slot.incoming_version)}
-            lanes = {(r.model, r.lane.version) for r in self._state.pinned() if r.lane is not None and r.lane.version}
-            return tuple(sorted(lanes - served))
+            return operating.pinned_waiting(self._state)
 
     def restart_pinned(self, model: str, version: str) -> int:
         """See JobQueue."""
         with self._lock:
-            pinned = self._state.pinned()
-            records = [r for r in pinned if r.lane and (r.model, r.lane.version) == (model, version)]
-            for record in records:
-                record.restarts += 1
-                record.pinned_version, record.pinned_stages, record.previous = None, None, None
-                self._state.note(record, "restarted", version=version)
-                avoid = kept_away_from(leasing.attempts_of(record))
-                self._state.queue(record, Step(Status.QUEUED, avoid=avoid))
-            return len(records)
+            return operating.restart_pinned(self._state, model, version)
 
     def fleet(self) -> tuple[WorkerReport, ...]:
         """See JobQueue."""
         with self._lock:
-            now = self._state.clock()
-            lives = sorted(self._state.lives.items(), key=lambda item: (-item[1].at, item[0]))
-            return tuple(
-                WorkerReport(life.info, session, abs(now - life.at), tuple(sorted(life.slots, key=lambda s: s.slot)))
-                for session, life in lives
-            )
+            return fleet.fleet(self._state)
 
     def take_turn(self, model: str, slot_key: str, slots_total: int, max_unavailable: str, ttl_s: float) -> bool:
         """See JobQueue."""
-        allowed = slots_allowed(max_unavailable, slots_total)
         with self._lock:
-            turns = self._state.turns_of(model, ttl_s)
-            if len(turns.keys() - {slot_key}) >= allowed:
-                return False
-            turns[slot_key] = self._state.clock() + ttl_s
-            return True
+            return fleet.take_turn(self._state, model, slot_key, slots_allowed(max_unavailable, slots_total), ttl_s)
 
     def renew_turn(self, model: str, slot_key: str, ttl_s: float) -> bool:
         """See JobQueue."""
         with self._lock:
-            turns = self._state.turns_of(model, ttl_s)
-            if slot_key not in turns:
-                return False
-            turns[slot_key] = self._state.clock() + ttl_s
-            return True
+            return fleet.renew_turn(self._state, model, slot_key, ttl_s)
 
     def end_turn(self, model: str, slot_key: str) -> None:
         """See JobQueue."""
@@ -359,8 +269,9 @@ class MemoryQueue:
     def history(self, job_id: str | None = None) -> tuple[HistoryRow, ...]:
         """See JobQueue."""
         with self._lock:
-            records = [self._state.record(job_id)] if job_id is not None else list(self._state.jobs.values())
-            rows = [entry.row for record in records for entry in record.history]
+            if job_id is not None:
+                return tuple(entry.row for entry in self._state.record(job_id).history)
+            rows = [entry.row for record in self._state.jobs.values() for entry in record.history]
             return tuple(sorted(rows, key=lambda row: row.at))
 
     def waiter(self, models: Sequence[str] = (), *, jobs: Sequence[str] = ()) -> Waiter:

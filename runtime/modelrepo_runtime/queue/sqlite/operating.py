@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Sequence
 
@@ -65,12 +64,8 @@ def _failed(tx: Transaction, where: JobFilter, *, force: bool) -> tuple[str, ...
     if where.status not in (None, Status.FAILED):
         raise InvalidInput(f"cannot retry jobs that are {where.status}: only failed jobs can be sent back")
     before = tx.now - where.older_than_s if where.older_than_s is not None else None
-    rows = tx.connection.execute(sql("failed_jobs"), (where.model, where.tier, where.tenant, before, where.limit))
-    return tuple(row["name"] for row in rows.fetchall() if force or not _quarantined(row["error"]))
-
-
-def _quarantined(error: str | None) -> bool:
-    return error is not None and json.loads(error)["code"] == "worker_lost"
+    values = (where.model, where.tier, where.tenant, before, int(force), where.limit)
+    return tuple(row["name"] for row in tx.connection.execute(sql("failed_jobs"), values).fetchall())
 
 
 def _send_back(tx: Transaction, row: sqlite3.Row) -> None:

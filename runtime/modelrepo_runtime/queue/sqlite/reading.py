@@ -78,7 +78,7 @@ def job_of(row: sqlite3.Row, now: float, **extra: Any) -> Job:
     outcome = json.loads(row["outcome"]) if row["outcome"] else {}
     succeeded = status is Status.SUCCEEDED
     stages = read_stages(row["lease_stages"] or row["pinned_stages"] or row["stages"])
-    starts: list[tuple[str, float]] = [(stage, at) for stage, at in json.loads(row["starts"])]
+    starts: list[tuple[str, float]] = [(stage, float(at)) for stage, at in json.loads(row["starts"])]
     if row["claimed"] is not None:
         starts.append((row["lease_stage"], row["claimed"]))
     waited_until = wait_ended(stages, starts) if status is Status.RUNNING else None

@@ -31,6 +31,7 @@ select job.id, job.name, job.model, job.tier, job.wanted, job.created, job.enque
 from job join payload on payload.job = job.id where job.id in (select value from json_each(?));
 
 -- name: job_view
+-- Moments in `starts` are text: as JSON numbers they would be rounded to 15 digits.
 select job.id, job.name, job.model, job.tier, job.tenant, job.wanted, job.created, job.enqueued, job.deadline, job.stages,
   job.metadata, tier.slo_s,
   done.status, done.finished, done.version as done_version, done.stage as done_stage, done.attempt as done_attempt,
@@ -39,7 +40,7 @@ select job.id, job.name, job.model, job.tier, job.tenant, job.wanted, job.create
   lease.stages as lease_stages,
   pinned.version as pinned_version, pinned.stages as pinned_stages, pinned.next_index,
   progress.fraction, progress.message, cancel.at as cancel_at,
-  (select json_group_array(json_array(history.stage, history.claimed)) from history
+  (select json_group_array(json_array(history.stage, printf('%!.17g', history.claimed))) from history
     where history.job = job.id and history.claimed is not null) as starts
 from job
   left join tier on tier.name = job.tier
@@ -68,11 +69,13 @@ insert into failed (job) values (?);
 delete from failed where job = ?;
 
 -- name: failed_jobs
-select job.id, job.name, done.error, done.status from failed
+-- Dead letters; those in quarantine only by force.
+select job.name from failed
   join job on job.id = failed.job join done on done.job = failed.job
 where (?1 is null or job.model = ?1) and (?2 is null or job.tier = ?2) and (?3 is null or job.tenant = ?3)
   and (?4 is null or job.created <= ?4)
-order by job.id desc limit ?5;
+  and (?5 or done.error is null or json_extract(done.error, '$.code') <> 'worker_lost')
+order by job.id desc limit ?6;
 
 -- name: cancel_insert
 insert or ignore into cancel (job, at) values (?, ?);

@@ -1,6 +1,7 @@
 """A real worker, its real children and a real queue: what an operator and a user see of them."""
 
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -164,6 +165,34 @@ def test_a_secret_comes_from_the_box_and_shows_nowhere(tmp_path: Path) -> None:
         written = [path for path in tmp_path.rglob("*") if path.is_file() and path.parent != secrets]
         assert not [path for path in written if b"hunter2" in path.read_bytes()]
         assert "hunter2" not in worker.text()
+
+
+def test_a_refused_version_that_is_promoted_again_is_tried_at_once(tmp_path: Path) -> None:
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    with LiveBox(tmp_path) as box:  # the worker's own next try is a minute away
+        version = box.push(PLAIN, yaml="secrets: [TOKEN]\n")
+        box.promote(version)
+        box.worker(secrets_dir=str(secrets))
+        refuses(box)
+        assert str(only(box).next_action).endswith(
+            f"once that is mended, `modelrepo promote live@{version} --retry` has it tried at once"
+        )
+        (secrets / "TOKEN").write_text("hunter2\n")
+        box.promote(version, retry=True)
+        box.serves(version, slots=1, generation=2)
+
+
+def test_a_cache_that_is_removed_under_a_worker_is_filled_again(tmp_path: Path) -> None:
+    with LiveBox(tmp_path) as box:
+        worker = served(box)
+        for folder in worker.cache.iterdir():
+            if folder.name != "worker":
+                shutil.rmtree(folder)
+        (pid,) = worker.children()
+        os.kill(pid, signal.SIGKILL)
+        box.until(lambda: worker.children() not in ([], [pid]), "another child is there")
+        assert finished(box, box.client.submit("live")["id"])["result"] == {"version": "v1"}
 
 
 def test_a_version_that_does_not_load_says_why_and_the_old_serves_on(tmp_path: Path) -> None:

@@ -28,6 +28,11 @@ class SlotLayout:
         return ",".join([first, *(label.partition(":")[2] for label in rest)])
 
     @property
+    def lock_names(self) -> tuple[str, ...]:
+        """Name what no two workers of one box may hold at once: the slot, and its further devices."""
+        return (self.name, *(_name(device) for device in self.devices[1:]))
+
+    @property
     def on_cpu(self) -> bool:
         return not self.devices or self.devices[0].kind == "cpu"
 
@@ -48,7 +53,7 @@ def lay_out(slots: str, cpu_slots: int, devices: Sequence[Device]) -> tuple[Slot
     groups = _groups(slots.strip(), accelerators)
     if slots.strip() == "auto" and not groups and not cpu_slots:
         cpu_slots = 1
-    found = [SlotLayout(_name(group), tuple(group)) for group in groups]
+    found = [SlotLayout(_name(group[0]), tuple(group)) for group in groups]
     found += [SlotLayout(f"cpu{place}", ()) for place in range(cpu_slots)]
     if not found:
         raise InvalidInput(f"cannot start a worker without slots: --slots {slots} and --cpu-slots 0 leave none")
@@ -98,7 +103,6 @@ def _here(devices: list[Device]) -> str:
     return f"this box has {', '.join(device.label for device in devices)}" if devices else "this box shows none"
 
 
-def _name(group: list[Device]) -> str:
-    """Name a slot so that two workers on one box that share a device collide on its lock."""
-    first = group[0]
-    return f"{first.kind}{first.uuid[-12:] if first.mig else first.index}"
+def _name(device: Device) -> str:
+    """Name a device so that two workers on one box that share it collide on its lock."""
+    return f"{device.kind}{device.uuid[-12:] if device.mig else device.index}"

@@ -40,7 +40,7 @@ def start(slot: Slot, prepared: Prepared, target: Target) -> Serving:
     children = parts.folder / "children"
     _sweep(children)
     folder = children / f"{time.time_ns():x}-{next(_numbers)}"
-    spec = child_spec(prepared, parts.layout, folder, parts.slot_descriptor)
+    spec = child_spec(prepared, parts.layout, folder, parts.slot_descriptors)
     devices = frozenset(device.label for device in parts.layout.devices)
     need = expected(prepared.chosen.needs, parts.learnt.of(prepared.version.digest), None)
     before = free_bytes(slot)

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from types import FrameType
+from collections.abc import Callable, Iterable, Sequence
 
 from modelrepo.environments import EnvironmentCache, IndexSettings
-from modelrepo.errors import InvalidActiveFile
-from modelrepo.promotion import ActiveState
+from modelrepo.errors import Corrupt, InvalidActiveFile, NewerFormat
 from modelrepo.repository import Repository
 from modelrepo.settings import repository_url
 from modelrepo.versions.box import VersionCache
@@ -27,7 +22,6 @@ from modelrepo_runtime.queue.port import JobFilter, JobQueue, SlotReport, Worker
 from modelrepo_runtime.queue.reaper import Reaper
 from modelrepo_runtime.supervision.child import Child
 from modelrepo_runtime.supervision.memory_group import MemoryGroups, find_memory_groups, remove_abandoned
-from modelrepo_runtime.supervision.record import end_recorded_group
 from modelrepo_runtime.supervision.spawner import shared_spawner
 from modelrepo_runtime.supervision.spec import ChildSpec
 from modelrepo_runtime.timing import Timing
@@ -36,18 +30,19 @@ from modelrepo_runtime.worker.attempt import Attempts
 from modelrepo_runtime.worker.claiming import Claimer
 from modelrepo_runtime.worker.footprint import Learnt
 from modelrepo_runtime.worker.journal import Journal
-from modelrepo_runtime.worker.locks import SlotLocks
 from modelrepo_runtime.worker.memory import Reservations, host_room
+from modelrepo_runtime.worker.places import Place, Places
 from modelrepo_runtime.worker.preparing import RepositorySource, SlotBox
 from modelrepo_runtime.worker.reaping import Reaping
 from modelrepo_runtime.worker.serving import SlotChild, SlotParts
 from modelrepo_runtime.worker.session import WorkerSession
 from modelrepo_runtime.worker.settings import WorkerSettings
+from modelrepo_runtime.worker.signals import serve_until_signalled
 from modelrepo_runtime.worker.slot import Slot
 from modelrepo_runtime.worker.slot_threads import SlotThreads
 from modelrepo_runtime.worker.swap_plan import Room
-from modelrepo_runtime.worker.sweeping import Sweeping
-from modelrepo_runtime.worker.target import Target, TargetWatcher
+from modelrepo_runtime.worker.sweeping import Sweeping, forget_old
+from modelrepo_runtime.worker.target import Look, Target, TargetWatcher, target_of
 
 # Models that get their first active version are looked for this much more seldom than known ones are read.
 POLLS_PER_MODEL_LIST = 8
@@ -62,57 +57,8 @@ def run_worker(settings: WorkerSettings, *, timing: Timing | None = None) -> int
         AlreadyServed: another worker holds one of the slots.
         InvalidInput, NotFound, Unreachable: the settings name what cannot be used.
     """
-    worker = Worker(settings, timing=timing)
-    asked: list[int] = []
-    failed: list[BaseException] = []
-    wake_read, wake_write = os.pipe()
-
-    def on_signal(number: int, _frame: FrameType | None) -> None:
-        asked.append(number)
-        os.write(wake_write, b"x")
-
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
-    before = {number: signal.signal(number, on_signal) for number in numbers}
-    try:
-        worker.start()
-        leaving: threading.Thread | None = None
-        while os.read(wake_read, 1):
-            number = asked.pop(0) if asked else 0
-            if number == signal.SIGUSR2:
-                worker.dump_stacks()
-            elif number and leaving is None:
-                leaving = threading.Thread(target=_leave, args=(worker, number, wake_write, failed), name="leaving")
-                leaving.start()
-            elif number:
-                worker.hurry()
-            elif leaving is not None:
-                leaving.join()
-                break
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        os.close(wake_read)
-        os.close(wake_write)
-    if failed:
-        raise failed[0]
+    serve_until_signalled(Worker(settings, timing=timing))
     return 0
-
-
-def _leave(worker: Worker, number: int, wake: int, failed: list[BaseException]) -> None:
-    try:
-        worker.stop(reason=signal.Signals(number).name)
-    except BaseException as error:  # noqa: BLE001 - it is the main thread's to raise
-        failed.append(error)
-    finally:
-        os.write(wake, b"x")
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """A slot of this worker before it has a model."""
-
-    layout: SlotLayout
-    locks: SlotLocks
 
 
 class Worker:
@@ -137,7 +83,7 @@ class Worker:
         self._learnt, self._reservations = Learnt(), Reservations()
         self._memory_groups: MemoryGroups = find_memory_groups()
         self._slots: dict[str, SlotThreads] = {}
-        self._places: dict[str, _Place] = {}
+        self._places = Places(settings.cache / "worker" / "slots", self._journal)
         self._lock = threading.Lock()
         self._hurry = threading.Event()
         self._stopped = False
@@ -152,7 +98,7 @@ class Worker:
         settings = self._settings
         layouts = lay_out(settings.slots, settings.cpu_slots, self._box.devices)
         models = self._models()
-        self._take_places(layouts)
+        self._places.take(layouts)
         try:
             info = WorkerInfo(settings.name, socket.gethostname(), os.getpid(), slots=tuple(self._places))
             self._session = WorkerSession(self._queue, info, self._timing, self.reports, self._journal)
@@ -163,9 +109,9 @@ class Worker:
             self._reaping = Reaping(Reaper(self._queue, self._timing), self._timing.beat_s, self._journal)
             self._sweeping = Sweeping(self._queue, self._files, self._journal)
         except BaseException:
-            self._release_places()
+            self._places.release()
             raise
-        self._forget_old_handovers()
+        forget_old(settings.cache / "worker" / "handovers", HANDOVER_KEPT_S)
         remove_abandoned(self._memory_groups)  # now empty: whoever takes a place ends what was left in it
         self._journal.say(
             "worker-starts",
@@ -180,7 +126,11 @@ class Worker:
         self._claimer.start()
         self._reaping.start()
         self._sweeping.start()
-        self._assign(models)
+        try:
+            self._assign(models)
+        except BaseException:
+            self.stop(0, reason="cannot start")
+            raise
         self._watcher.start()
 
     def stop(self, grace_s: float | None = None, *, reason: str = "stop") -> None:
@@ -194,23 +144,23 @@ class Worker:
         self._journal.say("worker-leaves", reason=reason, grace_s=grace_s)
         until = time.monotonic() + grace_s
         self._session.hurry(grace_s)
+        self._claimer.stop(0)
+        _all_at_once(each.slot.leave for each in slots)
         self._watcher.stop()
-        for each in slots:
-            each.slot.leave()
-        self._claimer.stop(grace_s)
         while not self._hurry.is_set() and time.monotonic() < until:
             if all(each.join(0) for each in slots):
                 break
             self._hurry.wait(0.02)
+        _all_at_once(each.slot.abandon for each in slots if not each.join(0))
+        until = time.monotonic() + self._timing.stop_grace_s
         for each in slots:
-            if not each.join(0):
-                each.slot.abandon()
-        for each in slots:
-            each.join()
+            if not each.join(max(0.0, until - time.monotonic())):
+                self._journal.say("slot-left-behind", slot=each.slot.parts.name, next="its lease goes to another")
+        self._claimer.stop(self._timing.beat_s)
         self._reaping.stop()
         self._sweeping.stop()
         self._session.stop()
-        self._release_places()
+        self._places.release()
         self._queue.close()
         self._journal.say("worker-left")
 
@@ -249,23 +199,9 @@ class Worker:
         except InvalidActiveFile as error:
             self._journal.say_once(f"target {model}", "target-unreadable", model=model, error=error)
             return self._repository.promotions.recorded(model).version is not None
-
-    def _take_places(self, layouts: Sequence[SlotLayout]) -> None:
-        folder = self._settings.cache / "worker" / "slots"
-        try:
-            for layout in layouts:
-                locks = SlotLocks(folder / layout.name, layout.name)
-                ended = locks.acquire(end_recorded_group)
-                if ended:
-                    self._journal.say("orphans-ended", slot=layout.name, pids=",".join(map(str, ended)))
-                self._places[layout.name] = _Place(layout, locks)
-        except BaseException:
-            self._release_places()
-            raise
-
-    def _release_places(self) -> None:
-        for place in self._places.values():
-            place.locks.release()
+        except (Corrupt, NewerFormat) as error:  # one model's fault must not keep the others from being served
+            self._journal.say_once(f"target {model}", "target-unreadable", model=model, error=error)
+            return False
 
     def _assign(self, models: Sequence[str]) -> None:
         """Give free slots a model each, and say which models are left without one."""
@@ -298,7 +234,7 @@ class Worker:
     def _waiting(self, model: str) -> int:
         return len(self._queue.list(JobFilter(status=Status.QUEUED, model=model, limit=1000)))
 
-    def _look(self, model: str) -> _Look:
+    def _look(self, model: str) -> Look:
         promotions = self._repository.promotions
         try:
             state = promotions.state(model)
@@ -309,7 +245,7 @@ class Worker:
         if state.edited_by_hand and state.digest is None and not self._all_serve(model):
             # A slot that serves nothing has nothing that could run on while such an edit is refused.
             state = promotions.recorded(model)
-        return _Look(state.seen, target_of(state))
+        return Look(state.seen, target_of(state))
 
     def _all_serve(self, model: str) -> bool:
         with self._lock:
@@ -342,17 +278,17 @@ class Worker:
         with self._lock:
             return max(fleet, sum(1 for each in self._slots.values() if each.slot.model == model))
 
-    def _parts(self, place: _Place) -> SlotParts:
+    def _parts(self, place: Place) -> SlotParts:
         settings, layout = self._settings, place.layout
         worker_folder = settings.cache / "worker"
-        attempts = place.locks.folder / "attempts"
+        attempts = place.folder / "attempts"
         shutil.rmtree(attempts, ignore_errors=True)
         has_accelerators = any(device.kind != "cpu" for device in self._box.devices)
         versions = self._box.accelerator.versions()
         return SlotParts(
             name=layout.name,
             layout=layout,
-            folder=place.locks.folder,
+            folder=place.folder,
             box=SlotBox(layout, facts(layout.devices, versions), has_accelerators, settings.secrets_dir, os.environ),
             timing=self._timing,
             journal=self._journal,
@@ -367,7 +303,7 @@ class Worker:
             device_room=self._device_room(layout),
             slots_total=self._slots_total,
             look_again=self._watcher.look_again,
-            slot_descriptor=place.locks.slot_descriptor,
+            slot_descriptors=place.descriptors,
         )
 
     def _start_child(self, spec: ChildSpec) -> SlotChild:
@@ -379,30 +315,11 @@ class Worker:
         total = min(device.memory_total_bytes for device in layout.devices)
         return lambda: Room(self._box.free_bytes(layout.devices), total)
 
-    def _forget_old_handovers(self) -> None:
-        folder: Path = self._settings.cache / "worker" / "handovers"
-        for job in folder.glob("*"):
-            if time.time() - job.stat().st_mtime > HANDOVER_KEPT_S:
-                shutil.rmtree(job, ignore_errors=True)
 
-
-@dataclass(frozen=True, slots=True)
-class _Look:
-    seen: str
-    target: Target | None
-
-
-def target_of(state: ActiveState) -> Target | None:
-    """Say what a model's slots should serve by its active state; None where nothing is active."""
-    if state.version is None:
-        return None
-    return Target(
-        model=state.model,
-        version=state.version,
-        digest=state.digest,
-        generation=state.generation,
-        config=dict(state.config),
-        max_unavailable=state.rollout.max_unavailable,
-        end_running=state.rollout.now,
-        notes=state.notes,
-    )
+def _all_at_once(calls: Iterable[Callable[[], None]]) -> None:
+    """Models that ignore SIGTERM take seconds to end: one slot's must not take them from the others' grace."""
+    threads = [threading.Thread(target=call, daemon=True) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()

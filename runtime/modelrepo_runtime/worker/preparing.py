@@ -133,7 +133,7 @@ def checkpoints_of(chosen: Chosen) -> frozenset[str] | None:
     return frozenset(names)
 
 
-def child_spec(prepared: Prepared, layout: SlotLayout, folder: Path, slot_descriptor: int) -> ChildSpec:
+def child_spec(prepared: Prepared, layout: SlotLayout, folder: Path, slot_descriptors: tuple[int, ...]) -> ChildSpec:
     """Say how the child of a prepared version is started in a slot."""
     chosen, spec = prepared.chosen, prepared.version.spec
     devices = torch_devices(layout.devices)
@@ -154,7 +154,7 @@ def child_spec(prepared: Prepared, layout: SlotLayout, folder: Path, slot_descri
         devices=devices,
         device_env=child_environment(layout.devices),
         max_batch={stage.name: stage.max_batch for stage in chosen.stages},
-        keep_open_fds=() if slot_descriptor < 0 else (slot_descriptor,),
+        keep_open_fds=slot_descriptors,
         # What the author promises, and a tenth more: only a child that breaks its promise is ended for it.
         memory_limit_bytes=None if limit is None else limit + limit // 10,
     )

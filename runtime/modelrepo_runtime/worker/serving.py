@@ -93,5 +93,6 @@ class SlotParts:
     """How many slots of the fleet serve a model: what a share of `max_unavailable` is taken of."""
     look_again: Callable[[str], None]
     """Read a model's active version now; the slot hears of a change before this returns."""
-    slot_descriptor: int = -1
+    slot_descriptors: tuple[int, ...] = ()
+    """Locks that every process of a child holds on to."""
     load_timeout_s: float = LOAD_TIMEOUT_S

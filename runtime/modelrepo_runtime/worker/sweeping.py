@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
+import time
+from pathlib import Path
 
 from modelrepo.errors import ModelRepoError
 from modelrepo_runtime.jobstore import JobStore
@@ -39,3 +42,14 @@ class Sweeping:
                 continue
             if swept.jobs or swept.files:
                 self._journal.say("swept", jobs=swept.jobs, files=swept.files)
+
+
+def forget_old(folder: Path, kept_s: float) -> None:
+    """Remove what lies in a folder for longer than that; other workers may do so at the same time."""
+    for entry in folder.glob("*"):
+        try:
+            old = time.time() - entry.stat().st_mtime > kept_s
+        except FileNotFoundError:
+            continue
+        if old:
+            shutil.rmtree(entry, ignore_errors=True)

@@ -7,11 +7,13 @@ import json
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from modelrepo.errors import ModelRepoError, NotFound
+from modelrepo.promotion import ActiveState
 from modelrepo_runtime.jobs import Json
 from modelrepo_runtime.worker.journal import Journal
+
+STOP_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +40,28 @@ class Target:
         return f"{self.model}@{self.version}"
 
 
-class Seen(Protocol):
+@dataclass(frozen=True, slots=True)
+class Look:
     """A look at a model's active version: `seen` is equal as long as nothing changed."""
 
-    @property
-    def seen(self) -> str: ...
+    seen: str
+    target: Target | None
 
-    @property
-    def target(self) -> Target | None: ...
+
+def target_of(state: ActiveState) -> Target | None:
+    """Say what a model's slots should serve by its active state; None where nothing is active."""
+    if state.version is None:
+        return None
+    return Target(
+        model=state.model,
+        version=state.version,
+        digest=state.digest,
+        generation=state.generation,
+        config=dict(state.config),
+        max_unavailable=state.rollout.max_unavailable,
+        end_running=state.rollout.now,
+        notes=state.notes,
+    )
 
 
 class TargetWatcher:
@@ -56,7 +72,7 @@ class TargetWatcher:
 
     def __init__(
         self,
-        look: Callable[[str], Seen],
+        look: Callable[[str], Look],
         tell: Callable[[Target], None],
         journal: Journal,
         *,
@@ -78,10 +94,11 @@ class TargetWatcher:
         self._thread.start()
 
     def stop(self) -> None:
+        """Look no more. A look at a store that does not answer is not waited for: whom it tells, leaves."""
         self._stopped.set()
         self._woken.set()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(STOP_S)
 
     def watch(self, models: Iterable[str]) -> None:
         """Add models, and look at once."""

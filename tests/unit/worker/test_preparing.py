@@ -87,7 +87,7 @@ def test_a_child_is_told_its_devices_paths_and_limits() -> None:
     version = a_version(yaml)
     chosen = choose(version, a_target(), a_box(GPU_SLOT, accelerators=True), HOST)
     local = LocalVersion(version, Path("/v"), Path("/v/code"), {"t5": Path("/v/t5")})
-    spec = child_spec(Prepared(chosen, local, Path("/env/bin/python")), GPU_SLOT, Path("/slot/child"), 7)
+    spec = child_spec(Prepared(chosen, local, Path("/env/bin/python")), GPU_SLOT, Path("/slot/child"), (7,))
     assert spec.code_roots == (Path("/v/code/src"), Path("/v/code"))
     assert (spec.device, spec.devices) == ("cuda:0", ("cuda:0",))
     assert spec.device_env == {"CUDA_VISIBLE_DEVICES": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}

@@ -4,13 +4,7 @@ from dataclasses import dataclass, field
 
 from modelrepo.errors import ModelRepoError, Unreachable, VersionNotFound
 from modelrepo_runtime.worker.journal import Journal
-from modelrepo_runtime.worker.target import Target, TargetWatcher
-
-
-@dataclass
-class Look:
-    seen: str
-    target: Target | None
+from modelrepo_runtime.worker.target import Look, Target, TargetWatcher
 
 
 @dataclass
@@ -64,6 +58,23 @@ def test_what_cannot_be_read_changes_nothing_and_is_said_once() -> None:
     watcher.look_again("m")
     assert watched.told == []
     assert "target-none" in watched.log.getvalue()
+
+
+def test_a_look_at_a_store_that_does_not_answer_keeps_no_worker_from_leaving() -> None:
+    looking, answers = threading.Event(), threading.Event()
+
+    def look(model: str) -> Look:
+        looking.set()
+        assert answers.wait(20)
+        return Look("1", None)
+
+    watcher = TargetWatcher(look, lambda target: None, Journal(io.StringIO()), poll_s=0.005)
+    watcher.start()
+    watcher.watch(["m"])
+    assert looking.wait(20)
+    watcher.stop()
+    assert not answers.is_set()
+    answers.set()
 
 
 def test_a_key_is_what_would_run_and_not_which_change_said_so() -> None:

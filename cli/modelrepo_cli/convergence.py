@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from modelrepo_runtime.queue.port import SlotReport, WorkerReport
 
 POLL_S = 0.25  # as often as workers look at a local active.yaml
+MISSED_BEATS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,25 @@ class Behind:
 def is_live(worker: WorkerReport) -> bool:
     """Say whether a worker was heard of within a lease."""
     return worker.last_beat_age_s <= Timing.embedded().lease_s
+
+
+def present(fleet: Sequence[WorkerReport]) -> tuple[WorkerReport, ...]:
+    """Leave out what a worker said before it died, of slots that the next one of its name and box has taken over.
+
+    A slot has one owner at a time, so of two sessions that report it, one of which has missed beats, that one is gone.
+    """
+    newest: dict[tuple[str, str, str], float] = {}
+    for worker in fleet:
+        for slot in worker.slots:
+            key = (worker.info.host, worker.info.name, slot.slot)
+            newest[key] = min(newest.get(key, worker.last_beat_age_s), worker.last_beat_age_s)
+    missed_s = MISSED_BEATS * Timing.embedded().beat_s
+
+    def is_gone(worker: WorkerReport) -> bool:
+        names = [(worker.info.host, worker.info.name, slot.slot) for slot in worker.slots]
+        return worker.last_beat_age_s > missed_s and any(newest[name] < worker.last_beat_age_s for name in names)
+
+    return tuple(worker for worker in fleet if not is_gone(worker))
 
 
 def comes(slot: SlotReport) -> str | None:
@@ -85,7 +105,7 @@ def wait(
     end = clock() + timeout_s
     last: tuple[Behind, ...] | None = None
     while True:
-        seen = fleet()
+        seen = present(fleet())
         late = behind(seen, target)
         if not late:
             return sum(slot.model == target.model for worker in seen if is_live(worker) for slot in worker.slots)

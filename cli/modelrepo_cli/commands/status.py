@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from modelrepo.errors import InvalidInput, Unreachable
-from modelrepo_cli import fleet_text
+from modelrepo_cli import convergence, fleet_text
 from modelrepo_cli.convergence import is_live
 from modelrepo_cli.output import plain
 from modelrepo_cli.standing import Standing, standing
@@ -22,7 +22,7 @@ def command(call: Call, model: str | None) -> None:
     Below the slots: what is active in the repository, where there is one, and what is odd about it.
     """
     with call.job_queue() as queue:
-        workers = fleet_text.only(queue.fleet(), model)
+        workers = fleet_text.only(convergence.present(queue.fleet()), model)
     slots = fleet_text.slots(workers)
     try:
         models = _models(call, model)

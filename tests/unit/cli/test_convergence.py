@@ -30,6 +30,14 @@ def test_workers_that_have_gone_silent_are_not_waited_for() -> None:
     assert "silent, 1 min ago" in fleet_text.slots([lost])
 
 
+def test_a_dead_worker_whose_slot_the_next_one_has_taken_over_is_left_out() -> None:
+    dead, lives = worker(OLD, silent_s=4.0), worker(slot(), silent_s=0.2)
+    assert convergence.present([dead, lives]) == (lives,)
+    assert convergence.present([dead]) == (dead,)
+    beating = worker(OLD, silent_s=0.9)
+    assert convergence.present([beating, lives]) == (beating, lives)
+
+
 def test_the_same_version_with_older_config_is_behind() -> None:
     assert len(convergence.behind([worker(slot(generation=6))], TARGET)) == 1
 

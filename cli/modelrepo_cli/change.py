@@ -43,12 +43,18 @@ def named_version(reference: str) -> tuple[str, str]:
 
 
 def checked_config(
-    repository: Repository, reference: str, settings: Sequence[str] = (), *, force: bool = False
+    repository: Repository,
+    reference: str,
+    settings: Sequence[str] = (),
+    unset: Sequence[str] = (),
+    *,
+    force: bool = False,
 ) -> dict[str, Any]:
-    """Read `--set`, and see that the version takes it together with what is overridden already.
+    """Read `--set`, and see that the version takes it together with what stays overridden after `--unset`.
 
     Raises:
-        InvalidInput: a key that the version does not declare, or a value of another type than its default.
+        InvalidInput: a key that the version does not declare, or a value of another type than its default; a key to
+            be unset that is not overridden, or set at once.
     """
     from modelrepo.contract import effective_config, parse_settings
 
@@ -61,12 +67,15 @@ def checked_config(
         if force:
             return told
         raise
+    for key in unset:
+        if key in told or key not in kept:
+            found = "--set gives it a value" if key in told else f"overridden are: {', '.join(kept) or 'none'}"
+            raise InvalidInput(f"cannot unset config key {key!r} of {spec.name}: {found}")
     try:
-        effective_config(spec, {**kept, **told})
+        effective_config(spec, {key: value for key, value in {**kept, **told}.items() if key not in unset})
     except InvalidInput as error:
         raise InvalidInput(
-            f"{error}; active.yaml overrides it for the version before: change both at once with"
-            f" `modelrepo edit {spec.name}`"
+            f"{error}; active.yaml overrides it for the version before: promote with `--unset KEY`"
         ) from None
     return told
 

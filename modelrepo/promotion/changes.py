@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -93,6 +93,7 @@ class Promotions:
         version: str,
         *,
         config_set: Mapping[str, Json] | None = None,
+        config_unset: Collection[str] = (),
         expect: int | None = None,
         force: bool = False,
         reason: str | None = None,
@@ -102,8 +103,9 @@ class Promotions:
         """Make a version the active one.
 
         `version`: an id, `active` (to change its config alone) or `previous`. `config_set`: laid over the config that
-        is in force. `expect`: the generation that is to be replaced; without it a lost race is run again. `force`:
-        though the version is blocked, or an edited file unreadable.
+        is in force; `config_unset`: taken out of it, so that the version's own values count again. `expect`: the
+        generation that is to be replaced; without it a lost race is run again. `force`: though the version is blocked,
+        or an edited file unreadable.
 
         Where the version is live already with that config and rollout, nothing changes and the entry that made it so
         is returned. `retry` writes a generation all the same: workers that have refused the version try it at once.
@@ -124,11 +126,12 @@ class Promotions:
                     f"cannot promote {model}@{target}: blocked by generation {by.generation}, {by.by}"
                     f"{f' ({by.reason})' if by.reason else ''}; unblock it, or promote with --force"
                 )
-            config = {**view.state.config, **(config_set or {})}
+            laid = {**view.state.config, **(config_set or {})}
+            config = {key: value for key, value in laid.items() if key not in config_unset}
             live = Live(target, digest, config, wanted or replace(view.state.rollout, now=False))
             if not retry and (made := self._made(view, live)) is not None:
                 return made
-            same = target == view.state.version and (bool(config_set) or wanted is not None)
+            same = target == view.state.version and (bool(config_set or config_unset) or wanted is not None)
             return _Wish(Kind.CONFIG if same else Kind.PROMOTE, target, digest, live, reason)
 
         return self._change(model, decide, expect=expect)

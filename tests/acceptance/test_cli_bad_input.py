@@ -298,10 +298,13 @@ def test_config_of_another_type(published: Place) -> None:
     published.refused("promote", "cats@v2", "--set", "gain=high", code=2, kind="invalid_input", says="another type")
     published.refused("promote", "cats@v2", "--set", "gain=true", code=2, kind="invalid_input", says="another type")
     published.ok("promote", "cats@v2", "--set", "gain=1.5")
-    published.refused("promote", "cats@v1", code=2, kind="invalid_input", says="modelrepo edit cats")
+    published.refused("promote", "cats@v1", code=2, kind="invalid_input", says="--unset KEY")
+    published.refused(
+        "promote", "cats@v2", "--unset", "mark", code=2, kind="invalid_input", says="overridden are: gain"
+    )
     (published.model / "model.yaml").write_text(text)
     assert main(["push", str(published.model), "--check", "none", "--promote"]) == 2
-    assert "modelrepo edit cats" in published.capsys.readouterr().err
+    assert "--unset KEY" in published.capsys.readouterr().err
 
 
 # repositories and stores

@@ -11,6 +11,7 @@ from modelrepo_cli.verbs import Call, verb
 @verb("repo", "queue")
 @click.argument("reference", metavar="MODEL@VERSION")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a key of `config:`; repeat it.")
+@click.option("--unset", multiple=True, metavar="KEY", help="Override it no longer; repeat it.")
 @click.option("--max-unavailable", metavar="SHARE", help="How many slots may be away at once, such as 10% or 2.")
 @click.option("--expect", type=int, metavar="GENERATION", help="Fail unless this is the generation that is replaced.")
 @click.option("--force", is_flag=True, help="Promote a blocked version all the same.")
@@ -21,6 +22,7 @@ def command(
     call: Call,
     reference: str,
     settings: tuple[str, ...],
+    unset: tuple[str, ...],
     max_unavailable: str | None,
     expect: int | None,
     force: bool,
@@ -35,12 +37,13 @@ def command(
     """
     repository = call.repository()
     model, version = named_version(reference)
-    config = checked_config(repository, reference, settings, force=force)
+    config = checked_config(repository, reference, settings, unset, force=force)
     before = repository.promotions.history(model)
     entry = repository.promotions.promote(
         model,
         version,
         config_set=config or None,
+        config_unset=unset,
         expect=expect,
         force=force,
         reason=reason,

@@ -98,6 +98,13 @@ def test_config_is_laid_over_what_is_in_force(promotions: Promotions) -> None:
     assert promotions.rollback("m").config == {"a": 1, "b": 2}
 
 
+def test_an_override_is_taken_back(promotions: Promotions) -> None:
+    promotions.promote("m", "v1", config_set={"a": 1, "b": 2})
+    entry = promotions.promote("m", "active", config_set={"c": 3}, config_unset=["a"])
+    assert (entry.kind, dict(entry.config)) == (Kind.CONFIG, {"b": 2, "c": 3})
+    assert promotions.promote("m", "v1", config_unset=["a"]).generation == entry.generation
+
+
 def test_ending_what_runs_goes_with_one_change_only(promotions: Promotions, store: ObjectStore) -> None:
     promotions.promote("m", "v1", rollout="2")
     promotions.promote("m", "v2")

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from modelrepo.environments import EnvironmentCache, IndexSettings
 from modelrepo.errors import Corrupt, InvalidActiveFile, NewerFormat
@@ -31,9 +32,9 @@ from modelrepo_runtime.worker.claiming import Claimer
 from modelrepo_runtime.worker.footprint import Learnt
 from modelrepo_runtime.worker.journal import Journal
 from modelrepo_runtime.worker.memory import Reservations, host_room
+from modelrepo_runtime.worker.periodic import Periodic
 from modelrepo_runtime.worker.places import Place, Places
 from modelrepo_runtime.worker.preparing import RepositorySource, SlotBox
-from modelrepo_runtime.worker.reaping import Reaping
 from modelrepo_runtime.worker.serving import SlotChild, SlotParts
 from modelrepo_runtime.worker.session import WorkerSession
 from modelrepo_runtime.worker.settings import WorkerSettings
@@ -41,8 +42,8 @@ from modelrepo_runtime.worker.signals import serve_until_signalled
 from modelrepo_runtime.worker.slot import Slot
 from modelrepo_runtime.worker.slot_threads import SlotThreads
 from modelrepo_runtime.worker.swap_plan import Room
-from modelrepo_runtime.worker.sweeping import Sweeping, forget_old
 from modelrepo_runtime.worker.target import Look, Target, TargetWatcher, target_of
+from modelrepo_runtime.worker.upkeep import SWEEP_EVERY_S, forget_old, let_go, reap
 
 # Models that get their first active version are looked for this much more seldom than known ones are read.
 POLLS_PER_MODEL_LIST = 8
@@ -106,8 +107,13 @@ class Worker:
             self._watcher = TargetWatcher(
                 self._look, self._tell, self._journal, poll_s=self._poll_s(), at_each_poll=self._look_for_models
             )
-            self._reaping = Reaping(Reaper(self._queue, self._timing), self._timing.beat_s, self._journal)
-            self._sweeping = Sweeping(self._queue, self._files, self._journal)
+            reaper = Reaper(self._queue, self._timing)
+            self._upkeep = (
+                Periodic("reaper", partial(reap, reaper, self._journal), self._timing.beat_s, self._journal),
+                Periodic(
+                    "retention", partial(let_go, self._queue, self._files, self._journal), SWEEP_EVERY_S, self._journal
+                ),
+            )
         except BaseException:
             self._places.release()
             raise
@@ -124,8 +130,8 @@ class Worker:
         )
         self._session.start()
         self._claimer.start()
-        self._reaping.start()
-        self._sweeping.start()
+        for upkeep in self._upkeep:
+            upkeep.start()
         try:
             self._assign(models)
         except BaseException:
@@ -157,8 +163,8 @@ class Worker:
             if not each.join(max(0.0, until - time.monotonic())):
                 self._journal.say("slot-left-behind", slot=each.slot.parts.name, next="its lease goes to another")
         self._claimer.stop(self._timing.beat_s)
-        self._reaping.stop()
-        self._sweeping.stop()
+        for upkeep in self._upkeep:
+            upkeep.stop()
         self._session.stop()
         self._places.release()
         self._queue.close()

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+import io
 import os
-import threading
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from modelrepo_runtime.queue.memory import MemoryQueue
 from modelrepo_runtime.retention import DAY_S, Retention, Swept, sweep
 from modelrepo_runtime.testing.clock import FakeClock
 from modelrepo_runtime.worker.journal import Journal
-from modelrepo_runtime.worker.sweeping import Sweeping
+from modelrepo_runtime.worker.upkeep import let_go
 
 
 class Shop:
@@ -74,20 +74,13 @@ def test_orphans_of_unknown_jobs_go_by_age(shop: Shop) -> None:
     assert shop.kept() == 0
 
 
-def test_a_worker_sweeps_now_and_then(shop: Shop) -> None:
-    class Said(Journal):
-        def say(self, event: str, **facts: object) -> None:
-            told.append((event, facts))
-            done.set()
-
-    told: list[tuple[str, dict[str, object]]] = []
-    done = threading.Event()
+def test_a_worker_says_what_it_let_go(shop: Shop) -> None:
+    log = io.StringIO()
     shop.job(ended=True)
     shop.clock.now -= 40 * DAY_S
     shop.job(ended=True)
     shop.clock.now += 40 * DAY_S
-    sweeping = Sweeping(shop.queue, shop.files, Said(), every_s=0.01)
-    sweeping.start()
-    assert done.wait(10)
-    sweeping.stop()
-    assert told[0] == ("swept", {"jobs": 1, "files": 0})
+    let_go(shop.queue, shop.files, Journal(log))
+    let_go(shop.queue, shop.files, Journal(log))
+    assert log.getvalue().count("swept") == 1
+    assert "swept jobs=1 files=0" in log.getvalue()

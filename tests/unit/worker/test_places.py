@@ -7,7 +7,7 @@ from modelrepo.errors import AlreadyServed
 from modelrepo_runtime.accelerators import Device, lay_out
 from modelrepo_runtime.worker.journal import Journal
 from modelrepo_runtime.worker.places import Places
-from modelrepo_runtime.worker.sweeping import forget_old
+from modelrepo_runtime.worker.upkeep import forget_old
 
 DEVICES = tuple(Device("cuda", index, "H100", 80 << 30, f"GPU-{index}", "nvidia") for index in range(4))
 

@@ -227,3 +227,50 @@ def test_a_queue_that_is_away_only_delays_a_swap(bench: Bench) -> None:
     assert bench.fleet_errors == []
     assert "refused" not in bench.log.getvalue()
     assert "queue-unreachable error=away" in bench.log.getvalue()
+
+
+def holds(bench: Bench, slot: Slot, phase: str) -> None:
+    """Bring the slot into the middle of a swap from v1 to v2, and keep it there."""
+    bench.plant.yaml["v2"] = "swap: drain\n" if phase.startswith("waiting for the job") else ""
+    if phase == "building":
+        bench.plant.build_gates["v2"] = threading.Event()
+    if phase == "loading":
+        bench.plant.load_gates["v2"] = threading.Event()
+    if phase.startswith("waiting for its turn"):
+        assert bench.session.take_turn("m", "another", 1, "1")  # the beats renew it
+    bench.target("v1")
+    bench.plant.gates["long"] = threading.Event()
+    bench.submit(gate="long")
+    bench.until(slot, lambda slot: slot.held is not None)
+    bench.target("v2", share="1")
+    bench.until(slot, lambda slot: str((slot.report().incoming or {}).get("phase", "")).startswith(phase))
+
+
+PHASES = ["waiting for its turn", "building", "loading", "ready", "waiting for the job"]
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_worker_leaves_from_the_middle_of_a_swap(bench: Bench, phase: str) -> None:
+    slot = bench.slot()
+    holds(bench, slot, phase)
+    slot.leave()
+    slot.abandon()
+    assert bench.left()
+    assert not any(child.alive for child in bench.plant.children)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("then", ["v1", "v3"])
+def test_a_swap_that_is_superseded_in_the_middle_is_dropped_there(bench: Bench, phase: str, then: str) -> None:
+    slot = bench.slot()
+    holds(bench, slot, phase)
+    bench.session.end_turn("m", "another")
+    bench.target(then, share="1")
+    bench.until(slot, lambda _: "swap-dropped slot=s0 target=m@v2" in bench.log.getvalue())
+    bench.plant.gates["long"].set()
+    bench.until(slot, lambda slot: slot.held is None)
+    bench.serves(slot, then)
+    bench.until(slot, lambda slot: slot.incoming is None)
+    assert slot.report().state == "open"
+    assert "v2" not in [version for _, version, _ in bench.plant.ran]
+    assert sum(child.alive for child in bench.plant.children) == 1

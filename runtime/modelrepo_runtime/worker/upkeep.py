@@ -1,0 +1,39 @@
+"""What every worker does now and then for all: lost jobs are taken back, old ones and their files let go."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+from modelrepo_runtime.jobstore import JobStore
+from modelrepo_runtime.queue.port import JobQueue
+from modelrepo_runtime.queue.reaper import Reaper
+from modelrepo_runtime.retention import Retention, sweep
+from modelrepo_runtime.worker.journal import Journal
+
+SWEEP_EVERY_S = 3600.0
+
+
+def reap(reaper: Reaper, journal: Journal) -> None:
+    """Take back the jobs of workers that are gone."""
+    for reaped in reaper.look():
+        journal.say("reaped", job=reaped.job_id, session=reaped.session, status=reaped.status.value)
+
+
+def let_go(queue: JobQueue, files: JobStore, journal: Journal) -> None:
+    """Let jobs and files go when their retention is over; a second worker finds nothing left."""
+    swept = sweep(queue, files, Retention())
+    if swept.jobs or swept.files:
+        journal.say("swept", jobs=swept.jobs, files=swept.files)
+
+
+def forget_old(folder: Path, kept_s: float) -> None:
+    """Remove what lies in a folder for longer than that; other workers may do so at the same time."""
+    for entry in folder.glob("*"):
+        try:
+            old = time.time() - entry.stat().st_mtime > kept_s
+        except FileNotFoundError:
+            continue
+        if old:
+            shutil.rmtree(entry, ignore_errors=True)

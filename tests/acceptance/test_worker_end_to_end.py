@@ -116,6 +116,29 @@ def test_files_go_through_all_stages_of_a_job(tmp_path: Path) -> None:
         assert not list((worker.cache / "worker" / "slots").rglob("job.log"))
 
 
+RESUMING = """
+import os
+
+class Model:
+    def load(self, ctx):
+        pass
+
+    def run(self, job):
+        done = (job.state or {"steps": 0})["steps"]
+        if done == 0:
+            job.save_state({"steps": 7})
+            os.abort()
+        return {"resumed_at": done, "attempt": job.attempt}
+"""
+
+
+def test_a_later_attempt_goes_on_from_what_a_crashed_one_has_saved(tmp_path: Path) -> None:
+    with LiveBox(tmp_path, replace(Timing.embedded(), retry_delays_s=(0.05,))) as box:
+        served(box, RESUMING)
+        assert finished(box, box.client.submit("live")["id"])["result"] == {"resumed_at": 7, "attempt": 2}
+        assert not list(tmp_path.rglob(".states"))
+
+
 def test_a_rejection_reaches_the_user_and_nobody_else_is_blamed(tmp_path: Path) -> None:
     code = PLAIN.replace('return {"version": self.ctx.version}', 'job.reject("too_dark", "the picture is too dark")')
     with LiveBox(tmp_path) as box:

@@ -18,6 +18,10 @@ from modelrepo_runtime.worker.holding import End, Held
 from modelrepo_runtime.worker.journal import Journal
 
 
+STATES = ".states"
+"""Beside what stages hand over; no such name can be handed over."""
+
+
 class Runs(Protocol):
     """The part of a child that an attempt uses."""
 
@@ -56,13 +60,16 @@ class Ended:
 
 
 class Attempts:
-    """Runs a slot's attempts. `handovers` is shared by all slots of the box: the next stage may run in another."""
+    """Runs a slot's attempts. `handovers` is shared by all slots of the box: the next stage may run in another.
+
+    So is the state that a stage saves for its next attempt at the same version; neither leaves the box.
+    """
 
     def __init__(self, folder: Path, handovers: Path, files: Files, timing: Timing, journal: Journal) -> None:
         self._folder, self._handovers = folder, handovers
         self._files, self._timing, self._journal = files, timing, journal
 
-    def run(self, held: Held, child: Runs, *, slot: str, content_types: Mapping[str, str]) -> Ended:
+    def run(self, held: Held, child: Runs, *, slot: str, version: str, content_types: Mapping[str, str]) -> Ended:
         """Run an attempt to its end, whatever that is. The files of it on this box are gone when this returns."""
         claim = held.claim
         folder = self._folder / f"{claim.job_id}-{claim.fence.number}"
@@ -85,6 +92,7 @@ class Attempts:
                 previous=claim.previous,
                 handover_dir=self._handovers / claim.job_id,
                 output_dir=folder / "outputs",
+                state_dir=self._handovers / claim.job_id / STATES / f"{claim.stage}@{version}",
                 log_path=log,
             )
             outcome = self._in_child(held, child, request)

@@ -160,6 +160,7 @@ class ServingLoop:
         """Run one attempt, then the job's further stages as they are handed out."""
         parts = self._parts
         outputs = serving.prepared.version.spec.outputs
+        version = serving.prepared.version.version
         types = {name: str(output["contentType"]) for name, output in outputs.items() if "contentType" in output}
         following: Held | None = held
         while following is not None:
@@ -173,7 +174,7 @@ class ServingLoop:
             if not parts.session.renew_if_late(held):
                 parts.session.drop(held)
                 return
-            ended = parts.attempts.run(held, serving.child, slot=parts.name, content_types=types)
+            ended = parts.attempts.run(held, serving.child, slot=parts.name, version=version, content_types=types)
             self._judge(held, ended, serving)
             following = self._settle(held, ended, serving)
         self._learn(serving)

@@ -17,7 +17,6 @@ from modelrepo_runtime.timing import Timing
 from modelrepo_runtime.worker.holding import End, Held
 from modelrepo_runtime.worker.journal import Journal
 
-
 STATES = ".states"
 """Beside what stages hand over; no such name can be handed over."""
 

@@ -21,18 +21,18 @@ class Signalled(Protocol):
     def dump_stacks(self) -> None: ...
 
 
+LEAVING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+_LEFT = b"\0"
+
+
 def serve_until_signalled(worker: Signalled) -> None:
     """Serve until SIGTERM, SIGINT or SIGUSR1; a second one does not wait. SIGUSR2 asks for stacks.
 
     Only in the main thread. Raises what starting or stopping the worker raises.
     """
-    asked: list[int] = []
     failed: list[BaseException] = []
     wake_read, wake_write = os.pipe()
-
-    def on_signal(number: int, _frame: FrameType | None) -> None:
-        asked.append(number)
-        os.write(wake_write, b"x")
+    os.set_blocking(wake_write, False)
 
     def leave(number: int) -> None:
         try:
@@ -40,29 +40,34 @@ def serve_until_signalled(worker: Signalled) -> None:
         except BaseException as error:  # noqa: BLE001 - it is the main thread's to raise
             failed.append(error)
         finally:
-            os.write(wake_write, b"x")
+            os.write(wake_write, _LEFT)
 
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
-    before = {number: signal.signal(number, on_signal) for number in numbers}
+    # The numbers come through the pipe, written where the kernel delivers them: a handler in Python would run only once
+    # the main thread, which waits below, runs again, and a signal that another thread was given does not wake it.
+    before_fd = signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    before = {number: signal.signal(number, _wake) for number in (*LEAVING, signal.SIGUSR2)}
+    leaving: threading.Thread | None = None
     try:
         worker.start()
-        leaving: threading.Thread | None = None
-        while os.read(wake_read, 1):
-            number = asked.pop(0) if asked else 0
-            if number == signal.SIGUSR2:
+        while (told := os.read(wake_read, 1)) != _LEFT:
+            if told[0] == signal.SIGUSR2:
                 worker.dump_stacks()
-            elif number and leaving is None:
-                leaving = threading.Thread(target=leave, args=(number,), name="leaving")
+            elif told[0] in LEAVING and leaving is None:
+                leaving = threading.Thread(target=leave, args=(told[0],), name="leaving")
                 leaving.start()
-            elif number:
+            elif told[0] in LEAVING:
                 worker.hurry()
-            elif leaving is not None:
-                leaving.join()
-                break
     finally:
+        if leaving is not None:
+            leaving.join()
         for number, handler in before.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(before_fd)
         os.close(wake_read)
         os.close(wake_write)
     if failed:
         raise failed[0]
+
+
+def _wake(_number: int, _frame: FrameType | None) -> None:
+    """Be there, so that the signal does not end the process."""

@@ -12,7 +12,7 @@ How to write one:
 - The commands of one document run in one shell, in order, in an empty folder of their own, with a home of their own and
   no MODELREPO_* variables. What they start in the background is ended with the shell.
 - `<!-- setup: command -->` on a line of its own runs a command that the reader does not see, such as making what an
-  earlier page made.
+  earlier page made. `$TESTS` is this folder.
 - `<!-- not run: reason -->` on the line above a block leaves that block out. Such blocks are listed and counted.
 - Shell commands in blocks of other kinds (```sh, ```bash, ```shell) are refused, so that none escapes.
 """
@@ -140,6 +140,7 @@ def run(commands: tuple[Command, ...], folder: Path) -> list[str]:
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("MODELREPO_", "XDG_", "CI"))}
     environment |= {
         "HOME": str(home),
+        "TESTS": str(Path(__file__).parent),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PIP_CONFIG_FILE": os.environ.get("PIP_CONFIG_FILE", str(Path.home() / ".config" / "pip" / "pip.conf")),
         "UV_CACHE_DIR": os.environ.get("UV_CACHE_DIR", str(Path.home() / ".cache" / "uv")),

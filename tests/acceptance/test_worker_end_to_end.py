@@ -135,8 +135,10 @@ class Model:
 def test_a_later_attempt_goes_on_from_what_a_crashed_one_has_saved(tmp_path: Path) -> None:
     with LiveBox(tmp_path, replace(Timing.embedded(), retry_delays_s=(0.05,))) as box:
         served(box, RESUMING)
-        assert finished(box, box.client.submit("live")["id"])["result"] == {"resumed_at": 7, "attempt": 2}
-        box.until(lambda: not list(tmp_path.rglob(".states")), "what was saved is gone with the job")
+        job = box.client.submit("live")["id"]
+        assert finished(box, job)["result"] == {"resumed_at": 7, "attempt": 2}
+        kept = tmp_path / "cache-w" / "worker" / "handovers" / job
+        box.until(lambda: not kept.exists(), "what was saved is gone with the job")
 
 
 def test_a_rejection_reaches_the_user_and_nobody_else_is_blamed(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ class JobQueueContract(
 
     @pytest.fixture
     def opened(self, clock: FakeClock, timing: Timing) -> Iterator[tuple[JobQueue, Peek]]:
-        raise NotImplementedError
+        raise NotImplementedError("an adapter's test gives this fixture")
 
     @pytest.fixture
     def bench(self, opened: tuple[JobQueue, Peek], clock: FakeClock, timing: Timing) -> Bench:

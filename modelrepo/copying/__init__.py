@@ -1,0 +1,1 @@
+"""Bring versions from one repository into another."""

@@ -1,0 +1,1 @@
+"""Find out what this box can reach, how fast, and with whose credentials."""

@@ -28,6 +28,7 @@
     │   ├── GenerationChanged                `--expect` or a lost race
     │   ├── VersionBlocked
     │   ├── VersionDeleted
+    │   ├── VersionInUse                     active, or what a rollback would bring back
     │   ├── StoreNotTrusted                  read-only: no probe on record, or another endpoint
     │   ├── AlreadyServed                    a live process holds what was asked for
     │   ├── StaleFence                       the attempt is no longer this worker's
@@ -179,6 +180,10 @@ class VersionBlocked(Conflict):
 
 class VersionDeleted(Conflict):
     """The version was deleted; its id stays taken."""
+
+
+class VersionInUse(Conflict):
+    """The version is active, or what a rollback would bring back; it cannot be deleted."""
 
 
 class StoreNotTrusted(Conflict):

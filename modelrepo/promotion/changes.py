@@ -1,23 +1,25 @@
-"""The changes of what is live: promote, roll back, block, edit."""
+"""The changes of what is live: promote, roll back, block, delete, edit."""
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from contextlib import suppress
 from datetime import UTC, datetime
 
-from modelrepo import canonical
+from modelrepo import canonical, layout
 from modelrepo.canonical import Json, sha256
-from modelrepo.errors import GenerationChanged, InvalidInput, VersionBlocked, VersionDeleted, VersionNotFound
+from modelrepo.errors import GenerationChanged, InvalidInput, ObjectExists
+from modelrepo.formats import FORMAT
 from modelrepo.identity import whoami
 from modelrepo.names import check_model_name, check_version_id
 from modelrepo.promotion import writing
 from modelrepo.promotion.active_file import Rollout, parse, render
-from modelrepo.promotion.history import ACTIVATING, HistoryEntry, Kind
+from modelrepo.promotion.deciding import Rules, shown
+from modelrepo.promotion.history import HistoryEntry, Kind
 from modelrepo.promotion.looking import Looker, VersionIndex, View
-from modelrepo.promotion.state import ActiveState, Live, blocked, deleted, owner_of, way_back
+from modelrepo.promotion.state import ActiveState, blocked, owner_of
+from modelrepo.promotion.wishes import Author, Wish
 from modelrepo.stores.port import ObjectStore
 
 __all__ = ["Promotions", "VersionIndex"]
@@ -27,19 +29,6 @@ _RACES = 1000
 
 _SAVING_S = (0.02, 0.1, 0.3)
 """An editor that saves in place leaves the file empty for a moment: look again before it is called unreadable."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Wish:
-    """A change that is decided but has no number yet."""
-
-    kind: Kind
-    version: str
-    digest: str | None
-    live: Live
-    reason: str | None
-    from_generation: int | None = None
-    blocks: bool = True
 
 
 class Promotions:
@@ -57,9 +46,10 @@ class Promotions:
         by: str | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._store, self._index, self._clock, self._sleep = store, index, clock, sleep
-        self._by = _encodable(by or whoami())
+        self._store, self._sleep = store, sleep
+        self._author = Author(by or whoami(), clock)
         self._looker = Looker(store, index)
+        self._rules = Rules(self._looker, index, self._author)
 
     def state(self, model: str) -> ActiveState:
         """Return what is live. Where nothing has changed since the last look, it costs one read and one probe.
@@ -83,9 +73,7 @@ class Promotions:
 
     def previous(self, model: str) -> str | None:
         """Return the version that a rollback would bring back, which is what `@previous` means."""
-        view = self._looker.view(check_model_name(model))
-        back = way_back(self._with_edit(view), lambda version: self._usable(model, version))
-        return back.version if back else None
+        return self._rules.previous(model, self._looker.view(check_model_name(model)))
 
     def promote(
         self,
@@ -116,23 +104,18 @@ class Promotions:
         canonical.dumps(config_set or {})
         wanted = Rollout(rollout) if isinstance(rollout, str) else rollout
 
-        def decide(view: View) -> _Wish | HistoryEntry:
-            if view.unreadable is not None and not force:
-                raise view.unreadable
-            target = self._meant(model, version, view)
-            digest = self._digest(model, target, view)
-            if not force and (by := blocked(view.entries).get(target)):
-                raise VersionBlocked(
-                    f"cannot promote {model}@{target}: blocked by generation {by.generation}, {by.by}"
-                    f"{f' ({by.reason})' if by.reason else ''}; unblock it, or promote with --force"
-                )
-            laid = {**view.state.config, **(config_set or {})}
-            config = {key: value for key, value in laid.items() if key not in config_unset}
-            live = Live(target, digest, config, wanted or replace(view.state.rollout, now=False))
-            if not retry and (made := self._made(view, live)) is not None:
-                return made
-            same = target == view.state.version and (bool(config_set or config_unset) or wanted is not None)
-            return _Wish(Kind.CONFIG if same else Kind.PROMOTE, target, digest, live, reason)
+        def decide(view: View) -> Wish | HistoryEntry:
+            return self._rules.promote(
+                model,
+                version,
+                view,
+                config_set=config_set or {},
+                config_unset=config_unset,
+                rollout=wanted,
+                force=force,
+                retry=retry,
+                reason=reason,
+            )
 
         return self._change(model, decide, expect=expect)
 
@@ -149,27 +132,9 @@ class Promotions:
         """
         left: list[str | None] = []
 
-        def decide(view: View) -> _Wish:
-            state = view.state
-            left.append(state.version)
-            if state.version != left[0]:
-                raise GenerationChanged(
-                    f"cannot roll back {model}: {left[0]} was to be left, and by generation {state.generation} "
-                    f"{state.version} is active; look at `modelrepo history {model}`, then run it again if it is needed"
-                )
-            back = self._back(model, view, to)
-            target = to or (back.version if back else None)
-            if target is None:
-                live_now = f"{model}@{state.version} is active and" if state.version else f"{model} was never promoted:"
-                raise VersionNotFound(
-                    f"cannot roll back {model}: {live_now} no version before it is there that is neither "
-                    "blocked nor deleted; promote one"
-                )
-            digest = self._digest(model, target, view)
-            rollout = replace(state.rollout, now=now)
-            live = Live(target, digest, back.config if back else state.config, rollout)
-            came_from = back.generation if back else None
-            return _Wish(Kind.ROLLBACK, target, digest, live, reason, came_from, blocks=block)
+        def decide(view: View) -> Wish:
+            left.append(view.state.version)
+            return self._rules.rollback(model, view, left[0], to=to, block=block, now=now, reason=reason)
 
         return self._change(model, decide)
 
@@ -184,6 +149,37 @@ class Promotions:
             InvalidInput: it is not blocked.
         """
         return self._speak_of(Kind.UNBLOCK, model, version, reason)
+
+    def vendored(self, model: str, version: str, reason: str | None = None) -> HistoryEntry:
+        """Write down that the wheels of a version's environment were added for another platform."""
+        return self._speak_of(Kind.VENDOR, model, version, reason)
+
+    def delete(self, model: str, version: str, reason: str | None = None) -> HistoryEntry:
+        """Delete a version: its id stays taken, and prune frees the bytes that nothing else names.
+
+        From its entry in the history on, no change makes the version live; the tombstone beside the manifest comes
+        after it. Killed in between, it is gone through with when it is run again.
+
+        Raises:
+            VersionInUse: it is active, or what a rollback would bring back. VersionNotFound
+        """
+        check_version_id(version)
+        entry = self._change(model, lambda view: self._rules.delete(model, version, view, reason))
+        document: Json = {
+            "format": FORMAT,
+            "version": version,
+            "generation": entry.generation,
+            "by": entry.by,
+            "at": entry.at,
+            "reason": entry.reason,
+        }
+        with suppress(ObjectExists):  # only its presence counts
+            writing.retried(lambda: self._store.create(layout.tombstone(model, version), canonical.dumps(document)))
+        return entry
+
+    def refuse_deletion(self, model: str, version: str) -> None:
+        """Raise what `delete` would raise, and change nothing."""
+        self._rules.delete(check_model_name(model), check_version_id(version), self._saved_view(model), None)
 
     def active_bytes(self, model: str) -> bytes:
         """Return what a person is to edit: the file, or what it should say where it is behind or absent."""
@@ -201,7 +197,7 @@ class Promotions:
         if edited.version is None:
             raise InvalidInput(f"cannot save active.yaml of {model}: it names no version")
         view = self._looker.view(model)
-        self._digest(model, edited.version, view)
+        self._rules.digest(model, edited.version, view)
         changed = GenerationChanged(
             f"cannot save active.yaml of {model}: it was changed while you edited; edit it again"
         )
@@ -214,7 +210,7 @@ class Promotions:
         return self._record_edit(model, sha256(new_bytes))
 
     def _change(
-        self, model: str, decide: Callable[[View], _Wish | HistoryEntry], *, expect: int | None = None
+        self, model: str, decide: Callable[[View], Wish | HistoryEntry], *, expect: int | None = None
     ) -> HistoryEntry:
         check_model_name(model)
         for _ in range(_RACES):
@@ -222,14 +218,14 @@ class Promotions:
             self._check_expected(model, view, expect)
             wish = decide(view)
             if view.state.edited_by_hand:
-                writing.append(self._store, model, self._edit_entry(view))
+                writing.append(self._store, model, self._author.edit_entry(view))
                 continue  # whoever recorded it: now decide again, on top of the edit
             if isinstance(wish, HistoryEntry):
                 self._mend(model, view)
                 return wish
             generation = view.state.generation + 1
             data = render(wish.live.file(generation))
-            entry = self._entry(view, wish, sha256(data))
+            entry = self._author.entry(view, wish, sha256(data))
             if writing.append(self._store, model, entry):
                 lost = None if view.unreadable is None else view.file.data
                 writing.show(self._store, self._looker, model, view.file, entry, data, lost=lost)
@@ -238,24 +234,10 @@ class Promotions:
             f"cannot change {model}: {_RACES} others were faster, one after the other; run it again"
         )
 
-    def _made(self, view: View, live: Live) -> HistoryEntry | None:
-        """Return the entry since which `live` is in force, None where it is not, or where its file is past mending."""
-        state = view.state
-        wanted = (live.version, live.digest, canonical.dumps(live.config), live.rollout)
-        found = (state.version, state.digest, canonical.dumps(state.config), replace(state.rollout, now=False))
-        if view.unreadable is not None or wanted != found:
-            return None
-        if state.stale_file and sha256(self._shown(state)) != view.entries[-1].active_sha256:
-            return None
-        return next((entry for entry in reversed(view.entries) if entry.kind in ACTIVATING), None)
-
     def _mend(self, model: str, view: View) -> None:
         """Write the file of the newest change once more, where it is behind."""
         if view.state.stale_file:
-            writing.show(self._store, self._looker, model, view.file, view.entries[-1], self._shown(view.state))
-
-    def _shown(self, state: ActiveState) -> bytes:
-        return render(Live(state.version, state.digest, state.config, state.rollout).file(state.generation))
+            writing.show(self._store, self._looker, model, view.file, view.entries[-1], shown(view.state))
 
     def _saved_view(self, model: str) -> View:
         for pause_s in _SAVING_S:
@@ -286,92 +268,14 @@ class Promotions:
                 return recorded
             if view.file.digest != digest or not view.state.edited_by_hand:
                 break
-            writing.append(self._store, model, self._edit_entry(view))
+            writing.append(self._store, model, self._author.edit_entry(view))
         raise GenerationChanged(f"cannot record the edit of {model}: it was overwritten; look at `modelrepo status`")
 
     def _speak_of(self, kind: Kind, model: str, version: str, reason: str | None) -> HistoryEntry:
         check_version_id(version)
-
-        def decide(view: View) -> _Wish:
-            if view.unreadable is not None:
-                raise view.unreadable
-            if kind is Kind.UNBLOCK and version not in blocked(view.entries):
-                raise InvalidInput(f"cannot unblock {model}@{version}: it is not blocked")
-            state = view.state
-            live = Live(state.version, state.digest, state.config, state.rollout)
-            digest = None if kind is Kind.UNBLOCK else self._digest(model, version, view)
-            return _Wish(kind, version, digest or self._looker.digest_of(model, version), live, reason)
-
-        return self._change(model, decide)
-
-    def _back(self, model: str, view: View, to: str | None) -> HistoryEntry | None:
-        if to is None:
-            return way_back(self._with_edit(view), lambda version: self._usable(model, version))
-        check_version_id(to)
-        if to == view.state.version:
-            raise InvalidInput(f"cannot roll back {model} to {to}: it is active already")
-        if (by := blocked(view.entries).get(to)) is not None:
-            raise VersionBlocked(
-                f"cannot roll back {model} to {to}: blocked by generation {by.generation}, {by.by}; unblock it first"
-            )
-        return next((each for each in reversed(view.entries) if each.kind in ACTIVATING and each.version == to), None)
-
-    def _meant(self, model: str, version: str, view: View) -> str:
-        if version == "active" and view.state.version is not None:
-            return view.state.version
-        if version == "previous":
-            back = way_back(self._with_edit(view), lambda each: self._usable(model, each))
-            if back is None:
-                raise VersionNotFound(f"{model}@previous is no version: there is none to go back to; name one")
-            return back.version
-        if version == "active":
-            raise VersionNotFound(f"{model}@active is no version: {model} was never promoted; name one")
-        return check_version_id(version)
-
-    def _with_edit(self, view: View) -> tuple[HistoryEntry, ...]:
-        return (*view.entries, self._edit_entry(view)) if view.state.edited_by_hand else view.entries
-
-    def _digest(self, model: str, version: str, view: View) -> str:
-        digest = self._index.digest(model, version).removeprefix("sha256:")
-        if version in deleted(view.entries) or self._index.is_deleted(model, version):
-            raise VersionDeleted(f"cannot use {model}@{version}: it was deleted; push it anew under another id")
-        return digest
-
-    def _usable(self, model: str, version: str) -> bool:
-        return self._looker.digest_of(model, version) is not None and not self._index.is_deleted(model, version)
+        return self._change(model, lambda view: self._rules.speak_of(kind, model, version, view, reason))
 
     def _editable(self, view: View) -> bytes:
         if view.file.data is not None and not view.state.stale_file:
             return view.file.data
-        return self._shown(view.state)
-
-    def _edit_entry(self, view: View) -> HistoryEntry:
-        state = view.state
-        assert state.version is not None
-        assert view.file.digest is not None
-        live = Live(state.version, state.digest, state.config, state.rollout)
-        wish = _Wish(Kind.HAND_EDIT, state.version, state.digest, live, "edited by hand")
-        return self._entry(view, wish, view.file.digest)
-
-    def _entry(self, view: View, wish: _Wish, active_sha256: str) -> HistoryEntry:
-        return HistoryEntry(
-            generation=view.state.generation + 1,
-            kind=wish.kind,
-            version=wish.version,
-            digest=wish.digest,
-            config=wish.live.config,
-            rollout=wish.live.rollout,
-            by=self._by,
-            at=self._clock().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            change=secrets.token_hex(16),
-            base_sha256=view.file.digest,
-            active_sha256=active_sha256,
-            from_generation=wish.from_generation,
-            reason=None if wish.reason is None else _encodable(wish.reason),
-            blocks=wish.blocks,
-        )
-
-
-def _encodable(text: str) -> str:
-    # What comes from a command line may hold bytes that are no text; a history that cannot be written helps nobody.
-    return text.encode("utf-8", "backslashreplace").decode()
+        return shown(view.state)

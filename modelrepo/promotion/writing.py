@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from modelrepo import layout
 from modelrepo.canonical import sha256
 from modelrepo.errors import Forbidden, NoSpace, ObjectChanged, ObjectExists, ObjectNotFound, Unreachable
@@ -82,6 +84,18 @@ def _keep_lost(store: ObjectStore, model: str, data: bytes) -> None:
 def put_edit(store: ObjectStore, model: str, base: FileSeen, data: bytes) -> bool:
     """Save an edit, as an editor would; False where the file is not `base` any more."""
     return _put(store, model, base, data)
+
+
+def retried(call: Callable[[], None]) -> None:
+    """Do what may be repeated, again where there is no answer."""
+    for _ in range(_TRIES - 1):
+        try:
+            return call()
+        except Forbidden:
+            raise
+        except Unreachable:
+            continue
+    return call()
 
 
 def _put(store: ObjectStore, model: str, base: FileSeen, data: bytes) -> bool:

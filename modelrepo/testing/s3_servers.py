@@ -31,8 +31,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Self, TextIO
+from types import FrameType, TracebackType
+from typing import NoReturn, Self, TextIO
 
 from modelrepo.errors import ModelRepoError
 
@@ -157,16 +157,22 @@ def _guard(folder: Path) -> int:
             temporary = folder / "server.json.part"
             temporary.write_text(json.dumps(facts))
             temporary.rename(folder / "server.json")
+            signal.signal(signal.SIGCHLD, _end)
             os.write(write_end, b"ready")
             os.close(write_end)
             fcntl.flock(holders, fcntl.LOCK_EX)  # until nobody holds it
-            (folder / "server.json").unlink(missing_ok=True)
         finally:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            (folder / "server.json").unlink(missing_ok=True)
             if server is not None:
                 server.kill()  # SIGTERM would take half a minute
                 server.wait()
             shutil.rmtree(data, ignore_errors=True)
     return 0
+
+
+def _end(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise ServerFailed("SeaweedFS has ended by itself")
 
 
 def _serve(folder: Path, data: Path) -> tuple[subprocess.Popen[bytes], dict[str, str]]:
@@ -213,13 +219,15 @@ def _is_ready(server: subprocess.Popen[bytes], port: int) -> bool:
 
 
 def _facts(folder: Path) -> dict[str, str] | None:
-    """Return where the running server of `folder` answers, None where none does."""
+    """Return where the server of `folder` answers, None where no guardian holds one."""
+    with (folder / "guardian").open("a") as guardian:
+        if _to_be_had(guardian, fcntl.LOCK_SH):
+            return None
     try:
         facts: dict[str, str] = json.loads((folder / "server.json").read_text())
-        status, _ = _request(facts["endpoint"].removeprefix("http://"), "GET", "/status")
-    except (FileNotFoundError, ConnectionError):
+    except FileNotFoundError:
         return None
-    return facts if status == 200 else None
+    return facts
 
 
 def _request(address: str, method: str, path: str) -> tuple[int, str]:

@@ -19,7 +19,8 @@ HOLD = """
 import sys
 from pathlib import Path
 from modelrepo.testing.s3_servers import SeaweedFS
-print(SeaweedFS.start(Path(sys.argv[1])).endpoint, flush=True)
+server = SeaweedFS.start(Path(sys.argv[1]))
+print(server.endpoint, flush=True)
 sys.stdin.read()
 """
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,14 +20,12 @@ from modelrepo.errors import (
     VersionNotFound,
 )
 from modelrepo.identity import whoami
-from modelrepo.names import check_model_name, next_version, parse_reference
+from modelrepo.names import check_model_name, parse_reference
 from modelrepo.promotion import Promotions
 from modelrepo.stores.founding import Founded, found, open_founded
 from modelrepo.stores.opening import open_store
 from modelrepo.stores.port import ObjectStore
-from modelrepo.versions import drafting
-from modelrepo.versions import push as pushing
-from modelrepo.versions.bundles import bundle_carried, find_carried
+from modelrepo.versions.bundles import find_carried
 from modelrepo.versions.catalogue import Catalogue, Listed
 from modelrepo.versions.clock import Clock
 from modelrepo.versions.content import Progress
@@ -38,9 +35,8 @@ from modelrepo.versions.drafting import PushPlan
 from modelrepo.versions.fetching import Fetcher, Target
 from modelrepo.versions.manifest import PLAIN, Manifest
 from modelrepo.versions.paths import inside
-from modelrepo.versions.publish import missing_objects, publish, refuse_taken, taken_versions
 from modelrepo.versions.pull import pull_version
-from modelrepo.versions.push import PushCheck, PushOptions, PushResult
+from modelrepo.versions.push import PushCheck, Pusher, PushOptions, PushResult
 from modelrepo.versions.version import Version, VersionSummary
 from modelrepo.versions.window import THREADS
 
@@ -58,6 +54,7 @@ class Repository:
         self._catalogue = Catalogue(self.store)
         self.by = by or whoami()
         self.promotions = Promotions(self.store, self._catalogue, by=self.by)
+        self._pusher = Pusher(self.store, self._catalogue, self._lookup, self.by)
 
     @classmethod
     def open(cls, url: str, *, by: str | None = None) -> Self:
@@ -146,13 +143,7 @@ class Repository:
         self, folder: Path, options: PushOptions | None = None, *, progress: Progress | None = None
     ) -> PushPlan:
         """Say what a push would send; the environment is not looked at, nothing is written anywhere."""
-        options = options or PushOptions()
-        spec = pushing.read_spec(folder, options)
-        packed = drafting.pack(folder, spec, self._lookup, progress=progress)
-        if options.version is not None:
-            refuse_taken(self.store, spec.name, options.version)
-        version = options.version or next_version(taken_versions(self.store, spec.name))
-        return drafting.plan(packed, missing_objects(self.store, packed.objects()), version)
+        return self._pusher.plan(folder, options or PushOptions(), progress=progress)
 
     def push(
         self,
@@ -172,44 +163,10 @@ class Repository:
         Raises:
             InvalidSpec, InvalidCode, InvalidCheckpoint, LockOutOfDate, EnvironmentFailed, VersionExists, ...
         """
-        options, clock = options or PushOptions(), clock or Clock()
         if self.distrust is not None:
             raise StoreNotTrusted(f"cannot push: {self.distrust}")
-        spec = pushing.read_spec(folder, options)
-        if options.version is not None:
-            refuse_taken(self.store, spec.name, options.version)
-        drafting.look(folder, spec, self._lookup)
-        with tempfile.TemporaryDirectory(prefix="modelrepo-push-") as scratch:
-            prepared = pushing.prepare_environment(folder, spec, options, Path(scratch) / "environment")
-            packed = drafting.pack(folder, spec, self._lookup, progress=progress, stop=stop)
-            bundles = bundle_carried(
-                prepared.record, prepared.carried, pushing.interpreter_of(prepared), packed.content
-            )
-            publication = drafting.draft(
-                folder,
-                packed,
-                prepared.record,
-                at=clock.timestamp(),
-                author=options.author or self.by,
-                message=options.message,
-                bundles=bundles,
-                lock=prepared.lock,
-            )
-            if options.if_changed and (same := self._unchanged(publication.manifest)) is not None:
-                return same
-            notes = pushing.check_push(folder, spec, prepared, options, check, progress=progress, stop=stop)
-            done = publish(
-                self.store,
-                publication,
-                version=options.version,
-                by=self.by,
-                clock=clock,
-                progress=progress,
-                stop=stop,
-            )
-        files = sum(1 for _ in done.manifest.files())
-        return PushResult(
-            spec.name, done.manifest.version, done.digest, done.new_bytes, done.reused_bytes, files, notes=notes
+        return self._pusher.push(
+            folder, options or PushOptions(), check=check, progress=progress, stop=stop, clock=clock
         )
 
     def pull(
@@ -307,14 +264,3 @@ class Repository:
             commits = ", ".join(sorted(found))
             raise InvalidReference(f"{model}@git:{commit} is not unique: it may be {commits}; give more digits")
         return next(iter(found.values()))
-
-    def _unchanged(self, draft: Manifest) -> PushResult | None:
-        listed = self._catalogue.versions(draft.model)
-        if not listed:
-            return None
-        newest, digest = self._catalogue.manifest(draft.model, listed[-1])
-        if newest.content_digest() != draft.content_digest():
-            return None
-        files = sum(1 for _ in newest.files())
-        size = sum(newest.objects().values())
-        return PushResult(draft.model, newest.version, digest, 0, size, files, unchanged=True)

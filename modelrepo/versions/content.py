@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from io import FileIO
 from pathlib import Path
 
-from modelrepo.errors import InvalidInput
 from modelrepo.versions.chunks import Span, cut
 from modelrepo.versions.manifest import ChunkRecord, FileRecord
+from modelrepo.versions.origins import FileOrigin, opened, shorter
 from modelrepo.versions.packing import SourceFile
 from modelrepo.versions.window import Window
 
@@ -20,31 +19,11 @@ Progress = Callable[[str, int, int | None], None]
 """Told of long work: the phase, bytes done, and bytes in all where they are known. Called from one thread at a time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where the bytes of one object lie on this box."""
-
-    file: Path
-    span: Span
-    sha256: str
-
-    def read(self) -> bytes:
-        """Return the bytes.
-
-        Raises:
-            InvalidInput: the file changed after it was hashed.
-        """
-        data = _read_span(self.file, self.span)
-        if hashlib.sha256(data).hexdigest() != self.sha256:
-            raise InvalidInput(f"{self.file} changed while it was being pushed; push again")
-        return data
-
-
 @dataclass(slots=True)
 class Content:
     """Files described, and the origin of every object that they are made of."""
 
-    origins: dict[str, Origin] = field(default_factory=dict)
+    origins: dict[str, FileOrigin] = field(default_factory=dict)
 
     def describe(
         self,
@@ -64,7 +43,7 @@ class Content:
                     progress("hash", done, total)
         for draft in drafts:
             for span, digest in zip(draft.spans, draft.chunks, strict=True):
-                self.origins.setdefault(digest, Origin(draft.source.file, span, digest))
+                self.origins.setdefault(digest, FileOrigin(draft.source.file, span, digest))
         return tuple(draft.record() for draft in drafts)
 
 
@@ -100,39 +79,15 @@ class _Draft:
 def _update(digest: hashlib._Hash, file: Path, span: Span) -> None:
     # Through a small buffer: first touch of fresh memory costs more than hashing does.
     buffer = memoryview(bytearray(min(RING_BYTES, span.size_bytes)))
-    with _opened(file) as stream:
+    with opened(file) as stream:
         stream.seek(span.start)
         left = span.size_bytes
         while left:
             count = stream.readinto(buffer[: min(left, len(buffer))])
             if not count:
-                raise _shorter(file)
+                raise shorter(file)
             digest.update(buffer[:count])
             left -= count
-
-
-def _read_span(file: Path, span: Span) -> bytes:
-    with _opened(file) as stream:
-        stream.seek(span.start)
-        pieces, left = [], span.size_bytes
-        while left:
-            piece = stream.read(left)
-            if not piece:
-                raise _shorter(file)
-            pieces.append(piece)
-            left -= len(piece)
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-
-def _opened(file: Path) -> FileIO:
-    try:
-        return FileIO(file)
-    except FileNotFoundError as error:
-        raise InvalidInput(f"{file} vanished while it was being pushed; push again") from error
-
-
-def _shorter(file: Path) -> InvalidInput:
-    return InvalidInput(f"{file} became shorter while it was being pushed; push again")
 
 
 def of_files(files: Iterable[Path]) -> list[SourceFile]:

@@ -28,37 +28,46 @@ class PushLease:
     `lapsed`: it was not renewed in time (the box slept, say), so what was looked at since `take` may be gone.
     """
 
-    def __init__(self, store: ObjectStore, *, model: str, by: str, digests: Collection[str], clock: Clock) -> None:
+    def __init__(self, store: ObjectStore, *, model: str, by: str, digests: Collection[str] = (), clock: Clock) -> None:
         self.id = secrets.token_hex(8)
         self._store, self._clock = store, clock
         self._model, self._by = model, by
-        self._digests = [_PREFIX + digest for digest in sorted(digests)]
+        self._digests = set(digests)
         self._files = 0
-        self._written_at = (0.0, 0.0)
+        self._written_at = (0.0, 0.0)  # when a file was last written for all of the digests that there were
         self.lapsed = False
 
     def take(self) -> None:
-        """Create the lease, or the next one beside it; durable on return."""
-        self._write()
+        """Create the lease, or the next file beside it, for every digest; durable on return."""
+        self._written_at = (self._clock.monotonic(), self._clock.now())
+        self._write(self._digests)
         self.lapsed = False
+
+    def take_more(self, digests: Collection[str]) -> None:
+        """Hold further digests too, in a file of their own; durable on return."""
+        self._digests.update(digests)
+        if self._files:
+            self._write(digests)
+        else:
+            self.take()
 
     def renew_if_due(self) -> None:
         """Create the next lease file once half a grace has gone by."""
         # A monotonic clock stands still while the box sleeps, and a wall clock may be set back: whichever says more.
         age_s = max(self._clock.monotonic() - self._written_at[0], self._clock.now() - self._written_at[1])
         if age_s > GRACE_S / 2:
-            self._write()
-            self.lapsed = self.lapsed or age_s > GRACE_S
+            lapsed = self.lapsed or age_s > GRACE_S
+            self.take()
+            self.lapsed = lapsed
 
-    def _write(self) -> None:
-        self._written_at = (self._clock.monotonic(), self._clock.now())
+    def _write(self, digests: Collection[str]) -> None:
         record: dict[str, canonical.Json] = {
             "format": FORMAT,
             "id": self.id,
             "model": self._model,
             "at": self._clock.timestamp(),
             "by": self._by,
-            "digests": self._digests,
+            "digests": [_PREFIX + digest for digest in sorted(digests)],
         }
         self._store.create(layout.push_lease(self.id, self._files), canonical.dumps(record))
         self._files += 1

@@ -1,63 +1,30 @@
-"""A push's environment: lock it, build it, and try the packed code in it before anybody else has to."""
+"""From a model's folder to a published version."""
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from modelrepo.contract import load_spec
-from modelrepo.contract.conditions import AcceleratorFacts, choose_extra
 from modelrepo.contract.spec import ModelSpec
-from modelrepo.environments import EnvironmentCache, IndexSettings, PreparedEnvironment, prepare
-from modelrepo.environments.interpreters import Interpreter, inspect
-from modelrepo.errors import InterpreterMissing, NoExtraFits
-from modelrepo.names import check_model_name, check_version_id
-from modelrepo.versions.box import default_cache
+from modelrepo.names import check_model_name, check_version_id, next_version
+from modelrepo.stores.port import ObjectStore
+from modelrepo.versions import drafting
+from modelrepo.versions.bundles import bundle_carried
+from modelrepo.versions.catalogue import Catalogue
+from modelrepo.versions.checkpoints import Lookup
+from modelrepo.versions.clock import Clock
 from modelrepo.versions.content import Progress
-from modelrepo.versions.packing import SourceFile, code_files
+from modelrepo.versions.delivery import missing_objects
+from modelrepo.versions.drafting import PushPlan
+from modelrepo.versions.manifest import Manifest
+from modelrepo.versions.publish import publish, refuse_taken, taken_versions
+from modelrepo.versions.push_options import CheckRequest, PushCheck, PushOptions
+from modelrepo.versions.rehearsal import check_push, interpreter_of, prepare_environment
 
-CheckLevel = Literal["import", "resolve", "none"]
-
-
-@dataclass(frozen=True, slots=True)
-class PushOptions:
-    """How to push.
-
-    `locked` refuses to make or change a lock; `lock` makes one even where CI is set. `facts` are those of this box's
-    accelerators, a CPU by default: they choose the extra in which the check imports the entrypoint.
-    """
-
-    version: str | None = None
-    message: str | None = None
-    author: str | None = None
-    locked: bool = False
-    lock: bool = False
-    if_changed: bool = False
-    check: CheckLevel = "import"
-    python: Path | None = None
-    index: IndexSettings | None = None
-    facts: AcceleratorFacts | None = None
-    cache: Path | None = None
-
-    def index_settings(self) -> IndexSettings:
-        return self.index or IndexSettings.from_environment()
-
-
-@dataclass(frozen=True, slots=True)
-class CheckRequest:
-    """What is to be checked before it is published: the packed code, and the interpreter of its environment."""
-
-    folder: Path
-    spec: ModelSpec
-    python: Path
-
-
-PushCheck = Callable[[CheckRequest], None]
-"""Raises EntrypointFailed where the model cannot be imported."""
+__all__ = ["CheckRequest", "PushCheck", "PushOptions", "PushResult", "Pusher", "read_spec"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +41,83 @@ class PushResult:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Pusher:
+    """Pushes into one repository. `lookup` finds the manifests that `modelrepo:` sources name."""
+
+    store: ObjectStore
+    catalogue: Catalogue
+    lookup: Lookup
+    by: str
+
+    def plan(self, folder: Path, options: PushOptions, *, progress: Progress | None = None) -> PushPlan:
+        """Say what a push would send; the environment is not looked at, nothing is written anywhere."""
+        spec = read_spec(folder, options)
+        packed = drafting.pack(folder, spec, self.lookup, progress=progress)
+        if options.version is not None:
+            refuse_taken(self.store, spec.name, options.version)
+        version = options.version or next_version(taken_versions(self.store, spec.name))
+        return drafting.plan(packed, missing_objects(self.store, packed.objects()), version)
+
+    def push(
+        self,
+        folder: Path,
+        options: PushOptions,
+        *,
+        check: PushCheck | None = None,
+        progress: Progress | None = None,
+        stop: Callable[[], bool] | None = None,
+        clock: Clock | None = None,
+    ) -> PushResult:
+        """Publish a model's folder as a new version; raises as `Repository.push` does."""
+        clock = clock or Clock()
+        spec = read_spec(folder, options)
+        if options.version is not None:
+            refuse_taken(self.store, spec.name, options.version)
+        drafting.look(folder, spec, self.lookup)
+        with tempfile.TemporaryDirectory(prefix="modelrepo-push-") as scratch:
+            prepared = prepare_environment(folder, spec, options, Path(scratch) / "environment")
+            packed = drafting.pack(folder, spec, self.lookup, progress=progress, stop=stop)
+            bundles = bundle_carried(prepared.record, prepared.carried, interpreter_of(prepared), packed.content)
+            publication = drafting.draft(
+                folder,
+                packed,
+                prepared.record,
+                at=clock.timestamp(),
+                author=options.author or self.by,
+                message=options.message,
+                bundles=bundles,
+                lock=prepared.lock,
+            )
+            if options.if_changed and (same := self._unchanged(publication.manifest)) is not None:
+                return same
+            notes = check_push(folder, spec, prepared, options, check, progress=progress, stop=stop)
+            done = publish(
+                self.store,
+                publication,
+                version=options.version,
+                by=self.by,
+                clock=clock,
+                progress=progress,
+                stop=stop,
+            )
+        files = sum(1 for _ in done.manifest.files())
+        return PushResult(
+            spec.name, done.manifest.version, done.digest, done.new_bytes, done.reused_bytes, files, notes=notes
+        )
+
+    def _unchanged(self, draft: Manifest) -> PushResult | None:
+        listed = self.catalogue.versions(draft.model)
+        if not listed:
+            return None
+        newest, digest = self.catalogue.manifest(draft.model, listed[-1])
+        if newest.content_digest() != draft.content_digest():
+            return None
+        files = sum(1 for _ in newest.files())
+        size = sum(newest.objects().values())
+        return PushResult(draft.model, newest.version, digest, 0, size, files, unchanged=True)
+
+
 def read_spec(folder: Path, options: PushOptions) -> ModelSpec:
     """Read a model's spec and check the names that a push would use."""
     spec = load_spec(folder)
@@ -81,67 +125,3 @@ def read_spec(folder: Path, options: PushOptions) -> ModelSpec:
     if options.version is not None:
         check_version_id(options.version)
     return spec
-
-
-def prepare_environment(folder: Path, spec: ModelSpec, options: PushOptions, work: Path) -> PreparedEnvironment:
-    """Lock the environment and collect, below `work`, the wheels that no other box could get."""
-    return prepare(
-        folder,
-        spec,
-        python=options.python,
-        locked=options.locked,
-        lock=options.lock,
-        index=options.index_settings(),
-        cache=options.cache or default_cache(),
-        work=work,
-    )
-
-
-def interpreter_of(prepared: PreparedEnvironment) -> Interpreter:
-    """Return the interpreter that an environment was prepared with; raises InterpreterMissing."""
-    interpreter = inspect(prepared.python)
-    if interpreter is None:
-        raise InterpreterMissing(f"{prepared.python} is no CPython that runs; name another with --python")
-    return interpreter
-
-
-def check_push(
-    folder: Path,
-    spec: ModelSpec,
-    prepared: PreparedEnvironment,
-    options: PushOptions,
-    check: PushCheck | None,
-    *,
-    progress: Progress | None = None,
-    stop: Callable[[], bool] | None = None,
-) -> tuple[str, ...]:
-    """Build the environment and let `check` try the packed code in it; returns what could not be checked."""
-    if options.check != "import" or check is None:
-        return ()
-    try:
-        extra = choose_extra(spec.accelerators, options.facts or AcceleratorFacts(kind="cpu"))
-    except NoExtraFits as error:
-        return (f"the entrypoint was not imported, the environment was only resolved: {error}",)
-    venv = EnvironmentCache(options.cache or default_cache(), index=options.index_settings()).ensure(
-        prepared.record,
-        extra=extra,
-        carried=prepared.carried_by_name(),
-        python=prepared.python,
-        progress=progress,
-        stop=stop,
-    )
-    with tempfile.TemporaryDirectory(prefix="modelrepo-check-") as scratch:
-        staged = Path(scratch) / "code"
-        stage(code_files(folder, spec), staged)
-        check(CheckRequest(staged, spec, venv / "bin" / "python"))
-    return ()
-
-
-def stage(files: tuple[SourceFile, ...], target: Path) -> None:
-    """Copy code as it will be published: what ignore rules leave out must be missed here, not on a worker."""
-    target.mkdir(parents=True, exist_ok=True)
-    for file in files:
-        path = target / file.path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file.file, path)
-        path.chmod(file.mode)

@@ -27,7 +27,7 @@ from modelrepo.promotion import Kind
 from modelrepo.stores.faults import Fault, FaultyStore, KillNow, faulty
 from modelrepo.stores.founding import open_founded
 from modelrepo.stores.opening import open_store
-from modelrepo.versions.publish import missing_objects
+from modelrepo.versions.delivery import missing_objects
 
 FULL = os.environ.get("MODELREPO_ACCEPTANCE") == "full"
 STORES = ["memory", "file", "s3"] if FULL else ["memory", "file"]

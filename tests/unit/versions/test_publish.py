@@ -21,9 +21,9 @@ from modelrepo.stores.faults import Fault, KillNow, faulty
 from modelrepo.stores.memory import MemoryStore
 from modelrepo.stores.port import ObjectStat
 from modelrepo.versions import leases
-from modelrepo.versions import publish as publishing
 from modelrepo.versions.catalogue import Catalogue
 from modelrepo.versions.clock import Clock
+from modelrepo.versions.delivery import missing_objects
 from modelrepo.versions.manifest import Manifest
 from modelrepo.versions.publish import Publication, publish
 
@@ -141,7 +141,7 @@ def test_a_push_killed_at_any_operation_leaves_nothing_torn_and_the_next_one_res
             catalogue = Catalogue(inner)
             for version in catalogue.versions("tiny"):
                 manifest, _ = catalogue.manifest("tiny", version)
-                assert not publishing.missing_objects(inner, manifest.objects())
+                assert not missing_objects(inner, manifest.objects())
                 visible_after += 1
             sent = sum(stat.size_bytes for stat in inner.list(layout.OBJECTS))
             again = publish(inner, make_draft(folder))

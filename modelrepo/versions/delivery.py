@@ -1,0 +1,235 @@
+"""Bring objects and documents into a repository so that no prune takes away what is counted on.
+
+This is the protocol of docs/format.md, "Publication", as every writer goes through it: lease, prunes, objects (what is
+there is skipped), documents, publication, and a second look at what was skipped.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+from modelrepo import layout
+from modelrepo.errors import Corrupt, Forbidden, ObjectExists, ObjectNotFound, Unreachable
+from modelrepo.stores.port import ObjectStore
+from modelrepo.versions.clock import Clock
+from modelrepo.versions.content import Progress
+from modelrepo.versions.leases import PendingPrunes, PushLease
+from modelrepo.versions.origins import Origin
+from modelrepo.versions.window import Window
+
+T = TypeVar("T")
+
+ASK_AGAIN_S = (0.2, 1.0, 5.0)  # where there was no answer at the publication or after it
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered(Generic[T]):
+    """What `publish` returned, and the objects that were sent for it (sha256 -> size); the others were there."""
+
+    result: T
+    sent: Mapping[str, int]
+    new_bytes: int
+    reused_bytes: int
+
+
+def deliver(
+    store: ObjectStore,
+    *,
+    model: str,
+    by: str,
+    objects: Mapping[str, int],
+    origins: Mapping[str, Origin],
+    documents: Mapping[str, bytes],
+    publish: Callable[[], T],
+    clock: Clock | None = None,
+    progress: Progress | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> Delivered[T]:
+    """Bring about `objects` (sha256 -> size), then create `documents` by key, then call `publish`.
+
+    `origins` has those objects whose bytes can be had; all others must be in the repository. What `publish` returns
+    names itself in errors by its `str`. Killed at any point before `publish` this leaves nothing that a reader follows;
+    run again it skips what was sent.
+
+    Raises:
+        Corrupt: an object that only the repository could have is missing there or has another size.
+    """
+    with Delivery(store, model=model, by=by, clock=clock, progress=progress, stop=stop) as delivery:
+        delivery.bring(objects, origins)
+        return delivery.finish(documents, publish)
+
+
+class Delivery:
+    """One writer's way through the protocol: `bring` any number of times, then `finish` once.
+
+    What one `bring` sends is on its way while the caller makes the next ready.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        *,
+        model: str,
+        by: str,
+        clock: Clock | None = None,
+        progress: Progress | None = None,
+        stop: Callable[[], bool] | None = None,
+    ) -> None:
+        self._store, self._clock = store, clock or Clock()
+        self._progress, self._stop = progress, stop
+        self._lease = PushLease(store, model=model, by=by, clock=self._clock)
+        self._objects: dict[str, int] = {}
+        self._origins: dict[str, Origin] = {}
+        self._skipped: set[str] = set()
+        self._sent: dict[str, int] = {}
+        self._sent_bytes = self._wanted_bytes = 0
+        self._guard = threading.Lock()
+        self._window: Window | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        window, self._window = self._window, None
+        if window is not None:
+            window.__exit__(kind, error, trace)
+
+    def bring(self, objects: Mapping[str, int], origins: Mapping[str, Origin]) -> None:
+        """Begin to send those of `objects` that are not there; returns while they are on their way."""
+        fresh = {digest: size for digest, size in objects.items() if digest not in self._objects}
+        self._objects |= fresh
+        self._origins |= {digest: origins[digest] for digest in fresh if digest in origins}
+        self._lease.take_more(fresh)
+        self._bring(fresh)
+
+    def finish(self, documents: Mapping[str, bytes], publish: Callable[[], T]) -> Delivered[T]:
+        """Wait for what is on its way, create the documents, publish, and look again at what was skipped."""
+        self._create(documents)
+        while self._lease.lapsed:
+            self._lease.take()
+            self._skipped.clear()
+            self._bring(self._objects)
+            self._create(documents)
+        result = publish()
+        self._stop = None  # it is visible now: what is left must be done
+        try:
+            asked_again(self._look_again, self._clock)
+        except Unreachable as error:
+            raise type(error)(
+                f"{result} is published, but the objects that it shares with other versions could not be "
+                f"looked at once more ({error}); push again, and use the version that comes of it"
+            ) from error
+        return Delivered(result, self._sent, self._sent_bytes, sum(self._objects.values()) - self._sent_bytes)
+
+    def _create(self, documents: Mapping[str, bytes]) -> None:
+        self._wait()
+        for key, data in sorted(documents.items()):
+            self._store.create(key, data)
+        self._lease.renew_if_due()
+
+    def _bring(self, objects: Mapping[str, int]) -> None:
+        prunes = PendingPrunes.look(self._store, self._clock)
+        there = objects.keys() - missing_objects(self._store, objects, stop=self._stop)
+        skipped = there - prunes.release(there)
+        self._skipped |= skipped
+        self._send(objects.keys() - skipped)
+
+    def _look_again(self) -> None:
+        sizes = {digest: self._objects[digest] for digest in self._skipped}
+        self._send(missing_objects(self._store, sizes))
+        self._wait()
+
+    def _send(self, digests: Iterable[str]) -> None:
+        wanted = sorted(digests, key=lambda digest: self._place(digest))
+        lost = [digest for digest in wanted if digest not in self._origins]
+        if lost:
+            raise Corrupt(
+                f"object sha256:{lost[0]} is missing from {self._store.url}, and its bytes are not on this box; "
+                "push the version that it came from again",
+                digest=lost[0],
+            )
+        self._wanted_bytes += sum(self._objects[digest] for digest in wanted)
+        if self._window is None:
+            self._window = Window(stop=self._asked_to_stop)
+        for digest in wanted:
+            self._lease.renew_if_due()
+            self._window.submit(self._objects[digest], self._send_one, self._origins[digest])
+
+    def _wait(self) -> None:
+        window, self._window = self._window, None
+        if window is not None:
+            window.__exit__(None, None, None)
+
+    def _asked_to_stop(self) -> bool:
+        return self._stop is not None and self._stop()
+
+    def _place(self, digest: str) -> tuple[str, int]:
+        origin = self._origins.get(digest)
+        return origin.place if origin is not None else ("", 0)
+
+    def _send_one(self, origin: Origin) -> None:
+        key = layout.object_(origin.sha256)
+        try:
+            self._store.create(key, origin.read())
+        except ObjectExists as error:
+            raise Corrupt(
+                f"object sha256:{origin.sha256} in {self._store.url} holds other bytes; "
+                f"delete {key} there and push again",
+                path=key,
+                digest=origin.sha256,
+            ) from error
+        with self._guard:
+            self._sent[origin.sha256] = origin.size_bytes
+            self._sent_bytes += origin.size_bytes
+            if self._progress is not None:
+                self._progress("send", self._sent_bytes, self._wanted_bytes)
+
+
+def missing_objects(
+    store: ObjectStore, objects: Mapping[str, int], *, stop: Callable[[], bool] | None = None
+) -> set[str]:
+    """Return those of `objects` (sha256 -> size) that the repository lacks.
+
+    Raises:
+        Corrupt: one is there with another size.
+    """
+    missing: set[str] = set()
+    guard = threading.Lock()
+
+    def look(digest: str, size_bytes: int) -> None:
+        try:
+            found = store.stat(layout.object_(digest)).size_bytes
+        except ObjectNotFound:
+            with guard:
+                missing.add(digest)
+            return
+        if found != size_bytes:
+            raise Corrupt(
+                f"object sha256:{digest} in {store.url} has {found} bytes instead of {size_bytes}; "
+                f"delete {layout.object_(digest)} there and push again",
+                path=layout.object_(digest),
+                digest=digest,
+            )
+
+    with Window(stop=stop) as window:
+        for digest, size_bytes in objects.items():
+            window.submit(0, look, digest, size_bytes)
+    return missing
+
+
+def asked_again(call: Callable[[], T], clock: Clock) -> T:
+    """Call, a few times where there is no answer: what is created once may be created again with the same bytes."""
+    for pause_s in ASK_AGAIN_S:
+        try:
+            return call()
+        except Forbidden:
+            raise
+        except Unreachable:
+            clock.sleep(pause_s)
+    return call()

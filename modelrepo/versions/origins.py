@@ -1,0 +1,82 @@
+"""Where the bytes of an object lie before it is in the repository that it is delivered to."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+from typing import Protocol
+
+from modelrepo.errors import InvalidInput
+from modelrepo.versions.chunks import Span
+
+
+class Origin(Protocol):
+    """Bytes that can be delivered as one object. `place` says in which order origins are best read."""
+
+    @property
+    def sha256(self) -> str: ...
+    @property
+    def size_bytes(self) -> int: ...
+    @property
+    def place(self) -> tuple[str, int]: ...
+
+    def read(self) -> bytes:
+        """Return the bytes, which are those of `sha256`; raises where they cannot be had any more."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FileOrigin:
+    """A run of bytes in a file of this box."""
+
+    file: Path
+    span: Span
+    sha256: str
+
+    @property
+    def size_bytes(self) -> int:
+        return self.span.size_bytes
+
+    @property
+    def place(self) -> tuple[str, int]:
+        return (str(self.file), self.span.start)
+
+    def read(self) -> bytes:
+        """Return the bytes.
+
+        Raises:
+            InvalidInput: the file changed after it was hashed.
+        """
+        data = read_span(self.file, self.span)
+        if hashlib.sha256(data).hexdigest() != self.sha256:
+            raise InvalidInput(f"{self.file} changed while it was being pushed; push again")
+        return data
+
+
+def read_span(file: Path, span: Span) -> bytes:
+    """Read a run of bytes; raises InvalidInput where the file has vanished or become shorter."""
+    with opened(file) as stream:
+        stream.seek(span.start)
+        pieces, left = [], span.size_bytes
+        while left:
+            piece = stream.read(left)
+            if not piece:
+                raise shorter(file)
+            pieces.append(piece)
+            left -= len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def opened(file: Path) -> FileIO:
+    """Open a file for reading; raises InvalidInput where it has vanished."""
+    try:
+        return FileIO(file)
+    except FileNotFoundError as error:
+        raise InvalidInput(f"{file} vanished while it was being pushed; push again") from error
+
+
+def shorter(file: Path) -> InvalidInput:
+    """Return the error for a file that ends before its size."""
+    return InvalidInput(f"{file} became shorter while it was being pushed; push again")

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from modelrepo.errors import InvalidInput, MissingExtra, ModelRepoError, ObjectChanged, ObjectExists, ObjectNotFound
 from modelrepo.stores.bucket_faults import Taken, translate
-from modelrepo.stores.port import ObjectStat, StoreAbility, StoreIdentity, check_key, check_prefix
+from modelrepo.stores.port import ObjectStat, ObjectStore, StoreAbility, StoreIdentity, check_key, check_prefix
 
 _SINGLE_PUT_LIMIT_BYTES = 100 * 2**20 - 1
 """From 100 MiB on s3fs cuts an object into parts, and then drops `IfMatch` without a word."""
@@ -182,6 +182,30 @@ class BucketStore:
             if facts.get("type") != "file":
                 raise FileNotFoundError(key)
             return self._stat(key, facts)
+
+    def reaches(self, source: ObjectStore) -> bool:
+        return (
+            self._scheme == "s3"
+            and source.url.startswith("s3://")
+            and source.identity.endpoint == self.identity.endpoint
+        )
+
+    def take_over(self, source: ObjectStore, key: str, etag: str) -> bool:
+        bucket, _, folder = source.url.removeprefix("s3://").partition("/")
+        try:
+            answer = self._filesystem.call_s3(
+                "copy_object",
+                Bucket=self._bucket,
+                Key=self._path(key).removeprefix(f"{self._bucket}/"),
+                CopySource={"Bucket": bucket, "Key": f"{folder}/{key}" if folder else key},
+                CopySourceIfMatch=etag,
+                IfNoneMatch="*",
+            )
+        except Exception:  # noqa: BLE001 - whatever the reason, the ordinary way says what is the matter
+            return False
+        # Of one PUT the etag is that of the bytes, so a server that ignores a condition is found out here.
+        taken = str(answer.get("CopyObjectResult", {}).get("ETag", ""))
+        return taken.strip('"') == etag.strip('"')
 
     def put_file(self, key: str, path: Path) -> None:
         """Write a file of any size, in parts where it is large; without any condition."""

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from modelrepo.errors import ModelRepoError, Unreachable
-from modelrepo.stores.port import LocalFolders, ObjectStat, ObjectStore, StoreAbility, StoreIdentity
+from modelrepo.stores.port import LocalFolders, ObjectStat, ObjectStore, StoreAbility, StoreIdentity, TakesOver
 
 T = TypeVar("T")
 
-Verb = Literal["read", "read_range", "create", "replace", "list", "delete", "stat", "exchange"]
-WRITES: frozenset[Verb] = frozenset({"create", "replace", "delete", "exchange"})
+Verb = Literal["read", "read_range", "create", "replace", "list", "delete", "stat", "exchange", "take_over"]
+WRITES: frozenset[Verb] = frozenset({"create", "replace", "delete", "exchange", "take_over"})
 
 
 class KillNow(BaseException):
@@ -90,6 +90,14 @@ class FaultyStore:
     def stat(self, key: str) -> ObjectStat:
         return self._run("stat", key, lambda: self.inner.stat(key))
 
+    def reaches(self, source: ObjectStore) -> bool:
+        return isinstance(self.inner, TakesOver) and self.inner.reaches(_bare(source))
+
+    def take_over(self, source: ObjectStore, key: str, etag: str) -> bool:
+        assert isinstance(self.inner, TakesOver)
+        inner = self.inner
+        return self._run("take_over", key, lambda: inner.take_over(_bare(source), key, etag))
+
     def _run(self, verb: Verb, key: str, operation: Callable[[], T]) -> T:
         faults = self._due(verb, key)
         for fault in faults:
@@ -133,6 +141,10 @@ class FaultyStore:
         if self._on_kill is not None:
             self._on_kill()
         raise KillNow(f"{fault.moment} operation {fault.at}: {verb} {key}")
+
+
+def _bare(store: ObjectStore) -> ObjectStore:
+    return store.inner if isinstance(store, FaultyStore) else store
 
 
 class FaultyLocalStore(FaultyStore):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from modelrepo.errors import ObjectChanged, ObjectExists, ObjectNotFound
-from modelrepo.stores.port import ObjectStat, StoreAbility, StoreIdentity, check_key, check_prefix
+from modelrepo.stores.port import ObjectStat, ObjectStore, StoreAbility, StoreIdentity, check_key, check_prefix
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +91,19 @@ class MemoryStore:
 
     def stat(self, key: str) -> ObjectStat:
         return _stat(key, self._get(key))
+
+    def reaches(self, source: ObjectStore) -> bool:
+        return isinstance(source, MemoryStore)
+
+    def take_over(self, source: ObjectStore, key: str, etag: str) -> bool:
+        assert isinstance(source, MemoryStore)
+        with source._bucket.lock:
+            held = source._bucket.held.get(key)
+        with self._bucket.lock:
+            if held is None or held.etag != etag or key in self._bucket.held:
+                return False
+            self._bucket.put(key, held.data)
+            return True
 
     def _get(self, key: str) -> _Held:
         check_key(key)

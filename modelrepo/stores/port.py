@@ -131,6 +131,23 @@ class LocalFolders(Protocol):
         ...
 
 
+@runtime_checkable
+class TakesOver(Protocol):
+    """What a store can do beyond the seven verbs where its server keeps another store too: take an object over."""
+
+    def reaches(self, source: ObjectStore) -> bool:
+        """Say whether the server keeps `source` as well, so that `take_over` is worth a try."""
+        ...
+
+    def take_over(self, source: ObjectStore, key: str, etag: str) -> bool:
+        """Create `key` with the bytes of the same key in `source`, which do not pass through this box.
+
+        True: it was created with the bytes that have this etag in `source`. False: this is not known, because the
+        server refused, did not answer, or one of the two has changed; `create` then decides.
+        """
+        ...
+
+
 def check_key(key: str) -> str:
     """Return `key`.
 

@@ -18,8 +18,8 @@ from modelrepo.stores.port import ObjectStore
 from modelrepo.versions.clock import Clock
 from modelrepo.versions.content import Progress
 from modelrepo.versions.leases import PendingPrunes, PushLease
-from modelrepo.versions.origins import Origin
-from modelrepo.versions.window import Window
+from modelrepo.versions.origins import Origin, SendsItself
+from modelrepo.versions.window import THREADS, Window
 
 T = TypeVar("T")
 
@@ -48,6 +48,7 @@ def deliver(
     clock: Clock | None = None,
     progress: Progress | None = None,
     stop: Callable[[], bool] | None = None,
+    threads: int = THREADS,
 ) -> Delivered[T]:
     """Bring about `objects` (sha256 -> size), then create `documents` by key, then call `publish`.
 
@@ -58,7 +59,7 @@ def deliver(
     Raises:
         Corrupt: an object that only the repository could have is missing there or has another size.
     """
-    with Delivery(store, model=model, by=by, clock=clock, progress=progress, stop=stop) as delivery:
+    with Delivery(store, model=model, by=by, clock=clock, progress=progress, stop=stop, threads=threads) as delivery:
         delivery.bring(objects, origins)
         return delivery.finish(documents, publish)
 
@@ -78,9 +79,10 @@ class Delivery:
         clock: Clock | None = None,
         progress: Progress | None = None,
         stop: Callable[[], bool] | None = None,
+        threads: int = THREADS,
     ) -> None:
         self._store, self._clock = store, clock or Clock()
-        self._progress, self._stop = progress, stop
+        self._progress, self._stop, self._threads = progress, stop, threads
         self._lease = PushLease(store, model=model, by=by, clock=self._clock)
         self._objects: dict[str, int] = {}
         self._origins: dict[str, Origin] = {}
@@ -156,7 +158,7 @@ class Delivery:
             )
         self._wanted_bytes += sum(self._objects[digest] for digest in wanted)
         if self._window is None:
-            self._window = Window(stop=self._asked_to_stop)
+            self._window = Window(threads=self._threads, stop=self._asked_to_stop)
         for digest in wanted:
             self._lease.renew_if_due()
             self._window.submit(self._objects[digest], self._send_one, self._origins[digest])
@@ -176,7 +178,10 @@ class Delivery:
     def _send_one(self, origin: Origin) -> None:
         key = layout.object_(origin.sha256)
         try:
-            self._store.create(key, origin.read())
+            if isinstance(origin, SendsItself):
+                origin.send(self._store, key)
+            else:
+                self._store.create(key, origin.read())
         except ObjectExists as error:
             raise Corrupt(
                 f"object sha256:{origin.sha256} in {self._store.url} holds other bytes; "

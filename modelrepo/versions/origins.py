@@ -6,9 +6,10 @@ import hashlib
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from modelrepo.errors import InvalidInput
+from modelrepo.stores.port import ObjectStore
 from modelrepo.versions.chunks import Span
 
 
@@ -24,6 +25,15 @@ class Origin(Protocol):
 
     def read(self) -> bytes:
         """Return the bytes, which are those of `sha256`; raises where they cannot be had any more."""
+        ...
+
+
+@runtime_checkable
+class SendsItself(Protocol):
+    """What an origin can do that has a shorter way into a store than through this box."""
+
+    def send(self, store: ObjectStore, key: str) -> None:
+        """Create `key` in `store` with the bytes; raises as `read` and `ObjectStore.create` do."""
         ...
 
 

@@ -92,6 +92,11 @@ def bundles_folder(environment_digest: str, extra: str | None = None) -> str:
     return f"{ENVIRONMENTS}{environment_digest}/{extra or '_'}/"
 
 
+def environment_of(key: str) -> str:
+    """Return the digest of the environment that a bundle's key is of."""
+    return key.removeprefix(ENVIRONMENTS).partition("/")[0]
+
+
 def bundle(environment_digest: str, extra: str | None, python_tag: str, platform: str, sha256: str) -> str:
     """Return the key of one bundle of wheels, such as `environments/<digest>/_/cp311-linux_x86_64/<sha256>.json`."""
     return f"{bundles_folder(environment_digest, extra)}{python_tag}-{platform}/{sha256}.json"

@@ -137,7 +137,7 @@ class Courier:
                 "twice; push it there anew under another id"
             )
         present = self._present(model, version, data)
-        documents, objects = self._bundles(manifest.environment.digest)
+        documents, objects = self._bundles(manifest.environment.digest, all_of_them=not present)
         if not present:
             objects = {**objects, **manifest.objects()}
         return _Parcel(model, version, data, objects, documents, manifest.size_bytes, present)
@@ -158,13 +158,14 @@ class Courier:
             "two anew under another id"
         )
 
-    def _bundles(self, environment: str) -> tuple[dict[str, bytes], dict[str, int]]:
+    def _bundles(self, environment: str, *, all_of_them: bool) -> tuple[dict[str, bytes], dict[str, int]]:
         """Return the bundles that the target lacks, and the objects that they name.
 
-        One that cannot be read is of no use to anybody, and is left where it is.
+        `all_of_them`: those that it has too, since only a version that it has keeps them from prune. One that cannot be
+        read is of no use to anybody, and is left where it is.
         """
         folder = f"{layout.ENVIRONMENTS}{environment}/"
-        there = {stat.key for stat in self.target.store.list(folder)}
+        there = set() if all_of_them else {stat.key for stat in self.target.store.list(folder)}
         documents: dict[str, bytes] = {}
         objects: dict[str, int] = {}
         for stat in self.source.store.list(folder):

@@ -7,7 +7,7 @@ there is skipped), documents, publication, and a second look at what was skipped
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, Self, TypeVar
@@ -85,6 +85,7 @@ class Delivery:
         self._progress, self._stop, self._threads = progress, stop, threads
         self._lease = PushLease(store, model=model, by=by, clock=self._clock)
         self._objects: dict[str, int] = {}
+        self._environments: set[str] = set()
         self._origins: dict[str, Origin] = {}
         self._skipped: set[str] = set()
         self._sent: dict[str, int] = {}
@@ -102,26 +103,35 @@ class Delivery:
         if window is not None:
             window.__exit__(kind, error, trace)
 
-    def bring(self, objects: Mapping[str, int], origins: Mapping[str, Origin]) -> None:
-        """Begin to send those of `objects` that are not there; returns while they are on their way."""
+    def bring(
+        self, objects: Mapping[str, int], origins: Mapping[str, Origin], *, environments: Collection[str] = ()
+    ) -> None:
+        """Begin to send those of `objects` that are not there; returns while they are on their way.
+
+        `environments`: the digests of those whose bundles are to stay.
+        """
         fresh = {digest: size for digest, size in objects.items() if digest not in self._objects}
         self._objects |= fresh
         self._origins |= {digest: origins[digest] for digest in fresh if digest in origins}
-        self._lease.take_more(fresh)
-        self._bring(fresh)
+        new = set(environments) - self._environments
+        self._environments |= new
+        self._lease.take_more({*fresh, *new})
+        self._bring(fresh, new)
 
     def finish(self, documents: Mapping[str, bytes], publish: Callable[[], T]) -> Delivered[T]:
         """Wait for what is on its way, create the documents, publish, and look again at what was skipped."""
+        if named := {layout.environment_of(key) for key in documents} - self._environments:
+            self.bring({}, {}, environments=named)
         self._create(documents)
         while self._lease.lapsed:
             self._lease.take()
             self._skipped.clear()
-            self._bring(self._objects)
+            self._bring(self._objects, self._environments)
             self._create(documents)
         result = publish()
         self._stop = None  # it is visible now: what is left must be done
         try:
-            asked_again(self._look_again, self._clock)
+            asked_again(lambda: self._look_again(documents), self._clock)
         except Unreachable as error:
             raise type(error)(
                 f"{result} is published, but the objects that it shares with other versions could not be "
@@ -135,17 +145,20 @@ class Delivery:
             self._store.create(key, data)
         self._lease.renew_if_due()
 
-    def _bring(self, objects: Mapping[str, int]) -> None:
-        prunes = PendingPrunes.look(self._store, self._clock)
+    def _bring(self, objects: Mapping[str, int], environments: Collection[str]) -> None:
+        # All of them, and before looking: what is not there may be sent, and then be taken away by a late delete.
+        lost = PendingPrunes.look(self._store, self._clock).release({*objects, *environments})
         there = objects.keys() - missing_objects(self._store, objects, stop=self._stop)
-        skipped = there - prunes.release(there)
+        skipped = there - (lost & self._origins.keys())
         self._skipped |= skipped
         self._send(objects.keys() - skipped)
 
-    def _look_again(self) -> None:
+    def _look_again(self, documents: Mapping[str, bytes]) -> None:
         sizes = {digest: self._objects[digest] for digest in self._skipped}
         self._send(missing_objects(self._store, sizes))
         self._wait()
+        for key, data in sorted(documents.items()):
+            self._store.create(key, data)
 
     def _send(self, digests: Iterable[str]) -> None:
         wanted = sorted(digests, key=lambda digest: self._place(digest))

@@ -18,7 +18,7 @@ GRACE_S = 24 * 3600.0
 SWEEP_LIMIT_S = 600.0  # a sweeper stops by itself this long after its decision
 REQUEST_TIMEOUT_S = 60.0  # the last delete that a sweeper sent may still be on its way
 SWEEP_POLL_S = 2.0
-SWEEP, CANCEL = b"sweep", b"cancel"
+SWEEP, CANCEL = b"sweep", b"cancel"  # the first word of a decision; after it may stand whose it is
 _PREFIX = "sha256:"
 
 
@@ -75,7 +75,7 @@ class PushLease:
 
 @dataclass(slots=True)
 class PendingPrunes:
-    """The prunes under way when a push began, and the objects that each condemns."""
+    """The prunes under way when a push began, and the objects and environments that each condemns."""
 
     store: ObjectStore
     clock: Clock
@@ -92,13 +92,13 @@ class PendingPrunes:
             prune_id = key.removeprefix(layout.PRUNES).removesuffix(".json")
             if layout.prune_done(prune_id) in keys:
                 continue
-            if layout.prune_decision(prune_id) in keys and _decision(store, prune_id) == CANCEL:
+            if layout.prune_decision(prune_id) in keys and decision(store, prune_id) == CANCEL:
                 continue
             condemned[prune_id] = _read_condemned(store, key)
         return cls(store, clock, condemned)
 
     def release(self, wanted: Collection[str]) -> frozenset[str]:
-        """Call off every prune that condemns a wanted object; return those that a sweeper got to first.
+        """Call off every prune that condemns what is wanted, there or not; return what a sweeper got to first.
 
         Where a sweep has won, this waits until it is over; what is returned must then be sent without skipping.
         """
@@ -114,7 +114,7 @@ class PendingPrunes:
         try:
             self.store.create(layout.prune_decision(prune_id), CANCEL)
         except ObjectExists:
-            return _decision(self.store, prune_id) == CANCEL
+            return decision(self.store, prune_id) == CANCEL
         return True
 
     def _await_sweep(self, prune_id: str) -> None:
@@ -127,19 +127,31 @@ class PendingPrunes:
                 self.clock.sleep(SWEEP_POLL_S)
 
 
-def _decision(store: ObjectStore, prune_id: str) -> bytes:
+def decision(store: ObjectStore, prune_id: str) -> bytes:
+    """Return what was decided about a prune, b"" where nothing was, or where it is tidied away."""
     try:
-        return store.read(layout.prune_decision(prune_id)).strip()
+        data = store.read(layout.prune_decision(prune_id))
     except ObjectNotFound:
-        return b""  # tidied away since it was seen
+        return b""
+    return data.split(maxsplit=1)[0] if data.strip() else SWEEP
 
 
 def _read_condemned(store: ObjectStore, key: str) -> frozenset[str]:
     try:
-        record: Mapping[str, Any] = json.loads(store.read(key))
-        check_format(record, key)
-        return frozenset(str(digest).removeprefix(_PREFIX) for digest in record["digests"])
+        return frozenset(read_digests(key, store.read(key)))
     except ObjectNotFound:
         return frozenset()
+
+
+def read_digests(key: str, data: bytes) -> list[str]:
+    """Return the digests that a push lease or a prune record names, 64 hex digits each.
+
+    Raises:
+        Corrupt, NewerFormat
+    """
+    try:
+        record: Mapping[str, Any] = json.loads(data)
+        check_format(record, key)
+        return [str(digest).removeprefix(_PREFIX) for digest in record["digests"]]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise Corrupt(f"{key} is no prune record ({error}); remove it, then push again", path=key) from error
+        raise Corrupt(f"{key} lists no digests ({error}); remove it, then run it again", path=key) from error

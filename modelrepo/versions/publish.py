@@ -87,7 +87,8 @@ def finish(
     delivery: Delivery, store: ObjectStore, publication: Publication, *, version: str | None, clock: Clock
 ) -> Published:
     """Publish what `delivery` may have brought in part already; raises as `publish` does."""
-    delivery.bring(publication.objects(), publication.origins)
+    environment = publication.manifest.environment.digest
+    delivery.bring(publication.objects(), publication.origins, environments=(environment,))
     create = partial(_create_manifest, store, publication.manifest, version, clock)
     done = delivery.finish(publication.bundles, create)
     manifest = done.result.manifest

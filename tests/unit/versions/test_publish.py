@@ -71,7 +71,8 @@ def test_publication_follows_the_written_order(
     assert writes[manifest + 1 :] == ["models/tiny/versions/v1/model.yaml"]
     assert Manifest.from_bytes(store.read(writes[manifest])) == done.manifest
     lease = json.loads(store.read(writes[0]))
-    assert {f"sha256:{digest}" for digest in done.manifest.objects()} == set(lease["digests"])
+    named = {*done.manifest.objects(), done.manifest.environment.digest}
+    assert {f"sha256:{digest}" for digest in named} == set(lease["digests"])
     assert {"format", "id", "model", "at", "by", "digests"} == lease.keys()
     assert keys(store, layout.PUSHES) == [writes[0]]
 

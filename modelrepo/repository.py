@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Self
 
 from modelrepo import layout
 from modelrepo.contract import spec_from_json
+from modelrepo.copying.place import Place
+from modelrepo.copying.repository_copy import CopyOptions, CopyReport, copy_versions
 from modelrepo.errors import (
     Corrupt,
     InvalidActiveFile,
+    InvalidInput,
     InvalidReference,
     NotFound,
     StoreNotTrusted,
@@ -25,16 +28,13 @@ from modelrepo.promotion import Promotions
 from modelrepo.stores.founding import Founded, found, open_founded
 from modelrepo.stores.opening import open_store
 from modelrepo.stores.port import ObjectStore
-from modelrepo.versions.bundles import find_carried
+from modelrepo.versions.bundled_wheels import BundledWheels
 from modelrepo.versions.catalogue import Catalogue, Listed
 from modelrepo.versions.clock import Clock
 from modelrepo.versions.content import Progress
 from modelrepo.versions.diff import VersionDiff, compare
-from modelrepo.versions.disk import Disk, check_space, full_disk_named
 from modelrepo.versions.drafting import PushPlan
-from modelrepo.versions.fetching import Fetcher, Target
-from modelrepo.versions.manifest import PLAIN, Manifest
-from modelrepo.versions.paths import inside
+from modelrepo.versions.manifest import Manifest
 from modelrepo.versions.pull import pull_version
 from modelrepo.versions.push import PushCheck, Pusher, PushOptions, PushResult
 from modelrepo.versions.version import Version, VersionSummary
@@ -182,27 +182,40 @@ class Repository:
         version = self.resolve(reference)
         return pull_version(self.store, version, target, checkpoints=checkpoints, progress=progress, stop=stop)
 
+    def copy_to(
+        self,
+        target: Repository,
+        reference: str | None = None,
+        options: CopyOptions | None = None,
+        *,
+        progress: Progress | None = None,
+        stop: Stop | None = None,
+    ) -> CopyReport:
+        """Copy versions, byte for byte, into another repository: of every model, of one model, or a single version.
+
+        Raises:
+            InvalidInput, NotFound, StoreNotTrusted, Unreachable, NoSpace, Stopped
+        """
+        options = options or CopyOptions()
+        if self.url == target.url:
+            raise InvalidInput(f"cannot copy {self.url} into itself; name another repository")
+        if target.distrust is not None and not options.dry_run:
+            raise StoreNotTrusted(f"cannot copy: {target.distrust}")
+        source, there = (Place(each.store, each._catalogue, each.promotions) for each in (self, target))
+        find = self._named_version
+        return copy_versions(source, there, reference, options, by=self.by, find=find, progress=progress, stop=stop)
+
     def diff(self, before: str, after: str) -> VersionDiff:
         """Compare the versions that two references mean."""
         return compare(self.resolve(before), self.resolve(after))
 
-    def carried_wheels(
-        self, version: Version, target: Path, *, progress: Progress | None = None, stop: Stop | None = None
-    ) -> Mapping[str, Path]:
-        """Fetch the wheels that a version's environment carries into the folder `target`; returns them by name.
+    def wheels(self, version: Version, *, progress: Progress | None = None, stop: Stop | None = None) -> BundledWheels:
+        """Return the wheels that are kept for a version's environment, as `EnvironmentCache.ensure` takes them."""
+        return BundledWheels(self.store, version, progress=progress, stop=stop)
 
-        Raises:
-            Corrupt: one is missing from every bundle, or its bytes are not what the manifest says.
-        """
-        records = find_carried(self.store, version.manifest.environment)
-        disk, what = Disk(), f"the wheels of {version}"
-        disk.make_folder(target)
-        size = sum(record.size_bytes for record in records)
-        check_space(disk, target, size_bytes=size, files=len(records), what=what)
-        fetcher = Fetcher(self.store, disk, what=what, total_bytes=size, progress=progress, stop=stop)
-        with full_disk_named(disk, target, what=what, size_bytes=size):
-            fetcher.fetch(Target(record, inside(target, record.path), PLAIN) for record in records)
-        return {record.path: target / record.path for record in records}
+    def _named_version(self, reference: str) -> tuple[str, str]:
+        version = self.resolve(reference)
+        return version.model, version.version
 
     def _lookup(self, reference: str) -> Manifest:
         return self.resolve(reference).manifest

@@ -25,13 +25,14 @@ from filelock import FileLock, Timeout
 from modelrepo.contract.conditions import AcceleratorFacts
 from modelrepo.environments.bytecode import add_bytecode
 from modelrepo.environments.index_settings import IndexSettings
-from modelrepo.environments.installing import WantedEnvironment
+from modelrepo.environments.installing import Plan, WantedEnvironment
 from modelrepo.environments.interpreters import Interpreter, choose_interpreter, inspect, version_specifier
+from modelrepo.environments.offers import WheelSource
 from modelrepo.environments.processes import Finished, full_disk_told
 from modelrepo.environments.record import NO_EXTRA, EnvironmentRecord
 from modelrepo.environments.torch_build import check_torch_build
 from modelrepo.environments.uv_tool import Uv, failed
-from modelrepo.environments.wheel_store import Carried, WheelStore
+from modelrepo.environments.wheel_store import WheelStore
 from modelrepo.errors import EnvironmentFailed, InterpreterMissing, InvalidInput, Stopped
 
 Progress = Callable[[str, int, int | None], None]
@@ -60,7 +61,7 @@ class EnvironmentCache:
         record: EnvironmentRecord,
         *,
         extra: str | None,
-        carried: Carried | None = None,
+        wheels: WheelSource | None = None,
         python: Path | None = None,
         accelerator: AcceleratorFacts | None = None,
         progress: Progress | None = None,
@@ -68,10 +69,10 @@ class EnvironmentCache:
     ) -> Path:
         """Return the virtual environment, building it where this box lacks it; its Python is `<venv>/bin/python`.
 
-        `carried` are the files of `record.carried` by name, or a callable that brings them here, called only where
-        this box lacks one. With `accelerator`, a torch that cannot use it is refused.
+        What `wheels` offers is installed from there, and where that is everything no index is asked. With
+        `accelerator`, a torch that cannot use it is refused.
 
-        Raises: InterpreterMissing, EnvironmentFailed, Corrupt (a carried wheel), Unreachable (index), NoSpace, Stopped.
+        Raises: InterpreterMissing, EnvironmentFailed, Corrupt (a wheel), Unreachable (index, wheels), NoSpace, Stopped.
         """
         interpreter = self._interpreter(record, python)
         if (extra or NO_EXTRA) not in record.requirements:
@@ -83,9 +84,9 @@ class EnvironmentCache:
         if not is_ready(venv):
             with self._locked(venv, progress, stop):
                 if not is_ready(venv):  # somebody else may have built it meanwhile
-                    wheels = WheelStore(self.root.absolute() / "wheels", carried)
+                    kept = WheelStore(self.root.absolute() / "wheels", wheels)
                     with full_disk_told(self.root, f"environment {record.digest[:12]}"):
-                        self._build(venv, WantedEnvironment(record, extra, interpreter, wheels), progress, stop)
+                        self._build(venv, WantedEnvironment(record, extra, interpreter, kept), progress, stop)
         if accelerator is not None:
             check_torch_build(venv, accelerator, extra)
         return venv
@@ -147,39 +148,42 @@ class EnvironmentCache:
         progress: Progress | None,
         stop: Callable[[], bool] | None,
     ) -> None:
-        lines, needs_index = wanted.lines()
-        if not lines:
+        plan = wanted.plan()
+        if not plan.lines:
             return
         assert_ours(building, self.folder)
         listed = building / "requirements.txt"
-        listed.write_text("\n".join(lines) + "\n", "utf-8")
+        listed.write_text("\n".join(plan.lines) + "\n", "utf-8")
         arguments: list[str | Path] = ["pip", "sync", *_NO_CONFIG, "--require-hashes"]
         arguments += ["--python", building / "bin" / "python"]
         # Hashes are required, so the best match of several indexes is the right file or none.
         arguments += ["--index-strategy", "unsafe-best-match"]
         arguments += [] if self.allow_builds else ["--no-build"]
-        arguments += uv.index.arguments() if needs_index else ["--no-index"]
-        _tell(progress, f"installing {len(lines)} packages")
-        done = uv.run([*arguments, listed], cwd=building, offline=not needs_index, stop=stop)
+        arguments += uv.index.arguments() if plan.from_index else ["--no-index"]
+        _tell(progress, f"installing {len(plan.lines)} packages")
+        done = uv.run([*arguments, listed], cwd=building, offline=not plan.from_index, stop=stop)
         if done.returncode != 0:
-            wanted.wheels.remove_rotten(wanted.record.carried)
-            raise self._why(wanted, done)
+            wanted.wheels.remove_rotten(plan.wheels)
+            raise self._why(wanted, plan, done)
         _tell(progress, "compiling bytecode")
         store = self.root.absolute() / "bytecode" / wanted.interpreter.tag
         if add_bytecode(building, store, environment=uv.environment(), stop=stop):
             os.sync()  # new bytes came to this box: READY must not outlive them in a power cut
 
-    def _why(self, wanted: WantedEnvironment, done: Finished) -> Exception:
+    def _why(self, wanted: WantedEnvironment, plan: Plan, done: Finished) -> Exception:
         what = f"cannot install environment {wanted.record.digest[:12]} (extra {wanted.extra or 'none'})"
         unbuilt = _UNBUILT.search(done.stderr)
         if unbuilt and not self.allow_builds:
             return EnvironmentFailed(
-                f"{what}: {unbuilt[1]} has no wheel for {wanted.interpreter}, and a worker "
-                "never compiles; build one on such a box into a find-links folder, lock and push again, or let this "
-                "box compile it with --allow-builds",
+                f"{what}: {unbuilt[1]} has no wheel for {wanted.interpreter}, and a box compiles only when it is told "
+                f"to; {_vendor_advice(wanted)}, or let this one compile it with --allow-builds",
                 log=done.log,
             )
-        return failed(what, done)
+        error = failed(what, done)
+        if plan.from_index and wanted.wheels.source is not None:
+            names = ", ".join(str(one) for one in plan.from_index[:3]) + ", .." * (len(plan.from_index) > 3)
+            error.args = (f"{error} (in no bundle: {names}; {_vendor_advice(wanted)})",)
+        return error
 
     @contextmanager
     def _locked(self, venv: Path, progress: Progress | None, stop: Callable[[], bool] | None) -> Iterator[None]:
@@ -215,6 +219,15 @@ def assert_ours(venv: Path, folder: Path) -> None:
     python = venv / "bin" / "python"
     if ours not in real.parents or not (real / "pyvenv.cfg").is_file() or not python.is_symlink():
         raise EnvironmentFailed(f"{venv} is no virtual environment below {folder}; nothing was installed")
+
+
+def _vendor_advice(wanted: WantedEnvironment) -> str:
+    """Say which command puts the wheels of an environment beside its version."""
+    version = wanted.wheels.source.version if wanted.wheels.source is not None else None
+    if version is None:
+        return f"push with --vendor from a box with {wanted.interpreter} and a compiler, which builds it once"
+    extra = f" --extra {wanted.extra}" if wanted.extra else ""
+    return f"run `modelrepo vendor {version}{extra}` on a box with {wanted.interpreter}, an index and a compiler"
 
 
 def _write_ready(building: Path, wanted: WantedEnvironment) -> None:

@@ -66,20 +66,6 @@ def supported_tags(interpreter: Interpreter) -> list[Tag]:
     return tags + list(compatible_tags((major, number), interpreter=interpreter.tag))
 
 
-def choose_wheel(requirement: Requirement, carried: Iterable[CarriedWheel], tags: list[Tag]) -> CarriedWheel | None:
-    """Return the carried wheel of a requirement that fits best, None where none does."""
-    rank = {tag: place for place, tag in enumerate(tags)}
-    best: tuple[int, CarriedWheel] | None = None
-    for wheel in carried:
-        parsed = parse_wheel(wheel.filename)
-        if (parsed.name, parsed.version) != (requirement.name, requirement.version):
-            continue
-        place = min((rank[tag] for tag in parsed.tags if tag in rank), default=None)
-        if place is not None and (best is None or place < best[0]):
-            best = (place, wheel)
-    return best[1] if best else None
-
-
 def is_carried(requirement: Requirement, carried: Iterable[CarriedWheel]) -> bool:
     """Tell whether any platform's wheel of a requirement is carried; then no index is asked for it."""
     wanted = (requirement.name, requirement.version)

@@ -1,55 +1,85 @@
-"""Which lines install an environment: carried wheels as files, everything else as pins for the box's own index."""
+"""Which lines install an environment: wheels that lie ready as files, all else as pins for the box's own index."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import cast
 
 from packaging.markers import Marker, default_environment
 
-from modelrepo.environments.carried import choose_wheel, is_carried, supported_tags
+from modelrepo.environments.carried import is_carried, supported_tags
 from modelrepo.environments.interpreters import Interpreter
+from modelrepo.environments.offers import OfferedWheel, as_offer, choose_offer
 from modelrepo.environments.record import EnvironmentRecord, Requirement
 from modelrepo.environments.requirements import install_line
 from modelrepo.environments.wheel_store import WheelStore
-from modelrepo.errors import EnvironmentFailed
+from modelrepo.errors import Corrupt, EnvironmentFailed
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What an environment is installed from."""
+
+    lines: tuple[str, ...]
+    from_index: tuple[Requirement, ...]
+    """What no wheel lies ready for."""
+    wheels: tuple[OfferedWheel, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class WantedEnvironment:
-    """One environment for one Python of this box; carried wheels come out of `wheels`."""
+    """One environment for one Python of this box; wheels that lie ready come out of `wheels`."""
 
     record: EnvironmentRecord
     extra: str | None
     interpreter: Interpreter
     wheels: WheelStore
 
-    def lines(self) -> tuple[list[str], bool]:
-        """Return what to install, and whether an index is needed for it."""
-        tags = supported_tags(self.interpreter)
-        environment: dict[str, str | AbstractSet[str]] = {
-            **cast(dict[str, str], default_environment()),
-            "python_version": self.interpreter.minor,
-            "python_full_version": self.interpreter.version,
-            "implementation_version": self.interpreter.version,
-            "extra": "",
-        }
-        lines, needs_index = [], False
-        for requirement in self.record.for_extra(self.extra):
-            if requirement.marker is not None and not Marker(requirement.marker).evaluate(environment):
-                continue
-            wheel = choose_wheel(requirement, self.record.carried, tags)
-            if wheel is None:
-                self._refuse_without_wheel(requirement)
-                needs_index = True
-            lines.append(install_line(requirement, None if wheel is None else (self.wheels.path(wheel), wheel.sha256)))
-        return lines, needs_index
+    def plan(self) -> Plan:
+        """Choose a wheel for each requirement and bring those here. Raises: Corrupt, EnvironmentFailed, Unreachable."""
+        wanted = tuple(applicable(self.record, self.extra, self.interpreter))
+        offered = self.wheels.offered(self.extra, self.interpreter) if wanted else ()
+        chosen = {one: wheel for one in wanted if (wheel := self._choose(one, offered)) is not None}
+        files = self.wheels.gather(dict.fromkeys(chosen.values()))
+        lines = []
+        for requirement in wanted:
+            wheel = chosen.get(requirement)
+            lines.append(install_line(requirement, None if wheel is None else (files[wheel], wheel.sha256)))
+        return Plan(tuple(lines), tuple(one for one in wanted if one not in chosen), tuple(files))
 
-    def _refuse_without_wheel(self, requirement: Requirement) -> None:
-        if requirement.hashes and not is_carried(requirement, self.record.carried):
-            return
+    def _choose(self, requirement: Requirement, offered: Sequence[OfferedWheel]) -> OfferedWheel | None:
+        tags = supported_tags(self.interpreter)
+        wheel = choose_offer(requirement, offered, self.record.carried, tags)
+        if wheel is not None:
+            return wheel
+        carried = self.record.carried
+        promised = choose_offer(requirement, map(as_offer, carried), carried, tags)
+        if promised is not None:
+            raise Corrupt(
+                f"the wheel {promised.filename} (sha256:{promised.sha256}) travels with the version, but was not "
+                "brought along; push the version again",
+                path=promised.filename,
+                digest=promised.sha256,
+            )
+        if requirement.hashes and not is_carried(requirement, carried):
+            return None
         raise EnvironmentFailed(
             f"{requirement} travels with the version, but not for {self.interpreter}; "
             "put its wheel for this platform beside the others, lock and push again"
         )
+
+
+def applicable(record: EnvironmentRecord, extra: str | None, interpreter: Interpreter) -> Iterator[Requirement]:
+    """Yield what an environment holds on this box: the requirements whose markers are true here."""
+    environment: dict[str, str | AbstractSet[str]] = {
+        **cast(dict[str, str], default_environment()),
+        "python_version": interpreter.minor,
+        "python_full_version": interpreter.version,
+        "implementation_version": interpreter.version,
+        "extra": "",
+    }
+    for requirement in record.for_extra(extra):
+        if requirement.marker is None or Marker(requirement.marker).evaluate(environment):
+            yield requirement

@@ -30,6 +30,7 @@ from modelrepo.environments.lock import (
     read_project,
     without_machine_paths,
 )
+from modelrepo.environments.offers import FolderWheels
 from modelrepo.environments.processes import full_disk_told
 from modelrepo.environments.record import NO_EXTRA, CarriedWheel, EnvironmentRecord, Member, Requirement
 from modelrepo.environments.requirements import Exported, export, pin
@@ -49,9 +50,9 @@ class PreparedEnvironment:
     lock: Path
     lock_created: bool
 
-    def carried_by_name(self) -> dict[str, Path]:
+    def wheels(self) -> FolderWheels:
         """Return the files as EnvironmentCache.ensure takes them."""
-        return {path.name: path for path in self.carried}
+        return FolderWheels.carried_by(self.record, {path.name: path for path in self.carried})
 
 
 def prepare(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from modelrepo import canonical, layout
@@ -18,68 +18,109 @@ from modelrepo.versions.manifest import FileRecord, read_files
 
 
 @dataclass(frozen=True, slots=True)
+class Bundle:
+    """One bundle document. `built_from` has, by file name, the sdist's sha256 of each wheel that was built."""
+
+    environment: str
+    extra: str | None
+    python: str
+    platform: str
+    wheels: tuple[FileRecord, ...]
+    built_from: Mapping[str, str] = field(default_factory=dict)
+
+    def document(self) -> tuple[str, bytes]:
+        """Return the bundle's key and bytes."""
+        wheels = [
+            {**record.to_json(), **({"built_from": built} if (built := self.built_from.get(record.path)) else {})}
+            for record in sorted(self.wheels, key=lambda record: record.path)
+        ]
+        document = canonical.dumps(
+            {
+                "format": FORMAT,
+                "environment": self.environment,
+                "extra": self.extra,
+                "python": self.python,
+                "platform": self.platform,
+                "wheels": wheels,
+            }
+        )
+        key = layout.bundle(self.environment, self.extra, self.python, self.platform, canonical.sha256(document))
+        return key, document
+
+    def objects(self) -> dict[str, int]:
+        return {chunk.sha256: chunk.size_bytes for record in self.wheels for chunk in record.chunks}
+
+
+@dataclass(frozen=True, slots=True)
 class Bundles:
     """Bundle documents by key, and the objects that they name."""
 
     documents: dict[str, bytes] = field(default_factory=dict)
     objects: dict[str, int] = field(default_factory=dict)
 
+    def add(self, bundle: Bundle) -> str:
+        """Add a bundle; returns its key."""
+        key, data = bundle.document()
+        self.documents[key] = data
+        self.objects.update(bundle.objects())
+        return key
+
 
 def bundle_carried(
     environment: EnvironmentRecord, wheels: Sequence[Path], interpreter: Interpreter, content: Content
 ) -> Bundles:
     """Describe the wheels that a push carries as one bundle for this box's platform; nothing where there are none."""
-    if not wheels:
-        return Bundles()
-    records = content.describe(of_files(sorted(wheels, key=lambda wheel: wheel.name)))
-    document = canonical.dumps(
-        {
-            "format": FORMAT,
-            "environment": environment.digest,
-            "extra": None,
-            "python": interpreter.tag,
-            "platform": interpreter.platform,
-            "wheels": [record.to_json() for record in records],
-        }
-    )
-    key = layout.bundle(environment.digest, None, interpreter.tag, interpreter.platform, canonical.sha256(document))
-    objects = {chunk.sha256: chunk.size_bytes for record in records for chunk in record.chunks}
-    return Bundles({key: document}, objects)
+    bundles = Bundles()
+    if wheels:
+        records = content.describe(of_files(sorted(wheels, key=lambda wheel: wheel.name)))
+        bundles.add(Bundle(environment.digest, None, interpreter.tag, interpreter.platform, records))
+    return bundles
 
 
-def find_carried(store: ObjectStore, environment: EnvironmentRecord) -> tuple[FileRecord, ...]:
-    """Find the carried wheels of an environment in any of its bundles, by their sha256.
+def read_bundles(store: ObjectStore, environment_digest: str) -> tuple[list[Bundle], Corrupt | NewerFormat | None]:
+    """Read every bundle of an environment, and say what was wrong with one that could not be read."""
+    found: list[Bundle] = []
+    unreadable: Corrupt | NewerFormat | None = None
+    for key in sorted(stat.key for stat in store.list(f"{layout.ENVIRONMENTS}{environment_digest}/")):
+        try:
+            bundle = parse_bundle(key, store.read(key))
+        except (Corrupt, NewerFormat) as error:
+            unreadable = error
+            continue
+        if bundle.environment == environment_digest:
+            found.append(bundle)
+    return found, unreadable
 
-    A bundle that cannot be read is passed over where the others have every wheel.
+
+def check_carried(
+    environment: EnvironmentRecord, known: Iterable[str], unreadable: Corrupt | NewerFormat | None, url: str
+) -> None:
+    """Make sure that bundles, which have the wheels `known` by sha256, hold every wheel that travels with a version.
 
     Raises:
         Corrupt: a wheel is in none of them, or in none that is what its name says.
         NewerFormat: only bundles of a newer format may have it.
     """
-    if not environment.carried:
-        return ()
-    known: dict[str, FileRecord] = {}
-    unreadable: Corrupt | NewerFormat | None = None
-    for stat in store.list(f"{layout.ENVIRONMENTS}{environment.digest}/"):
-        try:
-            known |= {record.sha256: record for record in read_bundle(stat.key, store.read(stat.key))}
-        except (Corrupt, NewerFormat) as error:
-            unreadable = error
+    there = set(known)
     for wheel in environment.carried:
-        if wheel.sha256 not in known:
+        if wheel.sha256 not in there:
             if unreadable is not None:
                 raise unreadable
             raise Corrupt(
                 f"wheel {wheel.filename} (sha256:{wheel.sha256}) is in no bundle of environment {environment.digest} "
-                f"in {store.url}; push the version again",
+                f"in {url}; push the version again",
                 path=wheel.filename,
                 digest=wheel.sha256,
             )
-    return tuple(replace(known[wheel.sha256], path=wheel.filename) for wheel in environment.carried)
 
 
 def read_bundle(key: str, data: bytes) -> tuple[FileRecord, ...]:
     """Read the wheels of a bundle document; raises Corrupt or NewerFormat."""
+    return parse_bundle(key, data).wheels
+
+
+def parse_bundle(key: str, data: bytes) -> Bundle:
+    """Read a bundle document; raises Corrupt or NewerFormat."""
     expected = key.rpartition("/")[2].removesuffix(".json")
     if canonical.sha256(data) != expected:
         raise Corrupt(f"{key} holds other bytes than its name says; remove it and push again", path=key)
@@ -87,9 +128,12 @@ def read_bundle(key: str, data: bytes) -> tuple[FileRecord, ...]:
         tree = json.loads(data)
         check_format(tree, key)
         records = read_files(tree["wheels"], key)
+        built = {wheel["path"]: str(wheel["built_from"]) for wheel in tree["wheels"] if wheel.get("built_from")}
+        extra = None if tree["extra"] is None else str(tree["extra"])
+        environment, python, platform = (str(tree[name]) for name in ("environment", "python", "platform"))
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise Corrupt(f"{key} is no bundle ({error!r}); remove it and push again", path=key) from error
     nested = next((record.path for record in records if "/" in record.path), None)
     if nested is not None:
         raise Corrupt(f"{key} lists {nested!r}, which is no wheel's name", path=key)
-    return records
+    return Bundle(environment, extra, python, platform, records, built)

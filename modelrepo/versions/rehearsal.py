@@ -60,7 +60,7 @@ def check_push(
     venv = EnvironmentCache(options.cache or default_cache(), index=options.index_settings()).ensure(
         prepared.record,
         extra=extra,
-        carried=prepared.carried_by_name(),
+        wheels=prepared.wheels(),
         python=prepared.python,
         progress=progress,
         stop=stop,

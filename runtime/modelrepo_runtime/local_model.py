@@ -175,7 +175,7 @@ def build_environment(folder: Path, spec: ModelSpec, box: Box, fit: Fit, work: P
     venv = box.environments().ensure(
         prepared.record,
         extra=fit.extra,
-        carried=prepared.carried_by_name(),
+        wheels=prepared.wheels(),
         accelerator=fit.accelerator,
         progress=box.progress,
     )
@@ -183,14 +183,13 @@ def build_environment(folder: Path, spec: ModelSpec, box: Box, fit: Fit, work: P
 
 
 def _version_environment(repository: Repository, version: Version, box: Box, fit: Fit) -> Path:
-    with tempfile.TemporaryDirectory(prefix="modelrepo-wheels-") as folder:
-        venv = box.environments().ensure(
-            version.manifest.environment,
-            extra=fit.extra,
-            carried=lambda: repository.carried_wheels(version, Path(folder), progress=box.progress),
-            accelerator=fit.accelerator,
-            progress=box.progress,
-        )
+    venv = box.environments().ensure(
+        version.manifest.environment,
+        extra=fit.extra,
+        wheels=repository.wheels(version, progress=box.progress),
+        accelerator=fit.accelerator,
+        progress=box.progress,
+    )
     return venv / "bin" / "python"
 
 

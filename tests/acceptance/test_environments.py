@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import pytest
 from modelrepo.contract import AcceleratorFacts, ModelSpec, parse_spec
 from modelrepo.environments import EnvironmentCache, EnvironmentRecord, IndexSettings, PreparedEnvironment, prepare
 from modelrepo.environments.interpreters import interpreters
+from modelrepo.environments.offers import FolderWheels, OfferedWheel
 from modelrepo.environments.preparing import prepare as prepare_environment
 from modelrepo.errors import Corrupt, EnvironmentFailed, InterpreterMissing, InvalidInput, LockOutOfDate, Stopped
 
@@ -72,7 +73,7 @@ def test_a_wheel_from_a_folder_travels_with_the_version(box: Path) -> None:
     shutil.rmtree(box / "wheels")
     record = EnvironmentRecord.from_json(json.loads(json.dumps(prepared.record.to_json())))
     offline = EnvironmentCache(box / "worker", index=IndexSettings(no_index=True))
-    venv = offline.ensure(record, extra=None, carried=prepared.carried_by_name())
+    venv = offline.ensure(record, extra=None, wheels=prepared.wheels())
     assert value_in(venv, "tiny.VERSION") == "1.5"
     assert value_in(venv, "tiny.__cached__").endswith(f"cpython-{MINOR.replace('.', '')}.pyc")
     assert Path(value_in(venv, "tiny.__cached__")).is_file()
@@ -85,15 +86,12 @@ def test_an_environment_is_built_once_and_shared(box: Path) -> None:
     cache = EnvironmentCache(box / "worker")
     phases: list[str] = []
     first = cache.ensure(
-        prepared.record, extra=None, carried=prepared.carried_by_name(), progress=lambda phase, *_: phases.append(phase)
+        prepared.record, extra=None, wheels=prepared.wheels(), progress=lambda phase, *_: phases.append(phase)
     )
     assert phases
     phases.clear()
 
-    def never() -> dict[str, Path]:
-        raise AssertionError("nothing is to be fetched")
-
-    again = cache.ensure(prepared.record, extra=None, carried=never, progress=lambda phase, *_: phases.append(phase))
+    again = cache.ensure(prepared.record, extra=None, progress=lambda phase, *_: phases.append(phase))
     assert (again, phases) == (first, [])
     assert cache.find(prepared.record, extra=None) == first
 
@@ -103,8 +101,8 @@ def test_a_tampered_wheel_is_refused_by_name_and_digest(box: Path) -> None:
     prepared = prepared_from(box, "tiny")
     prepared.carried[0].write_bytes(prepared.carried[0].read_bytes() + b"x")
     cache = EnvironmentCache(box / "worker")
-    with pytest.raises(Corrupt, match=r"tiny-1\.0-py3-none-any\.whl is not what the manifest names"):
-        cache.ensure(prepared.record, extra=None, carried=prepared.carried_by_name())
+    with pytest.raises(Corrupt, match=r"tiny-1\.0-py3-none-any\.whl is not what is written down"):
+        cache.ensure(prepared.record, extra=None, wheels=prepared.wheels())
     assert cache.find(prepared.record, extra=None) is None
 
 
@@ -112,15 +110,15 @@ def test_a_wheel_that_rots_in_the_box_is_refused_by_its_hash(box: Path) -> None:
     make_wheel(box / "wheels", "tiny")
     prepared = prepared_from(box, "tiny")
     cache = EnvironmentCache(box / "worker")
-    venv = cache.ensure(prepared.record, extra=None, carried=prepared.carried_by_name())
+    venv = cache.ensure(prepared.record, extra=None, wheels=prepared.wheels())
     shutil.rmtree(venv)
     kept = next((box / "worker" / "wheels").glob("*/*.whl"))
     other = make_wheel(box / "evil", "tiny", files={"tiny.py": 'VERSION = "6.6"\n'})
     assert other.stat().st_size == kept.stat().st_size
     other.replace(kept)
     with pytest.raises(Corrupt, match="rotted on this box and was removed"):
-        cache.ensure(prepared.record, extra=None, carried=prepared.carried_by_name())
-    venv = cache.ensure(prepared.record, extra=None, carried=prepared.carried_by_name())
+        cache.ensure(prepared.record, extra=None, wheels=prepared.wheels())
+    venv = cache.ensure(prepared.record, extra=None, wheels=prepared.wheels())
     assert value_in(venv, "tiny.VERSION") == "1.0"
 
 
@@ -185,7 +183,7 @@ def test_members_and_paths_travel_as_wheels(box: Path) -> None:
     member(box / "sha red" / "lib", "lib", "two")
     changed = prepared_from(box, "lib", "other", rest=rest)
     assert changed.record.digest != first.record.digest
-    venv = EnvironmentCache(box / "worker").ensure(changed.record, extra=None, carried=changed.carried_by_name())
+    venv = EnvironmentCache(box / "worker").ensure(changed.record, extra=None, wheels=changed.wheels())
     assert value_in(venv, "lib.VALUE", "lib") == "two"
     shutil.rmtree(box / "sha red")
     assert value_in(venv, "other.VALUE", "other") == "one"
@@ -238,13 +236,13 @@ conflicts = [[{ extra = "cpu" }, { extra = "cu128" }]]
 """  # fmt: skip
     prepared = prepared_from(box, rest=rest, spec="accelerators: {cuda: cu128, cpu: cpu}\n")
     assert prepared.record.extras == ("cu128", "cpu")
-    cache, carried = EnvironmentCache(box / "worker"), prepared.carried_by_name()
-    plain = cache.ensure(prepared.record, extra="cpu", carried=carried, accelerator=AcceleratorFacts("cpu"))
-    cuda = cache.ensure(prepared.record, extra="cu128", carried=carried, accelerator=AcceleratorFacts("cuda", "12.9"))
+    cache, wheels = EnvironmentCache(box / "worker"), prepared.wheels()
+    plain = cache.ensure(prepared.record, extra="cpu", wheels=wheels, accelerator=AcceleratorFacts("cpu"))
+    cuda = cache.ensure(prepared.record, extra="cu128", wheels=wheels, accelerator=AcceleratorFacts("cuda", "12.9"))
     assert plain != cuda
     assert value_in(plain, "fake_torch.VERSION", "fake_torch") == "1.0+cpu"
     with pytest.raises(EnvironmentFailed, match="too new"):
-        cache.ensure(prepared.record, extra="cu128", carried=carried, accelerator=AcceleratorFacts("cuda", "11.8"))
+        cache.ensure(prepared.record, extra="cu128", wheels=wheels, accelerator=AcceleratorFacts("cuda", "11.8"))
 
 
 def test_an_extra_that_pyproject_lacks_is_told(box: Path) -> None:
@@ -291,7 +289,7 @@ def test_a_shell_full_of_uv_variables_changes_nothing(box: Path, monkeypatch: py
         monkeypatch.setenv(name, str(victim))
     monkeypatch.setenv("UV_OFFLINE", "sometimes")
     prepared = prepared_from(box, "tiny")
-    venv = EnvironmentCache(box / "worker").ensure(prepared.record, extra=None, carried=prepared.carried_by_name())
+    venv = EnvironmentCache(box / "worker").ensure(prepared.record, extra=None, wheels=prepared.wheels())
     assert value_in(venv, "tiny.VERSION") == "1.0"
     assert sorted(str(path) for path in victim.rglob("*")) == before
 
@@ -312,7 +310,7 @@ def test_files_of_uvs_settings_cannot_lead_an_install_elsewhere(
     (box / file).write_text(text.format(box / "victim"))
     monkeypatch.setenv("HOME", str(box / "home"))
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
-    venv = EnvironmentCache(box / "worker").ensure(prepared.record, extra=None, carried=prepared.carried_by_name())
+    venv = EnvironmentCache(box / "worker").ensure(prepared.record, extra=None, wheels=prepared.wheels())
     assert value_in(venv, "tiny.VERSION") == "1.0"
     assert not (box / "victim").exists()
 
@@ -322,10 +320,10 @@ def test_bytecode_is_compiled_once_for_all_environments(box: Path) -> None:
     make_wheel(box / "wheels", "more")
     cache = EnvironmentCache(box / "worker")
     first = prepared_from(box, "tiny")
-    one = cache.ensure(first.record, extra=None, carried=first.carried_by_name())
+    one = cache.ensure(first.record, extra=None, wheels=first.wheels())
     (box / "m" / "uv.lock").unlink()
     second = prepared_from(box, "tiny", "more")
-    two = cache.ensure(second.record, extra=None, carried=second.carried_by_name())
+    two = cache.ensure(second.record, extra=None, wheels=second.wheels())
     assert one != two
     compiled = [Path(value_in(venv, "tiny.__cached__")) for venv in (one, two)]
     assert compiled[0].samefile(compiled[1])
@@ -350,7 +348,7 @@ def test_a_killed_build_leaves_nothing_that_is_taken_for_whole(box: Path) -> Non
         child.communicate(timeout=60)
         assert child.returncode == -signal.SIGKILL
         assert cache.find(prepared.record, extra=None) is None
-    venv = cache.ensure(prepared.record, extra=None, carried=prepared.carried_by_name())
+    venv = cache.ensure(prepared.record, extra=None, wheels=prepared.wheels())
     assert value_in(venv, "tiny.m7.X", "tiny.m7") == "7"
     # What a killed build had started may still write for a moment; the next build removes what it left.
     assert [path.name for path in venv.parent.iterdir() if not path.name.startswith(".building-")] == [venv.name]
@@ -362,12 +360,14 @@ def test_a_process_that_waits_for_another_stops_on_request(box: Path) -> None:
     cache = EnvironmentCache(box / "worker")
     building, leave = threading.Event(), threading.Event()
 
-    def hold() -> dict[str, Path]:
-        building.set()
-        assert leave.wait(30)
-        return prepared.carried_by_name()
+    class Held(FolderWheels):
+        def bring(self, wheels: Sequence[OfferedWheel], folder: Path) -> None:
+            building.set()
+            assert leave.wait(30)
+            FolderWheels.bring(self, wheels, folder)
 
-    holder = threading.Thread(target=lambda: cache.ensure(prepared.record, extra=None, carried=hold))
+    held = Held(prepared.wheels().files)
+    holder = threading.Thread(target=lambda: cache.ensure(prepared.record, extra=None, wheels=held))
     holder.start()
     try:
         assert building.wait(30)
@@ -396,7 +396,7 @@ def builder(box: Path, prepared: PreparedEnvironment, die_at: str | None = None)
     """Start a process that ensures the environment; `die_at` names the phase in which it is killed."""
     given = {
         "record": prepared.record.to_json(),
-        "carried": {name: str(path) for name, path in prepared.carried_by_name().items()},
+        "carried": {path.name: str(path) for path in prepared.carried},
         "cache": str(box / "worker"),
         "die_at": die_at,
     }
@@ -410,6 +410,7 @@ BUILDER = """
 import json, os, signal, sys, threading, time
 from pathlib import Path
 from modelrepo.environments import EnvironmentCache, EnvironmentRecord
+from modelrepo.environments.offers import FolderWheels
 given = json.loads(sys.argv[1])
 phases = []
 def tell(phase, done, total):
@@ -419,8 +420,8 @@ def tell(phase, done, total):
         if given["die_at"] == "making":
             os.kill(os.getpid(), signal.SIGKILL)
 record = EnvironmentRecord.from_json(given["record"])
-carried = {name: Path(path) for name, path in given["carried"].items()}
-venv = EnvironmentCache(Path(given["cache"])).ensure(record, extra=None, carried=carried, progress=tell)
+wheels = FolderWheels.carried_by(record, {name: Path(path) for name, path in given["carried"].items()})
+venv = EnvironmentCache(Path(given["cache"])).ensure(record, extra=None, wheels=wheels, progress=tell)
 print(json.dumps({"venv": str(venv), "built": any(phase.startswith("making") for phase in phases)}))
 """
 

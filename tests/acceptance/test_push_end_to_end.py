@@ -65,10 +65,8 @@ def test_what_was_pushed_here_runs_on_another_box(folder: Path, options: PushOpt
     assert version.manifest.message == "first"
     cache = tmp_path / "worker"
     local = VersionCache(cache, elsewhere.store).fetch(version)
-    wheels = elsewhere.carried_wheels(version, tmp_path / "wheels")
-    assert list(wheels) == ["greeting-1.0-py3-none-any.whl"]
     venv = EnvironmentCache(cache, index=IndexSettings(no_index=True)).ensure(
-        version.manifest.environment, extra=None, carried=wheels
+        version.manifest.environment, extra=None, wheels=elsewhere.wheels(version)
     )
     program = "import sys; sys.path.insert(0, sys.argv[1]); import model; print(model.Hello().run(None))"
     done = subprocess.run(
@@ -164,4 +162,6 @@ def test_a_bucket_keeps_and_gives_back_what_was_pushed(
     local = VersionCache(tmp_path / "worker", elsewhere.store).fetch(version)
     assert local.checkpoints["words"].read_bytes() == bytes(range(256)) * 4096
     assert elsewhere.pull("hello@v2", tmp_path / "copy").joinpath("words.txt").read_text() == "good evening"
-    assert list(elsewhere.carried_wheels(version, tmp_path / "wheels")) == ["greeting-1.0-py3-none-any.whl"]
+    cache = EnvironmentCache(tmp_path / "worker", index=IndexSettings(no_index=True))
+    venv = cache.ensure(version.manifest.environment, extra=None, wheels=elsewhere.wheels(version))
+    assert list(venv.glob("lib/python3*/site-packages/greeting.py"))

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -185,12 +183,8 @@ class RepositorySource:
         return self._versions.fetch(version, checkpoints=checkpoints, stop=stop)
 
     def build(self, version: Version, extra: str | None, accelerator: AcceleratorFacts, stop: Stop) -> Path:
-        record = version.manifest.environment
-        ensure = partial(self._environments.ensure, record, extra=extra, accelerator=accelerator, stop=stop)
-        if not record.carried or self._environments.find(record, extra=extra) is not None:
-            return ensure()
-        with tempfile.TemporaryDirectory(prefix="wheels-", dir=self._versions.cache) as folder:
-            return ensure(carried=self._repository.carried_wheels(version, Path(folder), stop=stop))
+        record, wheels = version.manifest.environment, self._repository.wheels(version, stop=stop)
+        return self._environments.ensure(record, extra=extra, wheels=wheels, accelerator=accelerator, stop=stop)
 
 
 def interpreter(environment: Path) -> Path:

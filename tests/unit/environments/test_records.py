@@ -12,11 +12,12 @@ import pytest
 
 from modelrepo.contract import AcceleratorFacts, parse_spec
 from modelrepo.environments.cache import EnvironmentCache, assert_ours, is_ready
-from modelrepo.environments.carried import choose_wheel, for_python, parse_wheel, source_digest, supported_tags
+from modelrepo.environments.carried import for_python, parse_wheel, source_digest, supported_tags
 from modelrepo.environments.index_settings import IndexSettings
 from modelrepo.environments.installing import WantedEnvironment
 from modelrepo.environments.interpreters import Interpreter
 from modelrepo.environments.lock import Project, locked_packages, read_lock, read_project, without_machine_paths
+from modelrepo.environments.offers import FolderWheels, OfferedWheel, choose_offer
 from modelrepo.environments.preparing import environment_digest, prepare
 from modelrepo.environments.processes import Finished, full_disk_told
 from modelrepo.environments.record import CarriedWheel, EnvironmentRecord, Member, Requirement
@@ -173,21 +174,31 @@ def test_wheels_are_carried_for_every_platform_of_one_python(tag: str, fits: boo
 
 def test_the_best_wheel_for_this_box_is_chosen() -> None:
     tags = supported_tags(HERE)
-    wheels = [
-        CarriedWheel(f"x-1-{tag}.whl", tag, 1) for tag in ("py3-none-any", "cp311-cp311-win_amd64", "cp311-none-any")
-    ]
-    chosen = choose_wheel(Requirement("x", "1"), wheels, tags)
-    assert chosen is not None
-    assert chosen.sha256 == "cp311-none-any"
-    assert choose_wheel(Requirement("x", "2"), wheels, tags) is None
-    assert choose_wheel(Requirement("x", "1"), wheels[1:2], tags) is None
+    kinds = ("py3-none-any", "cp311-cp311-win_amd64", "cp311-none-any")
+    wheels = [OfferedWheel(f"x-1-{tag}.whl", tag, 1) for tag in kinds]
+    hashes = tuple(f"sha256:{tag}" for tag in kinds)
+    assert choose_offer(Requirement("x", "1", hashes), wheels, (), tags) == wheels[2]
+    assert choose_offer(Requirement("x", "2", hashes), wheels, (), tags) is None
+    assert choose_offer(Requirement("x", "1", hashes), wheels[1:2], (), tags) is None
+
+
+def test_a_wheel_is_trusted_by_the_locks_hash_by_its_own_or_by_its_source() -> None:
+    tags = supported_tags(HERE)
+    plain, built = OfferedWheel("x-1-py3-none-any.whl", "aa", 1), OfferedWheel("x-1-cp311-none-any.whl", "bb", 1, "cc")
+    locked = Requirement("x", "1", ("sha256:aa", "sha256:cc"))
+    assert choose_offer(locked, [built], (), tags) == built
+    assert choose_offer(locked, [built, plain], (), tags) == plain
+    other = Requirement("x", "1", ("sha256:dd",))
+    assert choose_offer(other, [built, plain, OfferedWheel("no wheel", "dd", 1)], (), tags) is None
+    assert choose_offer(Requirement("x", "1"), [plain], (), tags) is None
+    assert choose_offer(Requirement("x", "1"), [plain], [CarriedWheel(plain.filename, "aa", 1)], tags) == plain
 
 
 def test_lines_name_carried_files_and_pins(tmp_path: Path) -> None:
     name = "torch-2.13.0+cpu-py3-none-any.whl"
     (tmp_path / name).write_bytes(b"wheel")
     sha256 = "5c1cd3ea1ef5ef17d2a0bd3e2ac7e2b5f4f7d0d8f0f6d8a7bd2b5e1b0b0a0c0d"
-    with pytest.raises(Corrupt, match="is not what the manifest names"):
+    with pytest.raises(Corrupt, match="is not what is written down"):
         lines_of(record(carried=(CarriedWheel(name, sha256, 5),)), tmp_path)
     sha256 = hashlib.sha256(b"wheel").hexdigest()
     lines, needs_index = lines_of(record(carried=(CarriedWheel(name, sha256, 5),)), tmp_path)
@@ -209,7 +220,7 @@ def test_a_carried_wheel_for_other_platforms_only_is_told(tmp_path: Path) -> Non
 
 def test_a_carried_wheel_that_is_not_here_is_told(tmp_path: Path) -> None:
     missing = record(carried=(CarriedWheel("torch-2.13.0+cpu-py3-none-any.whl", "ee" * 32, 9),))
-    with pytest.raises(EnvironmentFailed, match="was not brought along"):
+    with pytest.raises(Corrupt, match="was not brought along"):
         lines_of(missing, tmp_path)
 
 
@@ -320,8 +331,9 @@ def test_an_extra_that_was_not_pushed_is_told(tmp_path: Path) -> None:
 
 
 def lines_of(what: EnvironmentRecord, folder: Path, extra: str | None = None) -> tuple[list[str], bool]:
-    carried = {path.name: path for path in folder.glob("*.whl")}
-    return WantedEnvironment(what, extra, HERE, WheelStore(folder / "store", carried)).lines()
+    carried = FolderWheels.carried_by(what, {path.name: path for path in folder.glob("*.whl")})
+    plan = WantedEnvironment(what, extra, HERE, WheelStore(folder / "store", carried)).plan()
+    return list(plan.lines), bool(plan.from_index)
 
 
 def test_a_python_that_is_pinned_in_other_words_is_told_with_its_file(tmp_path: Path) -> None:

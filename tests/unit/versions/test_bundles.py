@@ -8,13 +8,18 @@ from pathlib import Path
 import pytest
 
 from modelrepo import canonical, layout
+from modelrepo.contract import parse_spec
 from modelrepo.environments.interpreters import Interpreter
 from modelrepo.environments.record import CarriedWheel, EnvironmentRecord
 from modelrepo.errors import Corrupt, NewerFormat
 from modelrepo.stores.memory import MemoryStore
-from modelrepo.versions.bundles import bundle_carried, find_carried, read_bundle
+from modelrepo.versions.bundled_wheels import BundledWheels
+from modelrepo.versions.bundles import Bundle, bundle_carried, parse_bundle, read_bundle
 from modelrepo.versions.content import Content
+from modelrepo.versions.manifest import ChunkRecord, FileRecord, Manifest
+from modelrepo.versions.version import Version
 
+SPEC = "contract: 1\nname: hello\nentrypoint: model:Hello\n"
 PYTHON = Interpreter(Path("/usr/bin/python3"), "3.11.2", "linux_x86_64")
 WHEEL = "greeting-1.0-py3-none-any.whl"
 
@@ -43,7 +48,7 @@ def test_a_bundle_lies_by_environment_extra_python_and_platform(
 
 def test_no_carried_wheel_needs_no_bundle(environment: EnvironmentRecord, store: MemoryStore) -> None:
     assert bundle_carried(environment, [], PYTHON, Content()).documents == {}
-    assert find_carried(store, environment) == ()
+    assert offered(store, environment) == []
 
 
 def test_a_carried_wheel_is_found_by_its_bytes_whatever_the_bundle_calls_it(
@@ -51,7 +56,7 @@ def test_a_carried_wheel_is_found_by_its_bytes_whatever_the_bundle_calls_it(
 ) -> None:
     store.create(*bundle)
     renamed = replace(carrying, carried=(replace(carrying.carried[0], filename="greeting-1.0-1-py3-none-any.whl"),))
-    assert [record.path for record in find_carried(store, renamed)] == ["greeting-1.0-1-py3-none-any.whl"]
+    assert offered(store, renamed) == ["greeting-1.0-1-py3-none-any.whl"]
 
 
 def test_a_wheel_in_no_bundle_is_named(
@@ -60,7 +65,7 @@ def test_a_wheel_in_no_bundle_is_named(
     store.create(*bundle)
     other = replace(carrying, carried=(CarriedWheel("other-1.0-py3-none-any.whl", "0" * 64, 5),))
     with pytest.raises(Corrupt, match=r"other-1\.0"):
-        find_carried(store, other)
+        offered(store, other)
 
 
 def test_a_bundle_that_is_not_what_its_name_says_is_refused(bundle: tuple[str, bytes]) -> None:
@@ -94,6 +99,66 @@ def test_a_bundle_that_cannot_be_read_is_passed_over_where_another_has_the_wheel
     newer = json.dumps({"format": 2}).encode()
     store.create(layout.bundle(carrying.digest, None, "cp399", "moon", canonical.sha256(newer)), newer)
     with pytest.raises(NewerFormat, match="format 2"):
-        find_carried(store, carrying)
+        offered(store, carrying)
     store.create(*bundle)
-    assert [record.path for record in find_carried(store, carrying)] == [WHEEL]
+    assert offered(store, carrying) == [WHEEL]
+
+
+def test_the_most_complete_bundle_of_this_box_comes_first_and_others_join_it(
+    store: MemoryStore, environment: EnvironmentRecord
+) -> None:
+    here, there = ("cp311", "linux_x86_64"), ("cp311", "macosx_14_0_arm64")
+    for extra, (python, platform), names in (
+        ("rocm", there, "abcd"),
+        (None, here, "ab"),
+        ("cpu", here, "b"),
+        ("cpu", here, "bc"),
+    ):
+        wheels = tuple(wheel(f"{name}-1-py3-none-any.whl", f"{name}{extra}") for name in names)
+        store.create(*Bundle(environment.digest, extra, python, platform, wheels).document())
+    source = BundledWheels(store, version_with(environment))
+    sizes = [(one.extra, len(one.wheels)) for one in source.bundles("cpu", PYTHON)]
+    assert sizes == [("cpu", 2), ("cpu", 1), (None, 2), ("rocm", 4)]
+    names = [one.filename[0] for one in source.offered("cpu", PYTHON)]
+    assert (names[:2], sorted(set(names))) == (["b", "c"], ["a", "b", "c", "d"])
+
+
+def test_a_wheel_that_was_built_counts_where_it_was_built_only(
+    store: MemoryStore, environment: EnvironmentRecord
+) -> None:
+    wheels = (wheel("a-1-py3-none-any.whl", "a"), wheel("b-1-py3-none-any.whl", "b"))
+    bundle = Bundle(environment.digest, None, "cp311", "linux_x86_64", wheels, {wheels[1].path: "c" * 64})
+    key, data = bundle.document()
+    assert parse_bundle(key, data) == bundle
+    store.create(key, data)
+    source = BundledWheels(store, version_with(environment))
+    assert [one.built_from for one in source.offered(None, PYTHON)] == [None, "c" * 64]
+    assert [one.built_from for one in source.offered(None, replace(PYTHON, platform="linux_aarch64"))] == [None]
+
+
+def test_a_wheel_with_a_flipped_byte_is_refused_by_name_and_digest(
+    store: MemoryStore, bundle: tuple[str, bytes], carrying: EnvironmentRecord, tmp_path: Path
+) -> None:
+    store.create(*bundle)
+    digest = canonical.sha256(b"wheel")
+    store.create(layout.object_(digest), b"wheex")
+    source = BundledWheels(store, version_with(carrying))
+    (tmp_path / "brought").mkdir()
+    with pytest.raises(Corrupt, match=WHEEL) as caught:
+        source.bring(source.offered(None, PYTHON), tmp_path / "brought")
+    assert digest in str(caught.value)
+
+
+def wheel(name: str, content: str) -> FileRecord:
+    digest = canonical.sha256(content.encode())
+    return FileRecord(name, 0o644, len(content), digest, (ChunkRecord(digest, len(content)),))
+
+
+def version_with(environment: EnvironmentRecord) -> Version:
+    spec = parse_spec(SPEC)
+    manifest = Manifest("hello", "v1", "2026-01-01T00:00:00Z", spec.raw, environment, (), {})
+    return Version("hello", "v1", manifest.digest, manifest, spec)
+
+
+def offered(store: MemoryStore, environment: EnvironmentRecord) -> list[str]:
+    return [one.filename for one in BundledWheels(store, version_with(environment)).offered(None, PYTHON)]

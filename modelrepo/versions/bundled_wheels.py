@@ -1,0 +1,90 @@
+"""The wheels that a repository keeps for a version: joined from its environment's bundles, brought here verified."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from modelrepo.environments.interpreters import Interpreter
+from modelrepo.environments.offers import OfferedWheel
+from modelrepo.stores.port import ObjectStore
+from modelrepo.versions.bundles import Bundle, check_carried, read_bundles
+from modelrepo.versions.content import Progress
+from modelrepo.versions.disk import Disk, check_space, full_disk_named
+from modelrepo.versions.fetching import Fetcher, Target
+from modelrepo.versions.manifest import PLAIN, FileRecord
+from modelrepo.versions.paths import inside
+from modelrepo.versions.version import Version
+
+
+class BundledWheels:
+    """A WheelSource over one version's bundles, which are read when they are first asked for."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        version: Version,
+        *,
+        progress: Progress | None = None,
+        stop: Callable[[], bool] | None = None,
+    ) -> None:
+        self._store, self._version = store, version
+        self._progress, self._stop = progress, stop
+        self._bundles: list[Bundle] | None = None
+
+    @property
+    def version(self) -> str:
+        return str(self._version)
+
+    def offered(self, extra: str | None, interpreter: Interpreter) -> Sequence[OfferedWheel]:
+        """List the wheels of all bundles, those of the most complete one for this extra, Python and platform first.
+
+        Raises: Corrupt or NewerFormat where a wheel that travels with the version is in none of them; Unreachable.
+        """
+        named = {wheel.sha256: wheel.filename for wheel in self._version.manifest.environment.carried}
+        found: dict[tuple[str, str], OfferedWheel] = {}
+        for bundle in self.bundles(extra, interpreter):
+            here = (bundle.python, bundle.platform) == (interpreter.tag, interpreter.platform)
+            for record in bundle.wheels:
+                built_from = bundle.built_from.get(record.path)
+                if built_from is None or here:  # what was built elsewhere counts there
+                    name = named.get(record.sha256, record.path)
+                    wheel = OfferedWheel(name, record.sha256, record.size_bytes, built_from)
+                    found.setdefault((name, record.sha256), wheel)
+        return tuple(found.values())
+
+    def bring(self, wheels: Sequence[OfferedWheel], folder: Path) -> None:
+        """Fetch wheels. Raises: Corrupt for bytes that are not those of their digest; NoSpace, Stopped, Unreachable."""
+        records = self.records()
+        disk, what = Disk(), f"the wheels of {self._version}"
+        size = sum(wheel.size_bytes for wheel in wheels)
+        check_space(disk, folder, size_bytes=size, files=len(wheels), what=what)
+        fetcher = Fetcher(self._store, disk, what=what, total_bytes=size, progress=self._progress, stop=self._stop)
+        with full_disk_named(disk, folder, what=what, size_bytes=size):
+            fetcher.fetch(Target(records[one.sha256], inside(folder, one.filename), PLAIN) for one in wheels)
+
+    def bundles(self, extra: str | None, interpreter: Interpreter) -> list[Bundle]:
+        """Return the environment's bundles, the most useful for one extra, Python and platform first."""
+
+        def order(bundle: Bundle) -> tuple[bool, bool, int]:
+            here = (bundle.python, bundle.platform) == (interpreter.tag, interpreter.platform)
+            return (not here, bundle.extra != extra, -len(bundle.wheels))
+
+        return sorted(self._read(), key=order)
+
+    def records(self) -> dict[str, FileRecord]:
+        """Return every bundled wheel by its sha256."""
+        return {record.sha256: record for record in _wheels(self._read())}
+
+    def _read(self) -> list[Bundle]:
+        if self._bundles is None:
+            environment = self._version.manifest.environment
+            bundles, unreadable = read_bundles(self._store, environment.digest)
+            check_carried(environment, (one.sha256 for one in _wheels(bundles)), unreadable, self._store.url)
+            self._bundles = bundles
+        return self._bundles
+
+
+def _wheels(bundles: Sequence[Bundle]) -> Iterator[FileRecord]:
+    for bundle in bundles:
+        yield from bundle.wheels

@@ -38,6 +38,7 @@ SECTIONS: dict[str, tuple[Listed, ...]] = {
         Listed("show", "Show what a version is made of."),
         Listed("diff", "Show what differs between two versions."),
         Listed("pull", "Fetch a version as a folder that you can edit."),
+        Listed("copy", "Copy versions from one repository into another."),
     ),
     "Say what is live": (
         Listed("promote", "Make a version the active one."),

@@ -56,7 +56,28 @@ class Share(_Number):
         return share
 
 
+class Rate(_Number):
+    """A rate such as 50MB/s or 8MiB/s, read into bytes per second."""
+
+    name = "rate"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return `value` in bytes per second."""
+        from modelrepo.contract.quantities import parse_size
+
+        if isinstance(value, int | float):
+            return float(value)
+        try:
+            rate = parse_size(str(value).strip().removesuffix("/s").strip())
+        except ValueError:
+            rate = 0
+        if rate <= 0:
+            self.fail(f"{value!r} is not a rate; write it like 50MB/s or 8MiB/s", param, ctx)
+        return float(rate)
+
+
 DURATION = Duration()
+RATE = Rate()
 SHARE = Share()
 
 

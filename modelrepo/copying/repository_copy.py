@@ -68,7 +68,7 @@ class CopyReport:
         return [error for error in errors if error is not None]
 
 
-def copy(
+def copy_versions(
     source: Place,
     target: Place,
     reference: str | None,

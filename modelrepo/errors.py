@@ -203,11 +203,21 @@ class StaleSession(Conflict):
 
 
 class Unreachable(ModelRepoError, ConnectionError):
-    """A store, queue or server did not answer, or answered with a fault. Never mistaken for an empty answer."""
+    """A store, queue or server did not answer, or answered with a fault. Never mistaken for an empty answer.
+
+    `transient`: the same request may well be answered when it is made again.
+    """
+
+    def __init__(self, message: str = "", *, transient: bool = True) -> None:
+        self.transient = transient
+        super().__init__(message)
 
 
 class Forbidden(Unreachable, PermissionError):
     """A store refused our credentials."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message, transient=False)
 
 
 class NotConverged(ModelRepoError, TimeoutError):

@@ -49,7 +49,7 @@ DIALECTS: Mapping[str, Dialect] = {
                 "connect_timeout": 10,
                 "read_timeout": 60,
                 "max_pool_connections": 64,
-                "retries": {"mode": "standard", "max_attempts": 3},
+                "retries": {"mode": "standard", "total_max_attempts": 1},
             },
         },
         replace_condition="IfMatch",
@@ -74,7 +74,7 @@ def open_bucket(scheme: str, bucket: str, folder: str, **options: Any) -> Bucket
         **{"use_listings_cache": False, "skip_instance_cache": True, **dialect.options, **options}
     )
     if scheme == "s3":
-        filesystem.retries = 2  # on top of botocore's own
+        filesystem.retries = 1  # like botocore's, they would multiply: RetryingStore asks again
     return BucketStore(scheme, bucket, folder, filesystem)
 
 

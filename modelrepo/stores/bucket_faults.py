@@ -12,6 +12,12 @@ _REFUSED_CLASSES = frozenset(
     {"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ClientAuthenticationError"}
 )
 _TAKEN_CLASSES = frozenset({"ResourceExistsError"})
+_TRANSIENT_STATUSES = frozenset({0, 408, 425, 429})  # 0: no answer at all
+_TRANSIENT_CODES = frozenset(
+    {"BadDigest", "IncompleteBody", "RequestTimeout", "SlowDown", "Throttling", "ThrottlingException"}
+    | {"RequestLimitExceeded", "RequestThrottled", "XAmzContentSHA256Mismatch"}
+)
+"""Some come with 400, by which the request itself is wrong otherwise. What a network has spoilt is sent again."""
 
 
 class Taken(ModelRepoError):
@@ -39,8 +45,10 @@ def translate(error: Exception, *, verb: str, key: str, url: str, filesystem: An
     if status in (401, 403) or isinstance(error, PermissionError) or names & _REFUSED_CLASSES:
         tried = credential_source(filesystem)
         return Forbidden(f"{what}: refused ({found}); credentials tried: {tried}; grant them access or set others")
+    transient = status in _TRANSIENT_STATUSES or (status >= 500 and status != 501) or code in _TRANSIENT_CODES
     return Unreachable(
-        f"{what}: no answer that can be used ({found}); check the address and the network, then run it again"
+        f"{what}: no answer that can be used ({found}); check the address and the network, then run it again",
+        transient=transient,
     )
 
 

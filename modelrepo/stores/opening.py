@@ -10,12 +10,15 @@ from modelrepo.errors import InvalidInput
 from modelrepo.stores.filesystem import FilesystemStore
 from modelrepo.stores.memory import MemoryStore
 from modelrepo.stores.port import ObjectStore
+from modelrepo.stores.retrying import PATIENT, Patience, retrying
 
 SCHEMES = ("file", "memory", "s3", "gs", "az")
 
 
-def open_store(url: str) -> ObjectStore:
+def open_store(url: str, *, patience: Patience = PATIENT) -> ObjectStore:
     """Open `file://`, `memory://`, `s3://`, `gs://`, `az://`, or a plain path; nothing is looked up yet.
+
+    A bucket that does not answer is asked again, as `patience` says; a disk or a process's memory never is.
 
     Raises:
         InvalidInput: the URL cannot be read.
@@ -47,5 +50,5 @@ def open_store(url: str) -> ObjectStore:
             raise InvalidInput(f"URL {url!r} names no bucket; write {parts.scheme}://BUCKET/FOLDER")
         from modelrepo.stores.bucket import open_bucket
 
-        return open_bucket(parts.scheme, parts.netloc, parts.path.strip("/"))
+        return retrying(open_bucket(parts.scheme, parts.netloc, parts.path.strip("/")), patience)
     raise InvalidInput(f"URL {url!r} has the scheme {parts.scheme!r}; known are {', '.join(SCHEMES)} and plain paths")

@@ -16,7 +16,7 @@ from modelrepo.versions.clock import Clock
 
 GRACE_S = 24 * 3600.0
 SWEEP_LIMIT_S = 600.0  # a sweeper stops by itself this long after its decision
-REQUEST_TIMEOUT_S = 60.0  # the last delete that a sweeper sent may still be on its way
+REQUEST_TIMEOUT_S = 120.0  # the last delete that a sweeper sent may still be on its way, asked for again included
 SWEEP_POLL_S = 2.0
 SWEEP, CANCEL = b"sweep", b"cancel"  # the first word of a decision; after it may stand whose it is
 _PREFIX = "sha256:"

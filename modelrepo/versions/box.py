@@ -1,53 +1,51 @@
 """The box's version cache: verified, read-only copies of versions, shared by every worker and command on the box.
 
-<cache>/versions/<digest>/READY              written last; lists the checkpoints that are whole
-<cache>/versions/<digest>/code/              files of their own: code that edits itself hurts one version only
-<cache>/versions/<digest>/checkpoints/<name>/   hard links into objects/
-<cache>/objects/ab/<content>                 checkpoint files, by content, shared by versions
-<cache>/incoming/<digest>/                   what is being fetched; its leftovers are removed by the next holder of
-<cache>/locks/<digest>.lock                  flock: the lock of a dead process is free
+`cache_folder.py` says where what lies, `arrival.py` brings it, `eviction.py` takes it away, `box_check.py` looks at it.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+import errno
+from collections.abc import Callable, Collection
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
-import platformdirs
-from filelock import FileLock, Timeout
-
-from modelrepo.errors import InvalidInput, Stopped
+from modelrepo.errors import InvalidInput, NoSpace
+from modelrepo.holds import Hold, take
 from modelrepo.names import near_names
 from modelrepo.stores.port import ObjectStore
+from modelrepo.versions.arrival import Arrival
+from modelrepo.versions.box_check import LocalProblem, verify_box
+from modelrepo.versions.cache_folder import CacheFolder, Ready, content_key, default_cache, default_cache_size
 from modelrepo.versions.content import Progress
-from modelrepo.versions.disk import READ_ONLY, READ_ONLY_EXECUTABLE, Disk, check_space, full_disk_named
-from modelrepo.versions.fetching import Fetcher, Target
-from modelrepo.versions.manifest import EXECUTABLE, CheckpointRecord, FileRecord, Manifest
-from modelrepo.versions.paths import inside
+from modelrepo.versions.disk import Disk, full_disk_named
+from modelrepo.versions.eviction import Need, Room
+from modelrepo.versions.manifest import Manifest
 from modelrepo.versions.version import LocalVersion, Version
 
-READY = "READY"
-LOCK_POLL_S = 0.05
-STOP_POLL_S = 0.5
+__all__ = ["VersionCache", "checkpoint_names", "checkpoint_path", "content_key", "default_cache", "default_cache_size"]
 
-
-def default_cache() -> Path:
-    """Return the box's cache folder: MODELREPO_CACHE, else the user's own cache folder."""
-    chosen = os.environ.get("MODELREPO_CACHE")
-    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("modelrepo")
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_FIRST_FILES = 16  # what a fetch makes before it knows what it needs
 
 
 class VersionCache:
-    """Fetches versions into `cache`; safe to use from several threads and processes at once."""
+    """Fetches versions into `cache`; safe to use from several threads and processes at once.
 
-    def __init__(self, cache: Path, store: ObjectStore, *, disk: Disk | None = None) -> None:
+    `limit_bytes` is what the cache may hold, environments included; MODELREPO_CACHE_SIZE unless given, else the disk.
+    What goes when it is full is what nobody has held for longest.
+    """
+
+    def __init__(
+        self, cache: Path, store: ObjectStore, *, limit_bytes: int | None = None, disk: Disk | None = None
+    ) -> None:
         self.cache = cache.absolute()
+        self._folder = CacheFolder(self.cache)
         self._store = store
         self._disk = disk or Disk()
+        limit_bytes = default_cache_size() if limit_bytes is None else limit_bytes
+        self.room = Room(self._folder, self._disk, limit_bytes)
 
     def fetch(
         self,
@@ -59,53 +57,78 @@ class VersionCache:
     ) -> LocalVersion:
         """Bring a version to this box, with the named checkpoints (all by default); instant where it is there.
 
+        It is held, and so not evicted, until `hold` of what is returned is released or nothing refers to it any more.
+
         Raises:
             Corrupt: bytes in the repository are not what the manifest says.
             NoSpace: it would not fit, or the disk became full; nothing half-written is taken for whole.
-            Stopped: `stop()` said so; files that were whole are kept for the next try.
+            Stopped: `stop()` said so; what was whole is kept for the next try.
             InvalidInput: the version has no such checkpoint.
         """
         names = checkpoint_names(version, checkpoints)
-        ready = self.ready(version)
-        if ready is None or not names <= ready:
-            with self._locked(version.digest, stop):
-                ready = self.ready(version)  # somebody else may have fetched it meanwhile
-                _Fetch(self, version, names, progress, stop).run(ready)
-        return self._local(version, names)
+        for path in (self._folder.locks, self._folder.holds):
+            if not path.is_dir():
+                self._disk.make_folder(path)
+        try:
+            return self._fetch(version, names, progress, stop)
+        except OSError as error:
+            if isinstance(error, NoSpace) or error.errno not in _FULL:
+                raise
+        # Somebody else's bytes filled the disk meanwhile. What is unused makes room, once.
+        size = version.manifest.size_bytes
+        with full_disk_named(self._disk, self.cache, what=str(version), size_bytes=size):
+            self.room.make(Need(str(version), files=_FIRST_FILES))
+            return self._fetch(version, names, progress, stop)
 
     def ready(self, version: Version) -> frozenset[str] | None:
         """Return the checkpoints of a version that are whole on this box; None where its code is not."""
-        try:
-            record = json.loads((self.folder(version) / READY).read_bytes())
-            return frozenset(record["checkpoints"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+        ready = Ready.read(self._folder.ready(version.digest))
+        return None if ready is None else ready.checkpoints
 
     def folder(self, version: Version) -> Path:
         """Return where a version lies, or would lie."""
-        return self.cache / "versions" / version.digest
+        return self._folder.version(version.digest)
+
+    def hold(self, version: Version, *, stop: Callable[[], bool] | None = None) -> Hold:
+        """Keep a version from being evicted for as long as the hold lasts, be it here yet or not."""
+        self._disk.make_folder(self._folder.holds)
+        return take(self._folder.hold(version.digest), shared=True, stop=stop, what=f"{version} was being evicted")
+
+    def hold_environment(self, digest: str) -> Hold:
+        """Keep an environment that no version in the cache runs in from being evicted."""
+        self._disk.make_folder(self._folder.holds)
+        return take(self._folder.hold(f"environment-{digest}"), shared=True)
+
+    def make_room(self, size_bytes: int, *, what: str, files: int = 0) -> None:
+        """Evict until so much fits beside what is held. Raises: NoSpace, with sizes; nothing was evicted then."""
+        self._disk.make_folder(self._folder.locks)
+        self.room.make(Need(what, size_bytes=size_bytes, files=files))
+
+    def verify(self, *, progress: Progress | None = None, stop: Callable[[], bool] | None = None) -> list[LocalProblem]:
+        """Hash everything in the cache again; `box_check.remove_broken` takes out what it finds."""
+        return verify_box(self.cache, progress=progress, stop=stop)
+
+    def _fetch(
+        self, version: Version, names: frozenset[str], progress: Progress | None, stop: Callable[[], bool] | None
+    ) -> LocalVersion:
+        with ExitStack() as undone:
+            hold = undone.enter_context(self.hold(version, stop=stop))
+            if not self._has(version, names):
+                what = f"another process fetched {version}"
+                with take(self._folder.version_lock(version.digest), shared=False, stop=stop, what=what):
+                    if not self._has(version, names):  # somebody else may have fetched it meanwhile
+                        Arrival(self._folder, self._disk, self._store, self.room, version, names, progress, stop).run()
+            undone.pop_all()
+        return replace(self._local(version, names), hold=hold)
+
+    def _has(self, version: Version, names: frozenset[str]) -> bool:
+        ready = self.ready(version)
+        return ready is not None and names <= ready
 
     def _local(self, version: Version, names: Collection[str]) -> LocalVersion:
         folder = self.folder(version)
         paths = {name: checkpoint_path(folder, version.manifest, name) for name in sorted(names)}
         return LocalVersion(version, folder, folder / "code", paths)
-
-    @contextmanager
-    def _locked(self, digest: str, stop: Callable[[], bool] | None) -> Iterator[None]:
-        locks = self.cache / "locks"
-        self._disk.make_folder(locks)
-        lock = FileLock(locks / f"{digest}.lock", poll_interval=LOCK_POLL_S)
-        while True:
-            try:
-                lock.acquire(timeout=STOP_POLL_S)
-                break
-            except Timeout:
-                if stop is not None and stop():
-                    raise Stopped("stopped while another process fetched the same version") from None
-        try:
-            yield
-        finally:
-            lock.release()
 
 
 def checkpoint_names(version: Version, wanted: Collection[str] | None) -> frozenset[str]:
@@ -126,114 +149,3 @@ def checkpoint_path(folder: Path, manifest: Manifest, name: str) -> Path:
     record = manifest.checkpoints[name]
     path = folder / "checkpoints" / name
     return path / record.files[0].path if record.single else path
-
-
-def content_key(file: FileRecord) -> str:
-    """Return the name of a file's bytes in the cache.
-
-    Only what is verified on the way in may name it, and that is the chunks: the digest of a whole file would have to be
-    computed once more, or a wrong manifest could give another version's file the wrong bytes.
-    """
-    if len(file.chunks) == 1:
-        return file.chunks[0].sha256
-    return hashlib.sha256("".join(f"{chunk.sha256} {chunk.size_bytes}\n" for chunk in file.chunks).encode()).hexdigest()
-
-
-class _Fetch:
-    """One fetch of one version, under its lock."""
-
-    def __init__(
-        self,
-        cache: VersionCache,
-        version: Version,
-        names: frozenset[str],
-        progress: Progress | None,
-        stop: Callable[[], bool] | None,
-    ) -> None:
-        self._root, self._disk, self._store = cache.cache, cache._disk, cache._store
-        self._version, self._manifest, self._names = version, version.manifest, names
-        self._folder = cache.folder(version)
-        self._incoming = self._root / "incoming" / version.digest
-        self._progress, self._stop = progress, stop
-
-    def run(self, ready: frozenset[str] | None) -> None:
-        disk, missing = self._disk, sorted(self._names - (ready or frozenset()))
-        if ready is not None and not missing:
-            return
-        disk.remove_tree(self._incoming)
-        disk.make_folder(self._incoming)
-        disk.make_folder(self._folder / "checkpoints")
-        contents = self._missing_contents(missing)
-        code = self._manifest.code if ready is None else ()
-        size = sum(file.size_bytes for file in (*contents.values(), *code))
-        links = sum(len(self._manifest.checkpoints[name].files) for name in missing)
-        what = str(self._version)
-        check_space(disk, self._root, size_bytes=size, files=len(code) + len(contents) + links, what=what)
-        fetcher = Fetcher(self._store, disk, what=what, total_bytes=size, progress=self._progress, stop=self._stop)
-        with full_disk_named(disk, self._root, what=what, size_bytes=size):
-            if ready is None:
-                self._place(self._fetch_code(fetcher), self._folder / "code")
-            self._fetch_contents(fetcher, contents)
-            for name in missing:
-                self._place(self._link(name), self._folder / "checkpoints" / name)
-            self._mark((ready or frozenset()) | self._names)
-        disk.remove_tree(self._incoming)
-
-    def _missing_contents(self, names: Collection[str]) -> dict[str, FileRecord]:
-        found: dict[str, FileRecord] = {}
-        for name in names:
-            for file in self._manifest.checkpoints[name].files:
-                key = content_key(file)
-                if not self._content(key).exists():
-                    found[key] = file
-        return found
-
-    def _fetch_code(self, fetcher: Fetcher) -> Path:
-        folder = self._incoming / "code"
-        self._disk.make_folder(folder)
-        targets = [
-            Target(file, inside(folder, file.path), READ_ONLY_EXECUTABLE if file.mode == EXECUTABLE else READ_ONLY)
-            for file in self._manifest.code
-        ]
-        for parent in sorted({target.path.parent for target in targets}):
-            self._disk.make_folder(parent)
-        fetcher.fetch(targets)
-        return folder
-
-    def _fetch_contents(self, fetcher: Fetcher, contents: Mapping[str, FileRecord]) -> None:
-        def keep(target: Target) -> None:
-            self._disk.rename(target.path, self._content(target.path.name))
-
-        folder = self._incoming / "contents"
-        self._disk.make_folder(folder)
-        for key in contents:
-            self._disk.make_folder(self._content(key).parent)
-        fetcher.fetch((Target(file, folder / key, READ_ONLY) for key, file in contents.items()), then=keep)
-
-    def _link(self, name: str) -> Path:
-        record: CheckpointRecord = self._manifest.checkpoints[name]
-        folder = inside(self._incoming / "checkpoints", name)
-        self._disk.make_folder(folder)
-        paths = {inside(folder, file.path): file for file in record.files}
-        for parent in sorted({path.parent for path in paths}):
-            self._disk.make_folder(parent)
-        for path, file in paths.items():
-            self._disk.link(self._content(content_key(file)), path)
-        return folder
-
-    def _place(self, built: Path, target: Path) -> None:
-        self._disk.sync_tree(built)
-        if target.exists():  # placed by a fetch that died before it could say so
-            self._disk.remove_tree(target)
-        self._disk.rename(built, target)
-
-    def _mark(self, names: frozenset[str]) -> None:
-        record = {"format": 1, "version": str(self._version), "checkpoints": sorted(names)}
-        draft = self._incoming / READY
-        fd = self._disk.create(draft)
-        self._disk.write(fd, json.dumps(record).encode(), 0)
-        self._disk.seal(fd, READ_ONLY)
-        self._disk.rename(draft, self._folder / READY)
-
-    def _content(self, key: str) -> Path:
-        return self._root / "objects" / key[:2] / key

@@ -71,6 +71,10 @@ class Disk:
         for here, _, _ in os.walk(folder):
             self.sync_folder(Path(here))
 
+    def remove(self, path: Path) -> None:
+        """Remove a file's name, if it is there."""
+        path.unlink(missing_ok=True)
+
     def remove_tree(self, folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from modelrepo.contract.spec import ModelSpec
+from modelrepo.holds import Hold
 from modelrepo.versions.manifest import Manifest
 
 
@@ -51,3 +52,5 @@ class LocalVersion:
     folder: Path
     code: Path
     checkpoints: Mapping[str, Path]
+    hold: Hold | None = field(default=None, compare=False, repr=False)
+    """What keeps it from being evicted, until released or until nothing refers to it any more."""

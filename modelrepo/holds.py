@@ -1,0 +1,119 @@
+"""Locks on files of this box that last exactly as long as somebody uses what the file stands for.
+
+A hold is a `flock`: shared by those who use a thing, exclusive for the one who makes or removes it. The kernel frees it
+with the last process that has it open, however that one ends; children may inherit it. Whoever has a file exclusively
+may unlink it: those who wait see that it is no longer the one at its path, and begin anew.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from modelrepo.errors import Stopped
+
+POLL_S = 0.05  # the kernel tells nobody that a flock became free without blocking him
+
+
+class Hold:
+    """A lock that is held until `release`, or until nothing refers to it any more."""
+
+    def __init__(self, descriptor: int, path: Path, *, shared: bool) -> None:
+        self.path = path
+        self._descriptor = descriptor
+        self._release = weakref.finalize(self, _let_go, descriptor, shared)
+
+    def fileno(self) -> int:
+        """Return the descriptor, for children that shall hold on to it too."""
+        return self._descriptor
+
+    def release(self) -> None:
+        """Let go; twice is legal."""
+        self._release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+def try_take(path: Path, *, shared: bool) -> Hold | None:
+    """Take a hold if it is free; None where it is not. The file is made; its folder must be there.
+
+    A shared hold stamps the file's time as it is taken and as it is let go: the last use of what it stands for.
+    """
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        try:
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            if _is_at(descriptor, path):
+                if shared:
+                    os.utime(descriptor)
+                return Hold(descriptor, path, shared=shared)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # unlinked by the one who had it before
+
+
+def take(path: Path, *, shared: bool, stop: Callable[[], bool] | None = None, what: str = "") -> Hold:
+    """Take a hold, waiting until it is free.
+
+    Raises:
+        Stopped: `stop()` said so before; `what` says in words what was waited for.
+    """
+    while True:
+        hold = try_take(path, shared=shared)
+        if hold is not None:
+            return hold
+        if stop is not None and stop():
+            raise Stopped(f"stopped while {what or f'another process held {path}'}")
+        time.sleep(POLL_S)
+
+
+def holders_of(path: Path) -> tuple[int, ...]:
+    """List the processes that have a file open; empty where there is no /proc or no such file."""
+    try:
+        wanted = path.stat()
+    except OSError:
+        return ()
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if any(os.path.samestat(wanted, link.stat()) for link in _open_files(process)):
+                found.append(int(process.name))
+        except OSError:
+            continue
+    return tuple(sorted(found))
+
+
+def _open_files(process: Path) -> list[Path]:
+    # A look at what a link names is cheap, and spares a stat of sockets and of devices that may hang.
+    return [link for link in (process / "fd").iterdir() if link.readlink().is_absolute()]
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _let_go(descriptor: int, shared: bool) -> None:
+    try:
+        if shared:
+            os.utime(descriptor)
+    finally:
+        os.close(descriptor)

@@ -89,19 +89,23 @@ def holders_of(path: Path) -> tuple[int, ...]:
         wanted = path.stat()
     except OSError:
         return ()
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
+    processes = (process for process in Path("/proc").glob("[0-9]*") if _has_open(process, wanted))
+    return tuple(sorted(int(process.name) for process in processes))
+
+
+def _has_open(process: Path, wanted: os.stat_result) -> bool:
+    try:
+        links = list((process / "fd").iterdir())
+    except OSError:
+        return False
+    for link in links:
         try:
-            if any(os.path.samestat(wanted, link.stat()) for link in _open_files(process)):
-                found.append(int(process.name))
+            # What a link names spares a stat of sockets, and of devices that may hang.
+            if link.readlink().is_absolute() and os.path.samestat(wanted, link.stat()):
+                return True
         except OSError:
-            continue
-    return tuple(sorted(found))
-
-
-def _open_files(process: Path) -> list[Path]:
-    # A look at what a link names is cheap, and spares a stat of sockets and of devices that may hang.
-    return [link for link in (process / "fd").iterdir() if link.readlink().is_absolute()]
+            continue  # closed meanwhile
+    return False
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

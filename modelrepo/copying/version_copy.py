@@ -23,7 +23,7 @@ from modelrepo.errors import (
     VersionDeleted,
     VersionExists,
 )
-from modelrepo.versions.bundles import read_bundle
+from modelrepo.versions.bundles import Bundles, read_bundle
 from modelrepo.versions.clock import Clock
 from modelrepo.versions.content import Progress
 from modelrepo.versions.delivery import asked_again, deliver, missing_objects
@@ -37,7 +37,8 @@ Outcome = Literal["copied", "present", "planned", "failed"]
 class CopiedVersion:
     """What became of one version; `new_bytes` and `objects` moved, or would move where it is `planned`.
 
-    `present`: the target had it already. `digest` is 64 hex digits, empty where the version could not be read.
+    `present`: the target had it already. `bundles`: of its environment, delivered with it. `digest` is 64 hex digits,
+    empty where the version could not be read.
     """
 
     model: str
@@ -137,10 +138,9 @@ class Courier:
                 "twice; push it there anew under another id"
             )
         present = self._present(model, version, data)
-        documents, objects = self._bundles(manifest.environment.digest, all_of_them=not present)
-        if not present:
-            objects = {**objects, **manifest.objects()}
-        return _Parcel(model, version, data, objects, documents, manifest.size_bytes, present)
+        bundles = self._bundles(manifest.environment.digest, only_missing=present)
+        objects = bundles.objects if present else {**bundles.objects, **manifest.objects()}
+        return _Parcel(model, version, data, objects, bundles.documents, manifest.size_bytes, present)
 
     def _present(self, model: str, version: str, data: bytes) -> bool:
         try:
@@ -158,16 +158,15 @@ class Courier:
             "two anew under another id"
         )
 
-    def _bundles(self, environment: str, *, all_of_them: bool) -> tuple[dict[str, bytes], dict[str, int]]:
-        """Return the bundles that the target lacks, and the objects that they name.
+    def _bundles(self, environment: str, *, only_missing: bool) -> Bundles:
+        """Return the bundles of an environment, or those of them that the target lacks.
 
-        `all_of_them`: those that it has too, since only a version that it has keeps them from prune. One that cannot be
-        read is of no use to anybody, and is left where it is.
+        Those that it has are delivered with a new version all the same: that holds them against a prune. One that
+        cannot be read is of no use to anybody, and is left where it is.
         """
         folder = f"{layout.ENVIRONMENTS}{environment}/"
-        there = set() if all_of_them else {stat.key for stat in self.target.store.list(folder)}
-        documents: dict[str, bytes] = {}
-        objects: dict[str, int] = {}
+        there = {stat.key for stat in self.target.store.list(folder)} if only_missing else set()
+        found = Bundles()
         for stat in self.source.store.list(folder):
             if stat.key in there:
                 continue
@@ -176,9 +175,9 @@ class Courier:
                 records = read_bundle(stat.key, data)
             except (Corrupt, NewerFormat):
                 continue
-            documents[stat.key] = data
-            objects |= {chunk.sha256: chunk.size_bytes for record in records for chunk in record.chunks}
-        return documents, objects
+            found.documents[stat.key] = data
+            found.objects.update({chunk.sha256: chunk.size_bytes for record in records for chunk in record.chunks})
+        return found
 
     def _publish(self, parcel: _Parcel) -> str:
         key = layout.manifest(parcel.model, parcel.version)

@@ -15,11 +15,12 @@ from typing import Generic, Self, TypeVar
 from modelrepo import layout
 from modelrepo.errors import Corrupt, Forbidden, ObjectExists, ObjectNotFound, Unreachable
 from modelrepo.stores.port import ObjectStore
+from modelrepo.versions.allowance import Allowance
 from modelrepo.versions.clock import Clock
-from modelrepo.versions.content import Progress
 from modelrepo.versions.leases import PendingPrunes, PushLease
 from modelrepo.versions.origins import Origin, SendsItself
-from modelrepo.versions.window import THREADS, Window
+from modelrepo.versions.progress import Progress
+from modelrepo.versions.window import IN_FLIGHT_BYTES, THREADS, Window
 
 T = TypeVar("T")
 
@@ -89,7 +90,8 @@ class Delivery:
         self._origins: dict[str, Origin] = {}
         self._skipped: set[str] = set()
         self._sent: dict[str, int] = {}
-        self._sent_bytes = self._wanted_bytes = 0
+        self._sent_bytes = self._settled_bytes = self._objects_bytes = self._expected_bytes = 0
+        self._allowance = Allowance(IN_FLIGHT_BYTES)
         self._guard = threading.Lock()
         self._window: Window | None = None
 
@@ -110,13 +112,26 @@ class Delivery:
 
         `environments`: the digests of those whose bundles are to stay.
         """
-        fresh = {digest: size for digest, size in objects.items() if digest not in self._objects}
-        self._objects |= fresh
-        self._origins |= {digest: origins[digest] for digest in fresh if digest in origins}
-        new = set(environments) - self._environments
-        self._environments |= new
-        self._lease.take_more({*fresh, *new})
-        self._bring(fresh, new)
+        self._bring_new(objects, origins, environments, {})
+
+    def expect(self, size_bytes: int) -> None:
+        """Count on so many bytes, which some later `bring` will speak of: for the sake of progress only."""
+        self._expected_bytes += size_bytes
+
+    def hold(self, size_bytes: int) -> None:
+        """Wait until the caller may have so many bytes in memory, for `bring_loaded`."""
+        self._allowance.take(size_bytes, self._check)
+
+    def bring_loaded(self, loaded: Iterable[tuple[Origin, bytes]]) -> None:
+        """Begin to send objects whose bytes are in memory; each was waited for with `hold`, and is let go from here."""
+        at_hand: dict[str, bytes] = {}
+        origins: dict[str, Origin] = {}
+        for origin, data in loaded:
+            if origin.sha256 in self._objects or origin.sha256 in at_hand:
+                self._allowance.give_back(len(data))
+            else:
+                at_hand[origin.sha256], origins[origin.sha256] = data, origin
+        self._bring_new({digest: len(data) for digest, data in at_hand.items()}, origins, (), at_hand)
 
     def finish(self, documents: Mapping[str, bytes], publish: Callable[[], T]) -> Delivered[T]:
         """Wait for what is on its way, create the documents, publish, and look again at what was skipped."""
@@ -126,7 +141,7 @@ class Delivery:
         while self._lease.lapsed:
             self._lease.take()
             self._skipped.clear()
-            self._bring(self._objects, self._environments)
+            self._bring(self._objects, self._environments, {})
             self._create(documents)
         result = publish()
         self._stop = None  # it is visible now: what is left must be done
@@ -145,22 +160,44 @@ class Delivery:
             self._store.create(key, data)
         self._lease.renew_if_due()
 
-    def _bring(self, objects: Mapping[str, int], environments: Collection[str]) -> None:
+    def _bring_new(
+        self,
+        objects: Mapping[str, int],
+        origins: Mapping[str, Origin],
+        environments: Collection[str],
+        at_hand: dict[str, bytes],
+    ) -> None:
+        fresh = {digest: size for digest, size in objects.items() if digest not in self._objects}
+        new = set(environments) - self._environments
+        if self._lease.taken and not fresh and not new:
+            return
+        self._objects |= fresh
+        self._objects_bytes += sum(fresh.values())
+        self._origins |= {digest: origins[digest] for digest in fresh if digest in origins}
+        self._environments |= new
+        self._lease.take_more({*fresh, *new})
+        self._bring(fresh, new, at_hand)
+
+    def _bring(self, objects: Mapping[str, int], environments: Collection[str], at_hand: dict[str, bytes]) -> None:
         # All of them, and before looking: what is not there may be sent, and then be taken away by a late delete.
         lost = PendingPrunes.look(self._store, self._clock).release({*objects, *environments})
-        there = objects.keys() - missing_objects(self._store, objects, stop=self._stop)
+        there = objects.keys() - missing_objects(self._store, objects, stop=self._asked_to_stop)
         skipped = there - (lost & self._origins.keys())
         self._skipped |= skipped
-        self._send(objects.keys() - skipped)
+        self._settle(sum(objects[digest] for digest in skipped))
+        for digest in skipped & at_hand.keys():
+            self._allowance.give_back(len(at_hand.pop(digest)))
+        self._send(objects.keys() - skipped, at_hand)
 
     def _look_again(self, documents: Mapping[str, bytes]) -> None:
+        self._allowance = Allowance(IN_FLIGHT_BYTES)  # a try before this one may have failed with some of it in hand
         sizes = {digest: self._objects[digest] for digest in self._skipped}
-        self._send(missing_objects(self._store, sizes))
+        self._send(missing_objects(self._store, sizes), {})
         self._wait()
         for key, data in sorted(documents.items()):
             self._store.create(key, data)
 
-    def _send(self, digests: Iterable[str]) -> None:
+    def _send(self, digests: Iterable[str], at_hand: dict[str, bytes]) -> None:
         wanted = sorted(digests, key=lambda digest: self._place(digest))
         lost = [digest for digest in wanted if digest not in self._origins]
         if lost:
@@ -169,12 +206,13 @@ class Delivery:
                 "push the version that it came from again",
                 digest=lost[0],
             )
-        self._wanted_bytes += sum(self._objects[digest] for digest in wanted)
         if self._window is None:
             self._window = Window(threads=self._threads, stop=self._asked_to_stop)
         for digest in wanted:
             self._lease.renew_if_due()
-            self._window.submit(self._objects[digest], self._send_one, self._origins[digest])
+            if digest not in at_hand:
+                self._allowance.take(self._objects[digest], self._check)
+            self._window.submit(0, self._send_one, self._origins[digest], at_hand.pop(digest, None))
 
     def _wait(self) -> None:
         window, self._window = self._window, None
@@ -188,13 +226,17 @@ class Delivery:
         origin = self._origins.get(digest)
         return origin.place if origin is not None else ("", 0)
 
-    def _send_one(self, origin: Origin) -> None:
+    def _check(self) -> None:
+        if self._window is not None:
+            self._window.check()
+
+    def _send_one(self, origin: Origin, data: bytes | None) -> None:
         key = layout.object_(origin.sha256)
         try:
-            if isinstance(origin, SendsItself):
+            if data is None and isinstance(origin, SendsItself):
                 origin.send(self._store, key)
             else:
-                self._store.create(key, origin.read())
+                self._store.create(key, origin.read() if data is None else data)
         except ObjectExists as error:
             raise Corrupt(
                 f"object sha256:{origin.sha256} in {self._store.url} holds other bytes; "
@@ -202,11 +244,19 @@ class Delivery:
                 path=key,
                 digest=origin.sha256,
             ) from error
+        finally:
+            self._allowance.give_back(origin.size_bytes)
         with self._guard:
             self._sent[origin.sha256] = origin.size_bytes
             self._sent_bytes += origin.size_bytes
+        self._settle(origin.size_bytes)
+
+    def _settle(self, size_bytes: int) -> None:
+        with self._guard:
+            self._settled_bytes += size_bytes
             if self._progress is not None:
-                self._progress("send", self._sent_bytes, self._wanted_bytes)
+                total = max(self._expected_bytes, self._objects_bytes)
+                self._progress("send", min(self._settled_bytes, total), total)
 
 
 def missing_objects(

@@ -37,6 +37,10 @@ class PushLease:
         self._written_at = (0.0, 0.0)  # when a file was last written for all of the digests that there were
         self.lapsed = False
 
+    @property
+    def taken(self) -> bool:
+        return self._files > 0
+
     def take(self) -> None:
         """Create the lease, or the next file beside it, for every digest; durable on return."""
         self._written_at = (self._clock.monotonic(), self._clock.now())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Protocol, runtime_checkable
 from modelrepo.errors import InvalidInput
 from modelrepo.stores.port import ObjectStore
 from modelrepo.versions.chunks import Span
+
+RING_BYTES = 1 << 20  # of each hashing thread; stays in the processor's cache
 
 
 class Origin(Protocol):
@@ -67,26 +70,38 @@ class FileOrigin:
 
 def read_span(file: Path, span: Span) -> bytes:
     """Read a run of bytes; raises InvalidInput where the file has vanished or become shorter."""
-    with opened(file) as stream:
+    with _opened(file) as stream:
         stream.seek(span.start)
         pieces, left = [], span.size_bytes
         while left:
             piece = stream.read(left)
             if not piece:
-                raise shorter(file)
+                raise _shorter(file)
             pieces.append(piece)
             left -= len(piece)
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def opened(file: Path) -> FileIO:
-    """Open a file for reading; raises InvalidInput where it has vanished."""
+def stream_span(file: Path, span: Span) -> Iterator[memoryview]:
+    """Yield a run of bytes through one small buffer, for first touch of fresh memory costs more than hashing does."""
+    buffer = memoryview(bytearray(min(RING_BYTES, span.size_bytes)))
+    with _opened(file) as stream:
+        stream.seek(span.start)
+        left = span.size_bytes
+        while left:
+            count = stream.readinto(buffer[: min(left, len(buffer))])
+            if not count:
+                raise _shorter(file)
+            yield buffer[:count]
+            left -= count
+
+
+def _opened(file: Path) -> FileIO:
     try:
         return FileIO(file)
     except FileNotFoundError as error:
         raise InvalidInput(f"{file} vanished while it was being pushed; push again") from error
 
 
-def shorter(file: Path) -> InvalidInput:
-    """Return the error for a file that ends before its size."""
+def _shorter(file: Path) -> InvalidInput:
     return InvalidInput(f"{file} became shorter while it was being pushed; push again")

@@ -5,17 +5,30 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from modelrepo.contract.spec import SPEC_FILE, ModelSpec
-from modelrepo.errors import InvalidCode
+from modelrepo.errors import InvalidCode, InvalidInput
+from modelrepo.versions.chunks import Span
 from modelrepo.versions.ignoring import IgnoreRules, never_packed
 from modelrepo.versions.manifest import EXECUTABLE, PLAIN
+from modelrepo.versions.origins import FileOrigin, read_span, stream_span
 from modelrepo.versions.paths import path_problem
 
 # Packed whatever roots and ignore rules say: a version is complete, and what `pull` gives back can be pushed.
 ALWAYS_PACKED = (SPEC_FILE, "pyproject.toml", "uv.lock")
+
+
+@dataclass(frozen=True, slots=True)
+class FileIdentity:
+    """What a file system says of a file. `ctime_ns` moves with every write, and nobody can set it back."""
+
+    size_bytes: int
+    mtime_ns: int
+    ctime_ns: int = field(compare=False)  # a further hard link moves it too
+    inode: int
+    device: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +39,25 @@ class SourceFile:
     file: Path
     mode: int
     size_bytes: int
+
+    def read(self, span: Span) -> bytes:
+        return read_span(self.file, span)
+
+    def stream(self, span: Span) -> Iterator[memoryview]:
+        return stream_span(self.file, span)
+
+    def origin(self, span: Span, sha256: str) -> FileOrigin:
+        return FileOrigin(self.file, span, sha256)
+
+    def identity(self) -> FileIdentity:
+        """Return what changes when the file does; raises InvalidInput where it has not the size that it had."""
+        try:
+            status = self.file.stat()
+        except OSError as error:
+            raise InvalidInput(f"{self.file} vanished while it was being pushed; push again") from error
+        if status.st_size != self.size_bytes:
+            raise InvalidInput(f"{self.file} changed its size while it was being pushed; push again")
+        return FileIdentity(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)
 
 
 def source_file(path: str, file: Path, status: os.stat_result) -> SourceFile:

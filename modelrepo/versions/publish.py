@@ -12,10 +12,10 @@ from modelrepo.errors import Conflict, NoSpace, ObjectExists, ObjectNotFound, Un
 from modelrepo.names import next_version
 from modelrepo.stores.port import ObjectStore
 from modelrepo.versions.clock import Clock
-from modelrepo.versions.content import Progress
 from modelrepo.versions.delivery import Delivery, asked_again
 from modelrepo.versions.manifest import Manifest
 from modelrepo.versions.origins import Origin
+from modelrepo.versions.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)

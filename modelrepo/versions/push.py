@@ -16,10 +16,10 @@ from modelrepo.versions.bundles import bundle_carried
 from modelrepo.versions.catalogue import Catalogue
 from modelrepo.versions.checkpoints import Lookup
 from modelrepo.versions.clock import Clock
-from modelrepo.versions.content import Progress
 from modelrepo.versions.delivery import missing_objects
 from modelrepo.versions.drafting import PushPlan
 from modelrepo.versions.manifest import Manifest
+from modelrepo.versions.progress import Progress
 from modelrepo.versions.publish import publish, refuse_taken, taken_versions
 from modelrepo.versions.push_options import CheckRequest, PushCheck, PushOptions
 from modelrepo.versions.rehearsal import check_push, interpreter_of, prepare_environment

@@ -51,6 +51,7 @@ class Repository:
         self.id = founded.id
         self.store: ObjectStore = founded.store
         self.distrust = founded.distrust
+        self.single_writer = founded.single_writer
         self._catalogue = Catalogue(self.store)
         self.by = by or whoami()
         self.promotions = Promotions(self.store, self._catalogue, by=self.by)

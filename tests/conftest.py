@@ -1,4 +1,4 @@
-"""What every suite may use: a real S3 server, one for the whole run."""
+"""What every suite may use: a real S3 server, one for the whole run; and tests for stores that a setting names."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import itertools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -47,3 +48,40 @@ def seaweed(seaweed_server: SeaweedFS, monkeypatch: pytest.MonkeyPatch) -> Itera
     seaweed_server.create_bucket(bucket.name)
     yield bucket
     seaweed_server.delete_bucket(bucket.name)
+
+
+NEEDS_SETTING = "needs_setting"
+"""A test marked `needs_setting(NAME)` is left out unless the environment variable NAME is set, and the run says so."""
+
+_left_out: set[str] = set()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", f"{NEEDS_SETTING}(name, what): runs where this environment variable is set")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    left_out = []
+    for item in items:
+        marker = item.get_closest_marker(NEEDS_SETTING)
+        if marker is not None and not os.environ.get(marker.args[0]):
+            left_out.append(item)
+            _left_out.add(f"{marker.args[1]}: set {marker.args[0]}")
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):  # a worker of pytest-xdist: what it says is seen by nobody
+        session.config.workeroutput["left_out"] = sorted(_left_out)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    _left_out.update(getattr(node, "workeroutput", {}).get("left_out", ()))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for line in sorted(_left_out):
+        terminalreporter.write_line(f"not tested here: {line}")

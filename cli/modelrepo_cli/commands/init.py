@@ -21,6 +21,9 @@ def command(call: Call, adopt: bool, single_writer: bool) -> None:
     from modelrepo.settings import repository_url
 
     repository = Repository.init(repository_url(call.repo), adopt=adopt, single_writer=single_writer)
-    ability = repository.store.ability
-    document = {"url": repository.url, "single_writer": single_writer, "ability": ability}
-    call.output.show(document, f"{repository.url} is a repository; its store creates if absent")
+    single = repository.single_writer
+    document = {"url": repository.url, "single_writer": single, "ability": repository.store.ability}
+    promise = (
+        "its store does not create if absent: never let two write at once" if single else "its store creates if absent"
+    )
+    call.output.show(document, f"{repository.url} is a repository; {promise}")

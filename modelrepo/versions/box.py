@@ -104,6 +104,12 @@ class VersionCache:
         self._disk.make_folder(self._folder.locks)
         self.room.make(Need(what, size_bytes=size_bytes, files=files))
 
+    def tidy(self) -> None:
+        """Remove what dead fetches left a day ago, and evict what is beyond the limit, as far as that is unused."""
+        for path in (self._folder.locks, self._folder.holds):
+            self._disk.make_folder(path)
+        self.room.tidy()
+
     def verify(self, *, progress: Progress | None = None, stop: Callable[[], bool] | None = None) -> list[LocalProblem]:
         """Hash everything in the cache again; `box_check.remove_broken` takes out what it finds."""
         return verify_box(self.cache, progress=progress, stop=stop)

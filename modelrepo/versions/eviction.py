@@ -69,8 +69,7 @@ class Room:
                     old = time.time() - LEFTOVERS_KEPT_S
                     due = [item for item in stock.items if item.kind is Kind.LEFTOVER and item.last_used < old]
                     self._evict([item for item in due if not item.kept])
-            with contextlib.suppress(NoSpace):
-                self._make(Need("nothing"), 0)
+            self._make(Need("nothing"), 0, at_best=True)
 
     def remove(self, item: Item) -> None:
         """Evict one thing; the caller holds it exclusively. Cut short at any point, nothing half is taken for whole."""
@@ -82,7 +81,7 @@ class Room:
         with take(self._folder.eviction_lock, shared=False, stop=stop, what=what):
             yield
 
-    def _make(self, need: Need, coming_bytes: int) -> None:
+    def _make(self, need: Need, coming_bytes: int, *, at_best: bool = False) -> None:
         free_bytes, free_files = self._disk.free(self._folder.root)
         promised = self._promised(need.digest)
         short_bytes = coming_bytes + promised + SPARE_BYTES - free_bytes if coming_bytes else 0
@@ -92,7 +91,7 @@ class Room:
         with ExitStack() as held:
             stock = take_stock(self._folder, held, ours=(need.contents or {}).keys())
             over = 0 if self.limit_bytes is None else stock.size_bytes + promised + coming_bytes - self.limit_bytes
-            chosen = choose(stock, Shortage(max(short_bytes, over), short_files))
+            chosen = choose(stock, Shortage(max(short_bytes, over), short_files), at_best=at_best)
             if chosen is None:
                 raise NoSpace(self._refusal(need, stock, over > 0, free_bytes, free_files))
             self._evict(chosen)
@@ -119,32 +118,32 @@ class Room:
         return False
 
     def _evict(self, items: Collection[Item]) -> None:
+        """Marks of what is whole go first, then contents, and last the versions that say what contents should be."""
         folder, disk = self._folder, self._disk
+        whole = [item for item in items if item.kind in (Kind.VERSION, Kind.ENVIRONMENT)]
+        for item in whole:
+            for ready in item.path.glob("READY" if item.kind is Kind.VERSION else "*/*/READY"):
+                self._take_mark(ready)
+        contents = [item.path for item in items if item.kind is Kind.CONTENT]
+        for path in contents:
+            disk.remove(path)
+        for shelf in sorted({path.parent for path in contents}):
+            disk.sync_folder(shelf)
         for item in items:
-            match item.kind:
-                case Kind.VERSION:
-                    digest = item.path.name
-                    self._take_mark(folder.ready(digest))
-                    self._bury(item.path)
-                    disk.remove_tree(folder.incoming(digest))
-                    disk.remove(folder.hold(digest))
-                case Kind.ENVIRONMENT:
-                    for ready in item.path.glob("*/*/READY"):
-                        self._take_mark(ready)
-                    self._bury(item.path)
-                    disk.remove(folder.hold(f"environment-{item.name}"))
-                case Kind.SUPPLY:
-                    self._bury(item.path)
-                case Kind.CONTENT:
-                    disk.remove(item.path)
-                case Kind.LEFTOVER:
-                    disk.remove_tree(item.path) if item.path.is_dir() else disk.remove(item.path)
+            if item.kind is Kind.LEFTOVER:
+                disk.remove_tree(item.path) if item.path.is_dir() else disk.remove(item.path)
+            elif item.kind is not Kind.CONTENT:
+                self._bury(item.path)
+        for item in whole:
+            name = item.path.name
+            if item.kind is Kind.VERSION:
+                disk.remove_tree(folder.incoming(name))
+            disk.remove(folder.hold(name if item.kind is Kind.VERSION else f"environment-{name}"))
 
     def _take_mark(self, ready: Path) -> None:
         """Take the mark of a whole thing first, durably: from then on what is left of it is nothing."""
-        if ready.exists():
-            self._disk.remove(ready)
-            self._disk.sync_folder(ready.parent)
+        self._disk.remove(ready)
+        self._disk.sync_folder(ready.parent)
 
     def _bury(self, path: Path) -> None:
         """Take a folder out of its place in one step: no half of it is ever found there."""

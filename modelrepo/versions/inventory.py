@@ -65,9 +65,10 @@ class Shortage:
     inodes: int = 0
 
 
-def choose(inventory: Inventory, shortage: Shortage) -> list[Item] | None:
-    """Choose what goes, least recently used first; None where everything that may go is not enough, so nothing should.
+def choose(inventory: Inventory, shortage: Shortage, *, at_best: bool = False) -> list[Item] | None:
+    """Choose what goes, least recently used first.
 
+    Where everything that may go is not enough, nothing should: None, or with `at_best` all of it.
     Versions and leftovers go first, each version with the contents that nothing else has a name for; then environments
     that no version runs in any more; then what only the next build of an environment would want.
     """
@@ -111,7 +112,7 @@ def choose(inventory: Inventory, shortage: Shortage) -> list[Item] | None:
                 return gone
             if not item.kept and versions[item.name] <= 0:
                 go(item)
-    return gone if enough() else None
+    return gone if at_best or enough() else None
 
 
 def files_below(folder: Path) -> Iterator[os.stat_result]:

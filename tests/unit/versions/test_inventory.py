@@ -32,6 +32,7 @@ def test_the_version_used_longest_ago_goes_first_and_no_more_than_needed() -> No
 def test_where_all_that_may_go_is_not_enough_nothing_goes() -> None:
     found = stock(item(Kind.VERSION, "old", 1), item(Kind.VERSION, "served", 2, 3, kept=True))
     assert choose(found, Shortage(20)) is None
+    assert names(choose(found, Shortage(20), at_best=True)) == ["old"]
 
 
 def test_a_content_goes_with_the_last_version_that_has_it() -> None:

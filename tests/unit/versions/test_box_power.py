@@ -1,0 +1,72 @@
+"""A cache is killed, or loses its power, at every change of its disk: nothing half is ever taken for whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from modelrepo.stores.memory import MemoryBucket, MemoryStore
+from modelrepo.testing.fragile_disk import FragileDisk, PowerCut
+from modelrepo.testing.small_versions import assert_right, small_version
+from modelrepo.versions.box import VersionCache
+from modelrepo.versions.box_check import verify_box
+from modelrepo.versions.disk import Disk
+from modelrepo.versions.version import Version
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore("power", MemoryBucket())
+
+
+@pytest.fixture
+def versions(store: MemoryStore) -> list[Version]:
+    shared = {"s.bin": b"shared" * 4}
+    return [
+        small_version(
+            store,
+            f"v{number}",
+            code={"model.py": b"m%d" % number, "pkg/run.sh": b"#!"},
+            checkpoints={"own": {"a.bin": b"%d" % number * 50, "sub/b.bin": b""}, "both": shared},
+            chunk_bytes=16,
+        )
+        for number in (1, 2)
+    ]
+
+
+def fetch_and_evict(folder: Path, store: MemoryStore, versions: list[Version], disk: Disk) -> None:
+    """Fetch one version, and another one into a cache that has no room for both."""
+    first = VersionCache(folder, store, disk=disk).fetch(versions[0])
+    assert first.hold is not None
+    first.hold.release()
+    VersionCache(folder, store, disk=disk, limit_bytes=1).tidy()
+    VersionCache(folder, store, disk=disk).fetch(versions[1])
+
+
+def check(folder: Path, store: MemoryStore, versions: list[Version]) -> None:
+    assert verify_box(folder) == []
+    for version in versions:
+        cache = VersionCache(folder, store)
+        if (ready := cache.ready(version)) is not None:
+            assert_right(cache.fetch(version, checkpoints=ready))
+    for version in versions:
+        assert_right(VersionCache(folder, store).fetch(version))
+    assert verify_box(folder) == []
+
+
+@pytest.mark.parametrize("power", ["kept", "lost"])
+def test_whatever_is_cut_at_any_change_the_cache_is_right_after_it(
+    store: MemoryStore, versions: list[Version], tmp_path: Path, power: str
+) -> None:
+    counted = FragileDisk(tmp_path / "attic")
+    fetch_and_evict(tmp_path / "counted", store, versions, counted)
+    assert VersionCache(tmp_path / "counted", store).ready(versions[0]) is None
+    assert counted.count > 60
+    for at in range(1, counted.count + 1):
+        folder, disk = tmp_path / f"cut-{at}", FragileDisk(tmp_path / "attic", at)
+        with pytest.raises(PowerCut):
+            fetch_and_evict(folder, store, versions, disk)
+        if power == "lost":
+            disk.lose_power()
+        check(folder, store, versions)

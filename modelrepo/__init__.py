@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from modelrepo.versions.drafting import PushPlan
     from modelrepo.versions.manifest import Manifest
     from modelrepo.versions.push import CheckRequest, PushOptions, PushResult
+    from modelrepo.versions.vendor import VendorOptions, VendorResult
     from modelrepo.versions.version import LocalVersion, Version, VersionSummary
 
 _HOMES = {
@@ -43,6 +44,8 @@ _HOMES = {
     "PushResult": "modelrepo.versions.push",
     "Reference": "modelrepo.names",
     "Repository": "modelrepo.repository",
+    "VendorOptions": "modelrepo.versions.vendor",
+    "VendorResult": "modelrepo.versions.vendor",
     "Version": "modelrepo.versions.version",
     "VersionCache": "modelrepo.versions.box",
     "VersionDiff": "modelrepo.versions.diff",
@@ -68,6 +71,8 @@ __all__ = [
     "PushResult",
     "Reference",
     "Repository",
+    "VendorOptions",
+    "VendorResult",
     "Version",
     "VersionCache",
     "VersionDiff",

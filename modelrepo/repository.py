@@ -37,6 +37,7 @@ from modelrepo.versions.drafting import PushPlan
 from modelrepo.versions.manifest import Manifest
 from modelrepo.versions.pull import pull_version
 from modelrepo.versions.push import PushCheck, Pusher, PushOptions, PushResult
+from modelrepo.versions.vendor import VendorOptions, VendorResult, vendor
 from modelrepo.versions.version import Version, VersionSummary
 from modelrepo.versions.window import THREADS
 
@@ -217,6 +218,28 @@ class Repository:
     def _named_version(self, reference: str) -> tuple[str, str]:
         version = self.resolve(reference)
         return version.model, version.version
+
+    def vendor(
+        self,
+        reference: str,
+        options: VendorOptions | None = None,
+        *,
+        progress: Progress | None = None,
+        stop: Stop | None = None,
+        clock: Clock | None = None,
+    ) -> VendorResult:
+        """Put the wheels of a version's environment beside it for this box's platform; twice adds nothing.
+
+        Raises:
+            NotFound, StoreNotTrusted, InterpreterMissing, EnvironmentFailed, Corrupt, Unreachable, Stopped
+        """
+        version = self.resolve(reference)
+        if self.distrust is not None:
+            raise StoreNotTrusted(f"cannot vendor {version}: {self.distrust}")
+        options = options or VendorOptions()
+        return vendor(
+            self.store, version, self.promotions, options, by=self.by, progress=progress, stop=stop, clock=clock
+        )
 
     def _lookup(self, reference: str) -> Manifest:
         return self.resolve(reference).manifest

@@ -39,6 +39,7 @@ SECTIONS: dict[str, tuple[Listed, ...]] = {
         Listed("diff", "Show what differs between two versions."),
         Listed("pull", "Fetch a version as a folder that you can edit."),
         Listed("copy", "Copy versions from one repository into another."),
+        Listed("vendor", "Put the wheels of a version's environment beside it, for the platform of this box."),
     ),
     "Say what is live": (
         Listed("promote", "Make a version the active one."),

@@ -25,15 +25,15 @@ from filelock import FileLock, Timeout
 from modelrepo.contract.conditions import AcceleratorFacts
 from modelrepo.environments.bytecode import add_bytecode
 from modelrepo.environments.index_settings import IndexSettings
-from modelrepo.environments.installing import Plan, WantedEnvironment
-from modelrepo.environments.interpreters import Interpreter, choose_interpreter, inspect, version_specifier
+from modelrepo.environments.installing import Plan, WantedEnvironment, interpreter_for
+from modelrepo.environments.interpreters import Interpreter
 from modelrepo.environments.offers import WheelSource
 from modelrepo.environments.processes import Finished, full_disk_told
 from modelrepo.environments.record import NO_EXTRA, EnvironmentRecord
 from modelrepo.environments.torch_build import check_torch_build
 from modelrepo.environments.uv_tool import Uv, failed
 from modelrepo.environments.wheel_store import WheelStore
-from modelrepo.errors import EnvironmentFailed, InterpreterMissing, InvalidInput, Stopped
+from modelrepo.errors import EnvironmentFailed, InvalidInput, Stopped
 
 Progress = Callable[[str, int, int | None], None]
 
@@ -74,7 +74,7 @@ class EnvironmentCache:
 
         Raises: InterpreterMissing, EnvironmentFailed, Corrupt (a wheel), Unreachable (index, wheels), NoSpace, Stopped.
         """
-        interpreter = self._interpreter(record, python)
+        interpreter = interpreter_for(record, python)
         if (extra or NO_EXTRA) not in record.requirements:
             known = ", ".join(record.requirements) or "none"
             raise InvalidInput(
@@ -93,7 +93,7 @@ class EnvironmentCache:
 
     def find(self, record: EnvironmentRecord, *, extra: str | None, python: Path | None = None) -> Path | None:
         """Return the environment if this box has it whole, None otherwise. Raises: InterpreterMissing."""
-        venv = self.path(record, extra, self._interpreter(record, python))
+        venv = self.path(record, extra, interpreter_for(record, python))
         return venv if is_ready(venv) else None
 
     def path(self, record: EnvironmentRecord, extra: str | None, interpreter: Interpreter) -> Path:
@@ -103,16 +103,6 @@ class EnvironmentCache:
     @property
     def folder(self) -> Path:
         return self.root.absolute() / "environments"
-
-    def _interpreter(self, record: EnvironmentRecord, python: Path | None) -> Interpreter:
-        wanted = version_specifier(record.python) & version_specifier(record.requires_python)
-        if python is None:
-            return choose_interpreter(wanted)
-        found = inspect(python)
-        if found is None or not wanted.contains(found.version):
-            has = f"is {found.version}" if found else "is no CPython that runs"
-            raise InterpreterMissing(f"{python} {has}, the environment wants {wanted}; name another one")
-        return found
 
     def _build(
         self, venv: Path, wanted: WantedEnvironment, progress: Progress | None, stop: Callable[[], bool] | None

@@ -16,6 +16,23 @@ _CREDENTIALS = re.compile(r"UV_INDEX_\w+_(USERNAME|PASSWORD)|UV_KEYRING_PROVIDER
 _TRUE = ("1", "true", "yes", "on")
 
 
+PYPI = "https://pypi.org/simple"
+
+
+@dataclass(frozen=True, slots=True)
+class NamedIndex:
+    """An index's address, and the name that uv knows its password by."""
+
+    name: str | None
+    url: str
+
+    @classmethod
+    def parse(cls, text: str) -> NamedIndex:
+        """Read `URL` or `NAME=URL`."""
+        name, equals, url = text.partition("=")
+        return cls(name, url) if equals and "/" not in name else cls(None, text)
+
+
 @dataclass(frozen=True, slots=True)
 class IndexSettings:
     """Index addresses, folders of wheels and certificates to trust, as this box has them; never written anywhere."""
@@ -65,6 +82,13 @@ class IndexSettings:
             credentials=tuple(sorted((name, value) for name, value in env.items() if _CREDENTIALS.fullmatch(name))),
         )
 
+    def addresses(self) -> tuple[NamedIndex, ...]:
+        """Return the indexes that are asked, the first first; PyPI where nobody names another."""
+        if self.no_index:
+            return ()
+        named = [*self.indexes, self.default_index or PYPI]
+        return tuple(NamedIndex.parse(address) for address in named)
+
     def arguments(self) -> tuple[str, ...]:
         """Return what uv has no environment variable for; taken by its lock, build and pip commands."""
         return ("--no-index",) if self.no_index else ()
@@ -99,5 +123,5 @@ def _absolute(address: str) -> str:
 
 def _exists(address: str) -> bool:
     # pip passes over a folder that is gone; uv would end with an error.
-    path = local_path(address.partition("=")[2] if "=" in address.partition("://")[0] else address)
+    path = local_path(NamedIndex.parse(address).url)
     return path is None or path.exists()

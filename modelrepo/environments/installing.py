@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 from packaging.markers import Marker, default_environment
 
 from modelrepo.environments.carried import is_carried, supported_tags
-from modelrepo.environments.interpreters import Interpreter
+from modelrepo.environments.interpreters import Interpreter, choose_interpreter, inspect, version_specifier
 from modelrepo.environments.offers import OfferedWheel, as_offer, choose_offer
 from modelrepo.environments.record import EnvironmentRecord, Requirement
 from modelrepo.environments.requirements import install_line
 from modelrepo.environments.wheel_store import WheelStore
-from modelrepo.errors import Corrupt, EnvironmentFailed
+from modelrepo.errors import Corrupt, EnvironmentFailed, InterpreterMissing
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,21 @@ class WantedEnvironment:
             f"{requirement} travels with the version, but not for {self.interpreter}; "
             "put its wheel for this platform beside the others, lock and push again"
         )
+
+
+def interpreter_for(record: EnvironmentRecord, python: Path | None = None) -> Interpreter:
+    """Return the Python of this box that an environment stands on, the named one if there is one.
+
+    Raises: InterpreterMissing.
+    """
+    wanted = version_specifier(record.python) & version_specifier(record.requires_python)
+    if python is None:
+        return choose_interpreter(wanted)
+    found = inspect(python)
+    if found is None or not wanted.contains(found.version):
+        has = f"is {found.version}" if found else "is no CPython that runs"
+        raise InterpreterMissing(f"{python} {has}, the environment wants {wanted}; name another one")
+    return found
 
 
 def applicable(record: EnvironmentRecord, extra: str | None, interpreter: Interpreter) -> Iterator[Requirement]:

@@ -79,9 +79,13 @@ def make_index(folder: Path, files: Sequence[Path]) -> Path:
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """Serve a folder on a free port of the loopback; yields the address of its simple index."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder))) as server:
+def served(folder: Path, *, password: str | None = None, seen: list[str | None] | None = None) -> Iterator[str]:
+    """Serve a folder on a free port of the loopback; yields the address of its simple index.
+
+    With `password`, a `user:password`, nobody else gets anything. `seen` is given every request's credentials.
+    """
+    handler = partial(_Guarded, password=password, seen=[] if seen is None else seen, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         try:
@@ -91,7 +95,20 @@ def served(folder: Path) -> Iterator[str]:
             thread.join()
 
 
-class _Quiet(SimpleHTTPRequestHandler):
+class _Guarded(SimpleHTTPRequestHandler):
+    def __init__(self, *args: Any, password: str | None, seen: list[str | None], **options: Any) -> None:
+        self._password, self._seen = password, seen
+        super().__init__(*args, **options)
+
+    def do_GET(self) -> None:
+        scheme, _, token = (self.headers["Authorization"] or "").partition(" ")
+        given = base64.b64decode(token).decode() if scheme == "Basic" else None
+        self._seen.append(given)
+        if self._password is not None and given != self._password:
+            self.send_error(401)
+            return
+        super().do_GET()
+
     def log_message(self, *args: Any) -> None:
         pass
 

@@ -21,6 +21,8 @@ PROMISED = [
     "PushResult",
     "Reference",
     "Repository",
+    "VendorOptions",
+    "VendorResult",
     "Version",
     "VersionCache",
     "VersionDiff",

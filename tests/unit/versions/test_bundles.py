@@ -108,13 +108,13 @@ def test_the_most_complete_bundle_of_this_box_comes_first_and_others_join_it(
     store: MemoryStore, environment: EnvironmentRecord
 ) -> None:
     here, there = ("cp311", "linux_x86_64"), ("cp311", "macosx_14_0_arm64")
-    for extra, (python, platform), names in (
+    for extra, (python, platform), letters in (
         ("rocm", there, "abcd"),
         (None, here, "ab"),
         ("cpu", here, "b"),
         ("cpu", here, "bc"),
     ):
-        wheels = tuple(wheel(f"{name}-1-py3-none-any.whl", f"{name}{extra}") for name in names)
+        wheels = tuple(wheel(f"{name}-1-py3-none-any.whl", f"{name}{extra}") for name in letters)
         store.create(*Bundle(environment.digest, extra, python, platform, wheels).document())
     source = BundledWheels(store, version_with(environment))
     sizes = [(one.extra, len(one.wheels)) for one in source.bundles("cpu", PYTHON)]

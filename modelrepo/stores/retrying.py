@@ -5,7 +5,8 @@ Asked again is after faults of the server (5xx), throttling, resets and time-out
 doubles ("full jitter"), so that a thousand workers do not come back at one instant.
 
 After such a fault nobody knows whether a write has happened. A `create` is simply made again, since one of the same
-bytes succeeds; a conditional `replace` that then finds another etag looks whether the bytes are its own.
+bytes succeeds; a conditional `replace` that finds another etag looks whether the bytes are its own, and counts as done
+where they are.
 """
 
 from __future__ import annotations
@@ -91,20 +92,11 @@ class RetryingStore:
         self._run(lambda: self.inner.create(key, data))
 
     def replace(self, key: str, data: bytes, *, if_etag: str | None = None) -> None:
-        asked_before = False
-
-        def replace() -> None:
-            nonlocal asked_before
-            try:
-                self.inner.replace(key, data, if_etag=if_etag)
-            except Unreachable:
-                asked_before = True
-                raise
-
         try:
-            self._run(replace)
+            self._run(lambda: self.inner.replace(key, data, if_etag=if_etag))
         except ObjectChanged:
-            if not (asked_before and self._holds(key, data)):
+            # Also where we have asked once only: clients and proxies repeat a PUT of their own accord.
+            if not self._holds(key, data):
                 raise
 
     def list(self, prefix: str) -> Iterator[ObjectStat]:

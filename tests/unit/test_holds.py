@@ -47,9 +47,8 @@ def test_what_nothing_refers_to_is_held_no_longer(tmp_path: Path) -> None:
 
 def test_the_hold_of_a_killed_process_is_free_and_that_of_its_child_is_not(tmp_path: Path) -> None:
     path = tmp_path / "hold"
-    program = HOLD + (
-        "; import subprocess; subprocess.Popen([sys.executable, '-c', 'import sys; sys.stdin.read()'], pass_fds=(hold.fileno(),))" + TELL
-    )
+    child = "subprocess.Popen([sys.executable, '-c', 'import sys; sys.stdin.read()'], pass_fds=(hold.fileno(),))"
+    program = f"{HOLD}; import subprocess; {child}{TELL}"
     with subprocess.Popen(
         [sys.executable, "-c", program, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as holder:

@@ -22,6 +22,10 @@ from modelrepo.stores.port import ObjectStat, ObjectStore, StoreAbility, StoreId
 _SINGLE_PUT_LIMIT_BYTES = 100 * 2**20 - 1
 """From 100 MiB on s3fs cuts an object into parts, and then drops `IfMatch` without a word."""
 
+ANSWER_TIMEOUT_S = 60
+SLOWEST_WRITE = 64 << 10  # bytes per second
+"""The client's own time-out begins when all is sent; on a half-open connection that, or a go-ahead, never comes."""
+
 _CREATE_TRIES = 4
 """A 409 says that another request for the key was under way, and nothing about who won: look, then try again."""
 
@@ -47,7 +51,7 @@ DIALECTS: Mapping[str, Dialect] = {
             "max_concurrency": 1,
             "config_kwargs": {
                 "connect_timeout": 10,
-                "read_timeout": 60,
+                "read_timeout": ANSWER_TIMEOUT_S,
                 "max_pool_connections": 64,
                 "retries": {"mode": "standard", "total_max_attempts": 1},
             },
@@ -127,7 +131,7 @@ class BucketStore:
         for attempt in range(_CREATE_TRIES):
             try:
                 with self._mapped("create", key):
-                    self._filesystem.pipe_file(self._path(key), data, mode="create")
+                    self._filesystem.pipe_file(self._path(key), data, mode="create", timeout=_write_limit_s(data))
                 return
             except Taken as taken:
                 try:
@@ -155,7 +159,7 @@ class BucketStore:
             if if_etag is not None and not condition and self.stat(key).etag != if_etag:
                 raise ObjectChanged(changed)
             with self._mapped("replace", key):
-                self._filesystem.pipe_file(self._path(key), data, **condition)
+                self._filesystem.pipe_file(self._path(key), data, timeout=_write_limit_s(data), **condition)
         except (Taken, ObjectNotFound) as error:
             raise ObjectChanged(changed) from error
 
@@ -243,3 +247,7 @@ class BucketStore:
             raise
         except Exception as error:
             raise translate(error, verb=verb, key=key, url=self.url, filesystem=self._filesystem) from error
+
+
+def _write_limit_s(data: bytes) -> float:
+    return ANSWER_TIMEOUT_S + len(data) / SLOWEST_WRITE

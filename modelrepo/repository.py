@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -26,6 +27,7 @@ from modelrepo.identity import whoami
 from modelrepo.names import check_model_name, parse_reference
 from modelrepo.promotion import Promotions
 from modelrepo.stores.founding import Founded, found, open_founded
+from modelrepo.stores.mirrored import Mirror, mirrored
 from modelrepo.stores.opening import open_store
 from modelrepo.stores.port import ObjectStore
 from modelrepo.versions.bundled_wheels import BundledWheels
@@ -59,13 +61,16 @@ class Repository:
         self._pusher = Pusher(self.store, self._catalogue, self._lookup, self.by)
 
     @classmethod
-    def open(cls, url: str, *, by: str | None = None) -> Self:
+    def open(cls, url: str, *, by: str | None = None, mirrors: Sequence[Mirror] = ()) -> Self:
         """Open a repository. One whose store has not shown that it creates-if-absent is read-only.
+
+        Objects are read from `mirrors` first; `open_mirrors` makes them.
 
         Raises:
             RepositoryNotFound, NewerFormat, Unreachable, Forbidden, MissingExtra
         """
-        return cls(open_founded(open_store(url)), by=by)
+        founded = open_founded(open_store(url))
+        return cls(replace(founded, store=mirrored(founded.store, mirrors)), by=by)
 
     @classmethod
     def init(cls, url: str, *, adopt: bool = False, single_writer: bool = False, by: str | None = None) -> Self:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +54,12 @@ def repository_url(flag: str | None = None, *, start: Path | None = None) -> str
             f'or write repo = "URL" into a {FILE_NAME} here or in a folder above'
         )
     return url
+
+
+def object_mirrors(flags: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the URLs that objects are read from first: those of `--object-mirror`, else MODELREPO_OBJECT_MIRROR."""
+    told = os.environ.get("MODELREPO_OBJECT_MIRROR", "").split(",")
+    return tuple(flags) or tuple(url.strip() for url in told if url.strip())
 
 
 def _read(path: Path) -> Settings:

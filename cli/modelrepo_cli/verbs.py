@@ -29,12 +29,16 @@ class Call:
     files: str | None
     output: Output
 
-    def repository(self) -> Repository:
-        """Open the repository: `--repo`, else MODELREPO_REPO, else the nearest modelrepo.toml."""
+    def repository(self, *, mirrors: Sequence[str] = ()) -> Repository:
+        """Open the repository: `--repo`, else MODELREPO_REPO, else the nearest modelrepo.toml.
+
+        Objects are read from the repositories `mirrors` first.
+        """
         from modelrepo.repository import Repository
         from modelrepo.settings import repository_url
+        from modelrepo.stores.mirrored import open_mirrors
 
-        return Repository.open(repository_url(self.repo))
+        return Repository.open(repository_url(self.repo), mirrors=open_mirrors(mirrors, self.output.note))
 
     @contextmanager
     def job_queue(self) -> Iterator[JobQueue]:

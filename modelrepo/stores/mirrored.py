@@ -15,7 +15,9 @@ from contextlib import AbstractContextManager
 
 from modelrepo import layout
 from modelrepo.errors import ModelRepoError, ObjectNotFound
+from modelrepo.stores.opening import open_store
 from modelrepo.stores.port import LocalFolders, ObjectStat, ObjectStore, StoreAbility, StoreIdentity
+from modelrepo.stores.retrying import IMPATIENT
 
 FIRST_REST_S = 30.0
 LONGEST_REST_S = 600.0
@@ -169,3 +171,12 @@ def mirrored(inner: ObjectStore, mirrors: Sequence[Mirror]) -> ObjectStore:
         return inner
     kind = MirroredLocalStore if isinstance(inner, LocalFolders) else MirroredStore
     return kind(inner, mirrors)
+
+
+def open_mirrors(urls: Sequence[str], tell: Tell) -> tuple[Mirror, ...]:
+    """Open mirrors by URL; nothing is looked up yet, and one that does not answer is not asked twice.
+
+    Raises:
+        InvalidInput, MissingExtra
+    """
+    return tuple(Mirror(open_store(url, patience=IMPATIENT), tell=tell) for url in urls)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # Held to modelrepo_runtime.worker.settings.OPTIONS by a test; written out here, so that `--help` loads no YAML.
 FLAGS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("cache", {"metavar": "DIR", "help": "Versions, environments and locks of this box."}),
+    ("cache_size", {"metavar": "SIZE", "help": "What the cache may hold, such as 500GB; the whole disk unless given."}),
     ("models", {"metavar": "A,B", "help": "Serve only these; every model that has an active version unless given."}),
     ("slots", {"metavar": "LAYOUT", "help": "auto, none, 8x1 (eight slots of one device), 2x4, or 0,1,2,3;4,5."}),
     ("cpu_slots", {"metavar": "N", "help": "Slots on the CPU, beside those on accelerators."}),
@@ -27,6 +28,10 @@ FLAGS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("allow_builds", {"is_flag": True, "default": None, "help": "Let this box compile packages that have no wheel."}),
     ("default_index", {"metavar": "URL", "help": "The package index to install from."}),
     ("find_links", {"multiple": True, "metavar": "DIR", "help": "A folder or page of wheels; repeat it."}),
+    (
+        "object_mirror",
+        {"multiple": True, "metavar": "URL", "help": "A copy of the repository to read objects from first; repeat it."},
+    ),
 )
 
 

@@ -14,6 +14,7 @@ from modelrepo.environments import EnvironmentCache, IndexSettings
 from modelrepo.errors import Corrupt, InvalidActiveFile, NewerFormat
 from modelrepo.repository import Repository
 from modelrepo.settings import repository_url
+from modelrepo.stores.mirrored import open_mirrors
 from modelrepo.versions.box import VersionCache
 from modelrepo_runtime.accelerators import Box, SlotLayout, facts, find_box, lay_out
 from modelrepo_runtime.jobs import Status
@@ -77,7 +78,8 @@ class Worker:
         self._timing = timing or Timing.embedded()
         self._journal = journal or Journal()
         self._box = box or find_box()
-        self._repository = Repository.open(repository_url(settings.repo))
+        mirrors = open_mirrors(settings.object_mirror, lambda line: self._journal.say("object-mirror", said=line))
+        self._repository = Repository.open(repository_url(settings.repo), mirrors=mirrors)
         queue_url = default_queue_url(settings.queue)
         self._files = JobStore(default_files_url(queue_url, settings.files))
         self._queue: JobQueue = open_queue(queue_url, self._timing)
@@ -90,9 +92,9 @@ class Worker:
         self._stopped = False
         self._polls = 0
         index = IndexSettings.from_environment(default_index=settings.default_index, find_links=settings.find_links)
-        versions = VersionCache(settings.cache, self._repository.store)
+        self._versions = VersionCache(settings.cache, self._repository.store, limit_bytes=settings.cache_size)
         environments = EnvironmentCache(settings.cache, index=index, allow_builds=settings.allow_builds)
-        self._source = RepositorySource(self._repository, versions, environments)
+        self._source = RepositorySource(self._repository, self._versions, environments)
 
     def start(self) -> None:
         """Take the slots, begin the session, and serve. Returns at once; models come up in their own time."""
@@ -113,6 +115,7 @@ class Worker:
                 Periodic(
                     "retention", partial(let_go, self._queue, self._files, self._journal), SWEEP_EVERY_S, self._journal
                 ),
+                Periodic("cache", self._versions.tidy, SWEEP_EVERY_S, self._journal),
             )
         except BaseException:
             self._places.release()

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from platformdirs import user_cache_path, user_config_path
 
+from modelrepo.contract.quantities import parse_size
 from modelrepo.errors import InvalidInput
 
 # Kubernetes and Slurm give 30 s between the warning and the kill; five are kept for the stop itself.
@@ -26,6 +27,7 @@ class WorkerSettings:
     queue: str | None
     files: str | None
     cache: Path
+    cache_size: int | None
     models: tuple[str, ...]
     slots: str
     cpu_slots: int
@@ -35,6 +37,7 @@ class WorkerSettings:
     allow_builds: bool
     default_index: str | None
     find_links: tuple[str, ...]
+    object_mirror: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,15 @@ def _text(value: object) -> str:
 
 def _path(value: object) -> Path:
     return Path(_text(str(value))).expanduser().absolute()
+
+
+def _size(value: object) -> int:
+    if not isinstance(value, (str, int)):
+        raise ValueError("a size, such as 500GB")
+    try:
+        return parse_size(value)
+    except ValueError:
+        raise ValueError("a size, such as 500GB") from None
 
 
 def _names(value: object) -> tuple[str, ...]:
@@ -102,6 +114,7 @@ OPTIONS = (
     Option("queue", _text, lambda: None, "the queue's URL"),
     Option("files", _text, lambda: None, "where inputs and outputs of jobs are kept; default beside the queue"),
     Option("cache", _path, lambda: user_cache_path("modelrepo"), "versions, environments and locks of this box"),
+    Option("cache_size", _size, lambda: None, "what the cache may hold, such as 500GB; default the whole disk"),
     Option("models", _names, tuple, "serve only these models; default every model that has an active version"),
     Option("slots", _text, lambda: "auto", "auto, none, 8x1 (eight slots of one device), 2x4, or 0,1,2,3;4,5"),
     Option("cpu_slots", _count, lambda: 0, "slots on the CPU, beside those on accelerators"),
@@ -111,6 +124,7 @@ OPTIONS = (
     Option("allow_builds", _switch, lambda: False, "let this box compile packages that have no wheel"),
     Option("default_index", _text, lambda: None, "the package index to install from"),
     Option("find_links", _names, tuple, "folders or pages of wheels to install from"),
+    Option("object_mirror", _names, tuple, "copies of the repository to read objects from first"),
 )
 
 

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from modelrepo.promotion import ActiveState, HistoryEntry, Promotions
     from modelrepo.repository import Repository
     from modelrepo.stores.opening import open_store
+    from modelrepo.versions.account import PushPlan
     from modelrepo.versions.box import VersionCache
     from modelrepo.versions.diff import VersionDiff
-    from modelrepo.versions.drafting import PushPlan
     from modelrepo.versions.manifest import Manifest
     from modelrepo.versions.push import CheckRequest, PushOptions, PushResult
     from modelrepo.versions.vendor import VendorOptions, VendorResult
@@ -40,7 +40,7 @@ _HOMES = {
     "ModelSpec": "modelrepo.contract",
     "Promotions": "modelrepo.promotion",
     "PushOptions": "modelrepo.versions.push",
-    "PushPlan": "modelrepo.versions.drafting",
+    "PushPlan": "modelrepo.versions.account",
     "PushResult": "modelrepo.versions.push",
     "Reference": "modelrepo.names",
     "Repository": "modelrepo.repository",

@@ -30,12 +30,12 @@ from modelrepo.stores.founding import Founded, found, open_founded
 from modelrepo.stores.mirrored import Mirror, mirrored
 from modelrepo.stores.opening import open_store
 from modelrepo.stores.port import ObjectStore
+from modelrepo.versions.account import PushPlan
 from modelrepo.versions.bundled_wheels import BundledWheels
 from modelrepo.versions.catalogue import Catalogue, Listed
 from modelrepo.versions.clock import Clock
 from modelrepo.versions.content import Progress
 from modelrepo.versions.diff import VersionDiff, compare
-from modelrepo.versions.drafting import PushPlan
 from modelrepo.versions.manifest import Manifest
 from modelrepo.versions.pull import pull_version
 from modelrepo.versions.push import PushCheck, Pusher, PushOptions, PushResult
@@ -172,9 +172,12 @@ class Repository:
         """
         if self.distrust is not None:
             raise StoreNotTrusted(f"cannot push: {self.distrust}")
-        return self._pusher.push(
-            folder, options or PushOptions(), check=check, progress=progress, stop=stop, clock=clock
-        )
+        options = options or PushOptions()
+        done = self._pusher.push(folder, options, check=check, progress=progress, stop=stop, clock=clock)
+        if done.unchanged and options.vendor:
+            how = VendorOptions(python=options.python, index=options.index, cache=options.cache)
+            self.vendor(f"{done.model}@{done.version}", how, progress=progress, stop=stop, clock=clock)
+        return done
 
     def pull(
         self,
@@ -218,7 +221,7 @@ class Repository:
 
     def wheels(self, version: Version, *, progress: Progress | None = None, stop: Stop | None = None) -> BundledWheels:
         """Return the wheels that are kept for a version's environment, as `EnvironmentCache.ensure` takes them."""
-        return BundledWheels(self.store, version, progress=progress, stop=stop)
+        return BundledWheels(self.store, version.manifest.environment, str(version), progress=progress, stop=stop)
 
     def _named_version(self, reference: str) -> tuple[str, str]:
         version = self.resolve(reference)

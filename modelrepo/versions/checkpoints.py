@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,8 +12,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from modelrepo.contract import spec_from_json
 from modelrepo.contract.spec import CheckpointSource, ModelSpec
 from modelrepo.errors import InvalidCheckpoint, MissingExtra
+from modelrepo.versions.earlier import Earlier
 from modelrepo.versions.ignoring import never_packed
 from modelrepo.versions.manifest import CheckpointRecord, Manifest
 from modelrepo.versions.packing import SourceFile, source_file
@@ -21,6 +24,8 @@ from modelrepo.versions.paths import name_problem, path_problem
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 LFS_POINTER_LIMIT_BYTES = 1024  # the specification's own limit
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".onnx", ".npz", ".npy", ".h5", ".msgpack")
+
+_COMMIT = re.compile("[0-9a-f]{40}")
 
 Lookup = Callable[[str], Manifest]
 """Finds the manifest of a reference such as `video-gen@v41`."""
@@ -35,8 +40,12 @@ class SourceCheckpoint:
     source: Mapping[str, Any]
 
 
-def find_checkpoints(folder: Path, spec: ModelSpec, lookup: Lookup) -> dict[str, SourceCheckpoint | CheckpointRecord]:
+def find_checkpoints(
+    folder: Path, spec: ModelSpec, lookup: Lookup, *, earlier: Earlier = tuple
+) -> dict[str, SourceCheckpoint | CheckpointRecord]:
     """Find every checkpoint of a model; a CheckpointRecord is one whose bytes the repository already has.
+
+    A commit of the Hub that an `earlier` version took the same files of is not asked for again.
 
     Raises:
         InvalidCheckpoint: one is missing, empty, a Git-LFS pointer, or has a name that cannot be written down.
@@ -50,7 +59,7 @@ def find_checkpoints(folder: Path, spec: ModelSpec, lookup: Lookup) -> dict[str,
         if source.kind == "repository":
             found[name] = _from_repository(name, source, lookup)
         elif source.kind == "hf":
-            found[name] = _from_hub(name, source)
+            found[name] = _known_commit(source, earlier) or _from_hub(name, source)
         else:
             found[name] = _from_path(name, source, folder)
     return found
@@ -160,6 +169,18 @@ def _from_repository(name: str, source: CheckpointSource, lookup: Lookup) -> Che
         raise InvalidCheckpoint(f"checkpoint {name!r}: include and exclude leave no file of {source.source}")
     resolved = {"source": source.source, "model": manifest.model, "version": manifest.version, "checkpoint": other}
     return CheckpointRecord(files, record.single, resolved)
+
+
+def _known_commit(source: CheckpointSource, earlier: Earlier) -> CheckpointRecord | None:
+    commit = source.source.rpartition("@")[2]
+    if not _COMMIT.fullmatch(commit):
+        return None  # a branch, which may have moved
+    for manifest in earlier():
+        for name, theirs in spec_from_json(manifest.spec).checkpoints.items():
+            record = manifest.checkpoints.get(name)
+            if theirs == source and record is not None and (record.source or {}).get("commit") == commit:
+                return record
+    return None
 
 
 def _from_hub(name: str, source: CheckpointSource) -> SourceCheckpoint:

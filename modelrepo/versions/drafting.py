@@ -11,12 +11,15 @@ from modelrepo.contract.spec import ModelSpec
 from modelrepo.environments.record import EnvironmentRecord
 from modelrepo.layout import COPIES_FOR_PEOPLE
 from modelrepo.versions.bundles import Bundles
-from modelrepo.versions.checkpoints import Lookup, find_checkpoints
-from modelrepo.versions.content import Content, Progress
+from modelrepo.versions.checkpoints import Lookup, SourceCheckpoint, find_checkpoints
+from modelrepo.versions.content import Content
+from modelrepo.versions.earlier import Earlier, reuse_checkpoints
 from modelrepo.versions.git import git_state
 from modelrepo.versions.manifest import CheckpointRecord, FileRecord, Manifest
 from modelrepo.versions.packing import SourceFile, code_files
+from modelrepo.versions.progress import Progress
 from modelrepo.versions.publish import Publication
+from modelrepo.versions.sources import Source
 
 LOCK_FILE = "uv.lock"
 
@@ -36,81 +39,53 @@ class Packed:
 
 
 @dataclass(frozen=True, slots=True)
-class PlannedFile:
-    """A file that a push would publish; `checkpoint` is None for code. Bytes that are not new are reused."""
+class Found:
+    """What belongs to a version, not yet read; a CheckpointRecord is one whose bytes the repository already has."""
 
-    path: str
-    checkpoint: str | None
-    size_bytes: int
-    sha256: str
-    new_bytes: int
+    spec: ModelSpec
+    code: tuple[SourceFile, ...]
+    checkpoints: Mapping[str, SourceCheckpoint | CheckpointRecord]
 
 
-@dataclass(frozen=True, slots=True)
-class PushPlan:
-    """What a push would do."""
+def look(
+    folder: Path, spec: ModelSpec, lookup: Lookup, *, reuse: Manifest | None = None, earlier: Earlier = tuple
+) -> Found:
+    """Find everything that belongs to a version but its environment; nothing is read yet.
 
-    model: str
-    version: str
-    files: tuple[PlannedFile, ...]
+    `reuse` gives every checkpoint, so that those of this box may be missing. `earlier` versions of the model may know
+    what a remote source holds.
 
-    @property
-    def new_bytes(self) -> int:
-        return sum(file.new_bytes for file in self.files)
-
-    @property
-    def size_bytes(self) -> int:
-        return sum(file.size_bytes for file in self.files)
-
-
-def look(folder: Path, spec: ModelSpec, lookup: Lookup) -> None:
-    """Find everything that `pack` would hash, so that what is missing is said before anything slow begins."""
-    code_files(folder, spec)
-    find_checkpoints(folder, spec, lookup)
+    Raises:
+        InvalidCode, InvalidCheckpoint, MissingExtra
+    """
+    code = code_files(folder, spec)
+    if reuse is not None:
+        return Found(spec, code, reuse_checkpoints(spec, reuse))
+    return Found(spec, code, find_checkpoints(folder, spec, lookup, earlier=earlier))
 
 
 def pack(
-    folder: Path,
-    spec: ModelSpec,
-    lookup: Lookup,
+    found: Found,
+    content: Content | None = None,
     *,
     progress: Progress | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> Packed:
-    """Find and hash everything that belongs to a version but its environment.
-
-    Raises:
-        InvalidCode, InvalidCheckpoint, MissingExtra, Stopped
-    """
-    code = code_files(folder, spec)
-    found = find_checkpoints(folder, spec, lookup)
-    local: list[SourceFile] = list(code)
-    for checkpoint in found.values():
+    """Hash what was found; with a delivery in `content`, send it too. Raises: InvalidInput, Stopped."""
+    content = content or Content()
+    local: list[Source] = list(found.code)
+    for checkpoint in found.checkpoints.values():
         if not isinstance(checkpoint, CheckpointRecord):
             local += checkpoint.files
-    content = Content()
     records = iter(content.describe(local, progress=progress, stop=stop))
-    described = tuple(next(records) for _ in code)
+    code = tuple(next(records) for _ in found.code)
     checkpoints = {
         name: checkpoint
         if isinstance(checkpoint, CheckpointRecord)
         else CheckpointRecord(tuple(next(records) for _ in checkpoint.files), checkpoint.single, checkpoint.source)
-        for name, checkpoint in found.items()
+        for name, checkpoint in found.checkpoints.items()
     }
-    return Packed(spec, described, checkpoints, content)
-
-
-def plan(packed: Packed, missing: set[str], version: str) -> PushPlan:
-    """Say what a push of `packed` would send, where the repository lacks the objects in `missing`."""
-    left, files = set(missing), []
-    parts: list[tuple[str | None, tuple[FileRecord, ...]]] = [(None, packed.code)]
-    parts += [(name, record.files) for name, record in packed.checkpoints.items()]
-    for name, records in parts:
-        for file in records:
-            fresh = {chunk.sha256: chunk.size_bytes for chunk in file.chunks if chunk.sha256 in left}
-            left -= fresh.keys()
-            files.append(PlannedFile(file.path, name, file.size_bytes, file.sha256, sum(fresh.values())))
-    return PushPlan(packed.spec.name, version, tuple(files))
+    return Packed(found.spec, code, checkpoints, content)
 
 
 def draft(

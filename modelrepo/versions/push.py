@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from modelrepo.contract import load_spec
 from modelrepo.contract.spec import ModelSpec
+from modelrepo.errors import Conflict, InvalidActiveFile, NotFound
 from modelrepo.names import check_model_name, check_version_id, next_version
 from modelrepo.stores.port import ObjectStore
 from modelrepo.versions import drafting
-from modelrepo.versions.bundles import bundle_carried
+from modelrepo.versions.account import FileAccount, PushPlan, account
+from modelrepo.versions.box import default_cache
+from modelrepo.versions.bundles import Bundles
 from modelrepo.versions.catalogue import Catalogue
 from modelrepo.versions.checkpoints import Lookup
 from modelrepo.versions.clock import Clock
-from modelrepo.versions.delivery import missing_objects
-from modelrepo.versions.drafting import PushPlan
+from modelrepo.versions.content import Content
+from modelrepo.versions.delivery import Delivery, missing_objects
+from modelrepo.versions.digest_cache import DigestCache
+from modelrepo.versions.drafting import Found, Packed
 from modelrepo.versions.manifest import Manifest
 from modelrepo.versions.progress import Progress
-from modelrepo.versions.publish import publish, refuse_taken, taken_versions
+from modelrepo.versions.publish import Publication, Published, finish, refuse_taken, taken_versions
 from modelrepo.versions.push_options import CheckRequest, PushCheck, PushOptions
 from modelrepo.versions.rehearsal import check_push, interpreter_of, prepare_environment
+from modelrepo.versions.vendor import gather_for_push
 
 __all__ = ["CheckRequest", "PushCheck", "PushOptions", "PushResult", "Pusher", "read_spec"]
 
@@ -39,11 +47,12 @@ class PushResult:
     files: int
     unchanged: bool = False
     notes: tuple[str, ...] = ()
+    by_file: tuple[FileAccount, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Pusher:
-    """Pushes into one repository. `lookup` finds the manifests that `modelrepo:` sources name."""
+    """Pushes into one repository. `lookup` finds the manifests of references."""
 
     store: ObjectStore
     catalogue: Catalogue
@@ -51,13 +60,14 @@ class Pusher:
     by: str
 
     def plan(self, folder: Path, options: PushOptions, *, progress: Progress | None = None) -> PushPlan:
-        """Say what a push would send; the environment is not looked at, nothing is written anywhere."""
+        """Say what a push would send; the environment is not looked at, nothing is written to the repository."""
         spec = read_spec(folder, options)
-        packed = drafting.pack(folder, spec, self.lookup, progress=progress)
+        packed = drafting.pack(self._look(folder, spec, options), self._content(options), progress=progress)
         if options.version is not None:
             refuse_taken(self.store, spec.name, options.version)
         version = options.version or next_version(taken_versions(self.store, spec.name))
-        return drafting.plan(packed, missing_objects(self.store, packed.objects()), version)
+        missing = missing_objects(self.store, packed.objects())
+        return PushPlan(spec.name, version, account(packed.code, packed.checkpoints, missing))
 
     def push(
         self,
@@ -74,37 +84,58 @@ class Pusher:
         spec = read_spec(folder, options)
         if options.version is not None:
             refuse_taken(self.store, spec.name, options.version)
-        drafting.look(folder, spec, self.lookup)
+        self._look(folder, spec, options)  # what is missing is said before anything slow begins
         with tempfile.TemporaryDirectory(prefix="modelrepo-push-") as scratch:
             prepared = prepare_environment(folder, spec, options, Path(scratch) / "environment")
-            packed = drafting.pack(folder, spec, self.lookup, progress=progress, stop=stop)
-            bundles = bundle_carried(prepared.record, prepared.carried, interpreter_of(prepared), packed.content)
-            publication = drafting.draft(
-                folder,
-                packed,
-                prepared.record,
-                at=clock.timestamp(),
-                author=options.author or self.by,
-                message=options.message,
-                bundles=bundles,
-                lock=prepared.lock,
-            )
-            if options.if_changed and (same := self._unchanged(publication.manifest)) is not None:
+
+            def pack(content: Content) -> Packed:
+                return drafting.pack(self._look(folder, spec, options), content, progress=progress, stop=stop)
+
+            def draft(packed: Packed, bundles: Bundles | None = None) -> Publication:
+                return drafting.draft(
+                    folder,
+                    packed,
+                    prepared.record,
+                    at=clock.timestamp(),
+                    author=options.author or self.by,
+                    message=options.message,
+                    bundles=bundles,
+                    lock=prepared.lock,
+                )
+
+            packed = pack(self._content(options)) if options.if_changed else None
+            if packed is not None and (same := self._unchanged(draft(packed).manifest)) is not None:
                 return same
-            notes = check_push(folder, spec, prepared, options, check, progress=progress, stop=stop)
-            done = publish(
-                self.store,
-                publication,
-                version=options.version,
-                by=self.by,
-                clock=clock,
-                progress=progress,
-                stop=stop,
+            content, work = self._content(options), Path(scratch) / "vendor"
+            interpreter = interpreter_of(prepared)
+            wheels = gather_for_push(
+                self.store, prepared, interpreter, options, content, work, progress=progress, stop=stop
             )
-        files = sum(1 for _ in done.manifest.files())
-        return PushResult(
-            spec.name, done.manifest.version, done.digest, done.new_bytes, done.reused_bytes, files, notes=notes
-        )
+            notes = check_push(folder, spec, prepared, options, check, wheels.source, progress=progress, stop=stop)
+            with Delivery(
+                self.store, model=spec.name, by=self.by, clock=clock, progress=progress, stop=stop
+            ) as delivery:
+                packed = packed or pack(self._content(options, delivery))
+                packed.content.origins.update(content.origins)
+                done = finish(delivery, self.store, draft(packed, wheels.bundles), version=options.version, clock=clock)
+        return _result(done, (*wheels.notes, *notes))
+
+    def _look(self, folder: Path, spec: ModelSpec, options: PushOptions) -> Found:
+        reuse = self.lookup(options.reuse_checkpoints) if options.reuse_checkpoints else None
+        earlier = tuple if options.rehash else partial(self._earlier, spec.name)
+        return drafting.look(folder, spec, self.lookup, reuse=reuse, earlier=earlier)
+
+    def _content(self, options: PushOptions, delivery: Delivery | None = None) -> Content:
+        known = DigestCache(options.cache or default_cache(), distrusted=options.rehash)
+        return Content(known, delivery)
+
+    def _earlier(self, model: str) -> list[Manifest]:
+        """Return the manifests of the newest and of the active version, as far as there are any."""
+        listed = self.catalogue.versions(model)
+        newest = [self.catalogue.manifest(model, listed[-1])[0]] if listed else []
+        with contextlib.suppress(NotFound, Conflict, InvalidActiveFile):
+            return [*newest, self.lookup(f"{model}@active")]
+        return newest
 
     def _unchanged(self, draft: Manifest) -> PushResult | None:
         listed = self.catalogue.versions(draft.model)
@@ -113,9 +144,24 @@ class Pusher:
         newest, digest = self.catalogue.manifest(draft.model, listed[-1])
         if newest.content_digest() != draft.content_digest():
             return None
-        files = sum(1 for _ in newest.files())
         size = sum(newest.objects().values())
-        return PushResult(draft.model, newest.version, digest, 0, size, files, unchanged=True)
+        by_file = account(newest.code, newest.checkpoints, ())
+        return PushResult(draft.model, newest.version, digest, 0, size, len(by_file), unchanged=True, by_file=by_file)
+
+
+def _result(done: Published, notes: tuple[str, ...]) -> PushResult:
+    manifest = done.manifest
+    by_file = account(manifest.code, manifest.checkpoints, done.sent)
+    return PushResult(
+        manifest.model,
+        manifest.version,
+        done.digest,
+        done.new_bytes,
+        done.reused_bytes,
+        len(by_file),
+        notes=notes,
+        by_file=by_file,
+    )
 
 
 def read_spec(folder: Path, options: PushOptions) -> ModelSpec:

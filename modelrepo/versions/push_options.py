@@ -19,7 +19,8 @@ class PushOptions:
     """How to push.
 
     `locked` refuses to make or change a lock; `lock` makes one even where CI is set. `facts` are those of this box's
-    accelerators, a CPU by default: they choose the extra in which the check imports the entrypoint.
+    accelerators, a CPU by default: they choose the extra in which the check imports the entrypoint. `vendor` keeps the
+    environment's wheels for this platform beside the version.
     """
 
     version: str | None = None
@@ -28,11 +29,14 @@ class PushOptions:
     locked: bool = False
     lock: bool = False
     if_changed: bool = False
+    vendor: bool = False
     check: CheckLevel = "import"
     python: Path | None = None
     index: IndexSettings | None = None
     facts: AcceleratorFacts | None = None
     cache: Path | None = None
+    reuse_checkpoints: str | None = None
+    rehash: bool = False
 
     def index_settings(self) -> IndexSettings:
         return self.index or IndexSettings.from_environment()

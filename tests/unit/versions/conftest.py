@@ -8,7 +8,7 @@ import pytest
 from modelrepo.contract import load_spec, spec_from_json
 from modelrepo.environments.record import EnvironmentRecord
 from modelrepo.stores.memory import MemoryBucket, MemoryStore
-from modelrepo.versions.drafting import draft, pack
+from modelrepo.versions.drafting import draft, look, pack
 from modelrepo.versions.manifest import Manifest
 from modelrepo.versions.publish import Publication, Published
 from modelrepo.versions.version import Version
@@ -58,7 +58,7 @@ def make_draft() -> MakeDraft:
         def nowhere(reference: str) -> Manifest:
             raise AssertionError(f"nobody should look for {reference}")
 
-        packed = pack(folder, load_spec(folder), lookup or nowhere)
+        packed = pack(look(folder, load_spec(folder), lookup or nowhere))
         return draft(folder, packed, ENVIRONMENT, at="2026-01-01T00:00:00Z", author="tester")
 
     return make

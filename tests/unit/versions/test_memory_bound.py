@@ -17,7 +17,7 @@ from modelrepo.environments.record import EnvironmentRecord
 from modelrepo.stores.memory import MemoryBucket, MemoryStore
 from modelrepo.versions.box import VersionCache
 from modelrepo.versions.disk import Disk
-from modelrepo.versions.drafting import draft, pack
+from modelrepo.versions.drafting import draft, look, pack
 from modelrepo.versions.publish import publish
 from modelrepo.versions.version import Version
 
@@ -48,7 +48,7 @@ class Nowhere(Disk):
 
 store = Elsewhere()
 environment = EnvironmentRecord(python="3.11", requires_python="", digest="e" * 64, pyproject_sha256="f" * 64)
-packed = pack(folder, spec, lambda reference: None)
+packed = pack(look(folder, spec, lambda reference: None))
 done = publish(store, draft(folder, packed, environment, at="now"))
 assert done.new_bytes >= int(sys.argv[2]) << 20
 version = Version("tiny", "v1", done.digest, done.manifest, spec)

@@ -66,6 +66,25 @@ class FolderWheels:
                 shutil.copyfile(self.files[wheel], folder / wheel.filename)
 
 
+@dataclass(frozen=True, slots=True)
+class JoinedWheels:
+    """Wheels of this box, and others for what it lacks."""
+
+    here: FolderWheels
+    there: WheelSource
+
+    @property
+    def version(self) -> str | None:
+        return self.here.version
+
+    def offered(self, extra: str | None, interpreter: Interpreter) -> Sequence[OfferedWheel]:
+        return (*self.here.offered(extra, interpreter), *self.there.offered(extra, interpreter))
+
+    def bring(self, wheels: Sequence[OfferedWheel], folder: Path) -> None:
+        self.here.bring([wheel for wheel in wheels if wheel in self.here.files], folder)
+        self.there.bring([wheel for wheel in wheels if wheel not in self.here.files], folder)
+
+
 def as_offer(wheel: CarriedWheel) -> OfferedWheel:
     return OfferedWheel(wheel.filename, wheel.sha256, wheel.size_bytes)
 

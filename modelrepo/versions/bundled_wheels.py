@@ -1,4 +1,4 @@
-"""The wheels that a repository keeps for a version: joined from its environment's bundles, brought here verified."""
+"""The wheels that a repository keeps for an environment: joined from its bundles, brought here verified."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from modelrepo.environments.interpreters import Interpreter
 from modelrepo.environments.offers import OfferedWheel
+from modelrepo.environments.record import EnvironmentRecord
 from modelrepo.stores.port import ObjectStore
 from modelrepo.versions.bundles import Bundle, check_carried, read_bundles
 from modelrepo.versions.content import Progress
@@ -14,34 +15,37 @@ from modelrepo.versions.disk import Disk, check_space, full_disk_named
 from modelrepo.versions.fetching import Fetcher, Target
 from modelrepo.versions.manifest import PLAIN, FileRecord
 from modelrepo.versions.paths import inside
-from modelrepo.versions.version import Version
 
 
 class BundledWheels:
-    """A WheelSource over one version's bundles, which are read when they are first asked for."""
+    """A WheelSource over one environment's bundles, which are read when they are first asked for.
+
+    `version` is one that has the environment. What the record carries must be in the bundles.
+    """
 
     def __init__(
         self,
         store: ObjectStore,
-        version: Version,
+        environment: EnvironmentRecord,
+        version: str,
         *,
         progress: Progress | None = None,
         stop: Callable[[], bool] | None = None,
     ) -> None:
-        self._store, self._version = store, version
+        self._store, self._environment, self._version = store, environment, version
         self._progress, self._stop = progress, stop
         self._bundles: list[Bundle] | None = None
 
     @property
     def version(self) -> str:
-        return str(self._version)
+        return self._version
 
     def offered(self, extra: str | None, interpreter: Interpreter) -> Sequence[OfferedWheel]:
         """List the wheels of all bundles, those of the most complete one for this extra, Python and platform first.
 
         Raises: Corrupt or NewerFormat where a wheel that travels with the version is in none of them; Unreachable.
         """
-        named = {wheel.sha256: wheel.filename for wheel in self._version.manifest.environment.carried}
+        named = {wheel.sha256: wheel.filename for wheel in self._environment.carried}
         found: dict[tuple[str, str], OfferedWheel] = {}
         for bundle in self.bundles(extra, interpreter):
             here = (bundle.python, bundle.platform) == (interpreter.tag, interpreter.platform)
@@ -78,9 +82,8 @@ class BundledWheels:
 
     def _read(self) -> list[Bundle]:
         if self._bundles is None:
-            environment = self._version.manifest.environment
-            bundles, unreadable = read_bundles(self._store, environment.digest)
-            check_carried(environment, (one.sha256 for one in _wheels(bundles)), unreadable, self._store.url)
+            bundles, unreadable = read_bundles(self._store, self._environment.digest)
+            check_carried(self._environment, (one.sha256 for one in _wheels(bundles)), unreadable, self._store.url)
             self._bundles = bundles
         return self._bundles
 

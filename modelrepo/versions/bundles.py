@@ -68,13 +68,12 @@ class Bundles:
 
 def bundle_carried(
     environment: EnvironmentRecord, wheels: Sequence[Path], interpreter: Interpreter, content: Content
-) -> Bundles:
-    """Describe the wheels that a push carries as one bundle for this box's platform; nothing where there are none."""
-    bundles = Bundles()
-    if wheels:
-        records = content.describe(of_files(sorted(wheels, key=lambda wheel: wheel.name)))
-        bundles.add(Bundle(environment.digest, None, interpreter.tag, interpreter.platform, records))
-    return bundles
+) -> Bundle | None:
+    """Describe the wheels that a push carries as one bundle for this box's platform; None where there are none."""
+    if not wheels:
+        return None
+    records = content.describe(of_files(sorted(wheels, key=lambda wheel: wheel.name)))
+    return Bundle(environment.digest, None, interpreter.tag, interpreter.platform, records)
 
 
 def read_bundles(store: ObjectStore, environment_digest: str) -> tuple[list[Bundle], Corrupt | NewerFormat | None]:

@@ -11,6 +11,7 @@ from modelrepo.contract.conditions import AcceleratorFacts, choose_extra
 from modelrepo.contract.spec import ModelSpec
 from modelrepo.environments import EnvironmentCache, PreparedEnvironment, prepare
 from modelrepo.environments.interpreters import Interpreter, inspect
+from modelrepo.environments.offers import WheelSource
 from modelrepo.errors import InterpreterMissing, NoExtraFits
 from modelrepo.versions.box import default_cache
 from modelrepo.versions.content import Progress
@@ -46,6 +47,7 @@ def check_push(
     prepared: PreparedEnvironment,
     options: PushOptions,
     check: PushCheck | None,
+    wheels: WheelSource,
     *,
     progress: Progress | None = None,
     stop: Callable[[], bool] | None = None,
@@ -60,7 +62,7 @@ def check_push(
     venv = EnvironmentCache(options.cache or default_cache(), index=options.index_settings()).ensure(
         prepared.record,
         extra=extra,
-        wheels=prepared.wheels(),
+        wheels=wheels,
         python=prepared.python,
         progress=progress,
         stop=stop,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from modelrepo.environments import EnvironmentRecord, IndexSettings, named_interpreter
+from modelrepo.environments import EnvironmentRecord, IndexSettings, PreparedEnvironment, named_interpreter
 from modelrepo.environments.installing import interpreter_for
-from modelrepo.environments.offers import OfferedWheel
+from modelrepo.environments.interpreters import Interpreter
+from modelrepo.environments.offers import FolderWheels, JoinedWheels, OfferedWheel, WheelSource
 from modelrepo.environments.processes import full_disk_told
 from modelrepo.environments.record import NO_EXTRA
 from modelrepo.environments.uv_tool import Uv
@@ -19,12 +21,15 @@ from modelrepo.promotion import Promotions
 from modelrepo.stores.port import ObjectStore
 from modelrepo.versions.box import default_cache
 from modelrepo.versions.bundled_wheels import BundledWheels
-from modelrepo.versions.bundles import Bundle
+from modelrepo.versions.bundles import Bundle, Bundles, bundle_carried
 from modelrepo.versions.clock import Clock
 from modelrepo.versions.content import Content, Progress, of_files
-from modelrepo.versions.delivery import deliver
+from modelrepo.versions.delivery import Delivery
 from modelrepo.versions.manifest import FileRecord
+from modelrepo.versions.push_options import PushOptions
 from modelrepo.versions.version import Version
+
+_Chosen = dict[str | None, tuple[OfferedWheel, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,46 +66,24 @@ class VendorResult:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(slots=True)
-class BundleMaker:
-    """Makes bundles of what a Vendor gathers. `known` are wheels that the repository describes already, by sha256."""
+def gather_extras(gathering: Vendor, extra: str | None) -> tuple[_Chosen, tuple[str, ...]]:
+    """Gather the wheels of each extra, or of the given one, and say which were left out.
 
-    vendor: Vendor
-    content: Content
-    known: Mapping[str, FileRecord] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-    def make(self, extra: str | None) -> list[Bundle]:
-        """Make one for each extra, or for the given one.
-
-        Raises: InvalidInput (no such extra), EnvironmentFailed where not even one of them can be installed here.
-        """
-        record, made = self.vendor.record, list[Bundle]()
-        failure: EnvironmentFailed | None = None
-        for each in [extra] if extra is not None else _extras(record):
-            if (each or NO_EXTRA) not in record.requirements:
-                raise InvalidInput(f"the version has no extra {each!r}: its environment is for {_named(record)}")
-            try:
-                wheels = self.vendor.gather(each)
-            except EnvironmentFailed as error:
-                failure = error
-                self.notes.append(f"nothing was vendored for {f'the extra {each}' if each else 'no extra'}: {error}")
-                continue
-            if wheels:
-                made.append(self._bundle(each, wheels))
-        if failure is not None and not made:
-            raise failure
-        return made
-
-    def _bundle(self, extra: str | None, wheels: Iterable[OfferedWheel]) -> Bundle:
-        record, interpreter = self.vendor.record, self.vendor.interpreter
-        built = {wheel.filename: wheel.built_from for wheel in wheels if wheel.built_from is not None}
-        records = tuple(replace(self._record(wheel), path=wheel.filename) for wheel in wheels)
-        return Bundle(record.digest, extra, interpreter.tag, interpreter.platform, records, built)
-
-    def _record(self, wheel: OfferedWheel) -> FileRecord:
-        known = self.known.get(wheel.sha256)
-        return known or self.content.describe(of_files([self.vendor.files[wheel]]))[0]
+    Raises: InvalidInput (no such extra), EnvironmentFailed where not even one of them can be installed here.
+    """
+    record, notes, chosen = gathering.record, list[str](), _Chosen()
+    failure: EnvironmentFailed | None = None
+    for each in [extra] if extra is not None else _extras(record):
+        if (each or NO_EXTRA) not in record.requirements:
+            raise InvalidInput(f"the version has no extra {each!r}: its environment is for {_named(record)}")
+        try:
+            chosen[each] = gathering.gather(each)
+        except EnvironmentFailed as error:
+            failure = error
+            notes.append(f"nothing was vendored for {f'the extra {each}' if each else 'no extra'}: {error}")
+    if failure is not None and not chosen:
+        raise failure
+    return {each: wheels for each, wheels in chosen.items() if wheels}, tuple(notes)
 
 
 def vendor(
@@ -123,37 +106,82 @@ def vendor(
     python = None if options.python is None else named_interpreter(options.python)
     interpreter = interpreter_for(record, python)
     uv = Uv(options.index or IndexSettings.from_environment(), cache=(options.cache or default_cache()) / "uv")
-    there = BundledWheels(store, version, progress=progress, stop=stop)
+    there = BundledWheels(store, record, str(version), progress=progress, stop=stop)
     known = {bundle.document()[0] for bundle in there.bundles(options.extra, interpreter)}
     with tempfile.TemporaryDirectory(prefix="modelrepo-vendor-") as work:
-        gathering = Vendor(uv, record, interpreter, Path(work), there, progress, stop)
-        maker = BundleMaker(gathering, Content(), there.records())
+        gathering, content = Vendor(uv, record, interpreter, Path(work), there, progress, stop), Content()
         with full_disk_told(Path(work), f"the wheels of {version}"):
-            bundles = {bundle.document()[0]: bundle for bundle in maker.make(options.extra)}
+            chosen, notes = gather_extras(gathering, options.extra)
+        found = _bundles(gathering, chosen, there.records(), content)
+        bundles = {bundle.document()[0]: bundle for bundle in found}
         added = {key: bundle for key, bundle in bundles.items() if key not in known}
         new_bytes = 0
         if added:
-            new_bytes = deliver(
-                store,
-                model=version.model,
-                by=by,
-                objects={digest: size for bundle in added.values() for digest, size in bundle.objects().items()},
-                origins=maker.content.origins,
-                documents={key: bundle.document()[1] for key, bundle in added.items()},
-                publish=lambda: promotions.vendored(version.model, version.version, _reason(added)),
-                clock=clock,
-                progress=progress,
-                stop=stop,
-            ).new_bytes
-    told = tuple(described(key, bundle, key in added) for key, bundle in bundles.items())
-    return VendorResult(version.model, version.version, told, new_bytes, tuple(maker.notes))
+            objects = {digest: size for bundle in added.values() for digest, size in bundle.objects().items()}
+            documents = {key: bundle.document()[1] for key, bundle in added.items()}
+            record_it = partial(promotions.vendored, version.model, version.version, _reason(added))
+            with Delivery(store, model=version.model, by=by, clock=clock, progress=progress, stop=stop) as delivery:
+                delivery.bring(objects, content.origins, environments=(record.digest,))
+                new_bytes = delivery.finish(documents, record_it).new_bytes
+    told = tuple(_told(key, bundle, key in added) for key, bundle in bundles.items())
+    return VendorResult(version.model, version.version, told, new_bytes, notes)
 
 
-def described(key: str, bundle: Bundle, added: bool) -> VendoredBundle:
+@dataclass(frozen=True, slots=True)
+class PushWheels:
+    """The wheels of a push: the bundles to publish, where the environment is installed from, and what was left out."""
+
+    bundles: Bundles
+    source: WheelSource
+    notes: tuple[str, ...] = ()
+
+
+def gather_for_push(
+    store: ObjectStore,
+    prepared: PreparedEnvironment,
+    interpreter: Interpreter,
+    options: PushOptions,
+    content: Content,
+    work: Path,
+    *,
+    progress: Progress | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> PushWheels:
+    """Bundle what travels with a version, and with `options.vendor` all that this box installs; raises as `vendor`."""
+    record, bundles, here = prepared.record, Bundles(), prepared.wheels()
+    carried = bundle_carried(record, prepared.carried, interpreter, content)
+    if carried is not None:
+        bundles.add(carried)
+    if not options.vendor:
+        return PushWheels(bundles, here)
+    uv = Uv(options.index_settings(), cache=(options.cache or default_cache()) / "uv")
+    # What another push of this environment has vendored is neither fetched nor built again.
+    there = BundledWheels(store, replace(record, carried=()), f"environment {record.digest[:12]}", stop=stop)
+    gathering = Vendor(uv, record, interpreter, work, JoinedWheels(here, there), progress, stop)
+    with full_disk_told(work.parent, f"the wheels of environment {record.digest[:12]}"):
+        chosen, notes = gather_extras(gathering, None)
+    known = there.records() | ({} if carried is None else {wheel.sha256: wheel for wheel in carried.wheels})
+    for bundle in _bundles(gathering, chosen, known, content):
+        bundles.add(bundle)
+    return PushWheels(bundles, JoinedWheels(FolderWheels({**here.files, **gathering.files}), there), notes)
+
+
+def _told(key: str, bundle: Bundle, added: bool) -> VendoredBundle:
     names = tuple(record.path for record in bundle.wheels)
     return VendoredBundle(
         key, bundle.extra, bundle.python, bundle.platform, names, tuple(sorted(bundle.built_from)), added
     )
+
+
+def _bundles(gathering: Vendor, chosen: _Chosen, known: Mapping[str, FileRecord], content: Content) -> Iterator[Bundle]:
+    """Describe wheels as a bundle for each extra; `known` has by sha256 what is described already."""
+    record, interpreter = gathering.record, gathering.interpreter
+    for extra, wheels in chosen.items():
+        fresh = content.describe(of_files(gathering.files[wheel] for wheel in wheels if wheel.sha256 not in known))
+        by_digest = {**known, **{described.sha256: described for described in fresh}}
+        records = tuple(replace(by_digest[wheel.sha256], path=wheel.filename) for wheel in wheels)
+        built = {wheel.filename: wheel.built_from for wheel in wheels if wheel.built_from is not None}
+        yield Bundle(record.digest, extra, interpreter.tag, interpreter.platform, records, built)
 
 
 def _reason(added: Mapping[str, Bundle]) -> str:

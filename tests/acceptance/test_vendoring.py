@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -138,9 +139,7 @@ def test_what_is_not_bundled_comes_from_the_index(box: Path) -> None:
         index = IndexSettings(default_index=address)
         repository = publish(box, index, "tiny", "more")
         version = repository.resolve("hello@v1")
-        with pytest.raises(
-            EnvironmentFailed, match=r"in no bundle: more==1\.0, tiny==1\.0; run `modelrepo vendor"
-        ):
+        with pytest.raises(EnvironmentFailed, match=r"in no bundle: more==1\.0, tiny==1\.0; run `modelrepo vendor"):
             restore(box, repository, index=IndexSettings(no_index=True))
         repository.vendor("hello@v1", options(box, index))
         bundles = list((box / "repository" / "environments").rglob("*.json"))
@@ -158,6 +157,43 @@ def test_what_is_not_bundled_comes_from_the_index(box: Path) -> None:
         assert not list((box / "indexed" / "wheels").glob("*/more*.whl"))
         second = repository.vendor("hello@v1", options(box, index))
         assert [one.added for one in second.bundles] == [True]
+    assert restore(box, repository)
+
+
+def test_a_push_can_bring_its_wheels_along(box: Path) -> None:
+    folder = project(box / "hello", "tiny", "lib")
+    (folder / "model.yaml").write_text("contract: 1\nname: hello\nentrypoint: model:Hello\n")
+    (folder / "model.py").write_text("import lib, tiny\n\n\nclass Hello:\n    def run(self, job):\n        pass\n")
+    repository = Repository.init(str(box / "repository"))
+    checked: list[str] = []
+    with served(make_index(box / "index", [make_wheel(box / "made", "tiny"), *with_source_only(box)])) as address:
+        index = IndexSettings(default_index=address)
+        plain = PushOptions(lock=True, index=index, cache=box / "pusher")
+        with pytest.raises(EnvironmentFailed, match=r"lib has no wheel for .*; push with --vendor from a box with"):
+            repository.push(folder, plain, check=lambda request: checked.append(request.spec.name))
+        (box / "built").unlink(missing_ok=True)
+        how = replace(plain, vendor=True)
+        done = repository.push(folder, how, check=lambda request: checked.append(request.spec.name))
+        assert (done.version, done.notes, checked) == ("v1", (), ["hello"])
+        assert (box / "built").read_text() == "x"
+        again = repository.push(folder, replace(how, if_changed=True))
+        assert (again.version, again.unchanged) == ("v1", True)
+        assert repository.promotions.history("hello") == ()
+        (folder / "model.py").write_text("class Hello:\n    def run(self, job):\n        pass\n")
+        assert repository.push(folder, replace(how, cache=box / "other")).version == "v2"
+        assert (box / "built").read_text() == "x"
+        assert len(list((box / "repository" / "environments").rglob("*.json"))) == 1
+    venv = restore(box, repository)
+    assert value_in(venv, "lib.VALUE", "lib") == "built once"
+
+
+def test_an_unchanged_push_still_brings_the_wheels(box: Path) -> None:
+    with served(make_index(box / "index", [make_wheel(box / "made", "tiny")])) as address:
+        index = IndexSettings(default_index=address)
+        repository = publish(box, index, "tiny")
+        how = PushOptions(check="none", index=index, cache=box / "pusher", if_changed=True, vendor=True)
+        assert repository.push(box / "hello", how).unchanged
+        assert [entry.kind for entry in repository.promotions.history("hello")] == [Kind.VENDOR]
     assert restore(box, repository)
 
 

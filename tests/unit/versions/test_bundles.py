@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from modelrepo import canonical, layout
-from modelrepo.contract import parse_spec
 from modelrepo.environments.interpreters import Interpreter
 from modelrepo.environments.record import CarriedWheel, EnvironmentRecord
 from modelrepo.errors import Corrupt, NewerFormat
@@ -16,8 +15,7 @@ from modelrepo.stores.memory import MemoryStore
 from modelrepo.versions.bundled_wheels import BundledWheels
 from modelrepo.versions.bundles import Bundle, bundle_carried, parse_bundle, read_bundle
 from modelrepo.versions.content import Content
-from modelrepo.versions.manifest import ChunkRecord, FileRecord, Manifest
-from modelrepo.versions.version import Version
+from modelrepo.versions.manifest import ChunkRecord, FileRecord
 
 SPEC = "contract: 1\nname: hello\nentrypoint: model:Hello\n"
 PYTHON = Interpreter(Path("/usr/bin/python3"), "3.11.2", "linux_x86_64")
@@ -33,9 +31,9 @@ def carrying(environment: EnvironmentRecord) -> EnvironmentRecord:
 def bundle(tmp_path: Path, carrying: EnvironmentRecord) -> tuple[str, bytes]:
     (tmp_path / WHEEL).write_bytes(b"wheel")
     made = bundle_carried(carrying, [tmp_path / WHEEL], PYTHON, Content())
-    assert made.objects == {canonical.sha256(b"wheel"): 5}
-    ((key, data),) = made.documents.items()
-    return key, data
+    assert made is not None
+    assert made.objects() == {canonical.sha256(b"wheel"): 5}
+    return made.document()
 
 
 def test_a_bundle_lies_by_environment_extra_python_and_platform(
@@ -47,7 +45,7 @@ def test_a_bundle_lies_by_environment_extra_python_and_platform(
 
 
 def test_no_carried_wheel_needs_no_bundle(environment: EnvironmentRecord, store: MemoryStore) -> None:
-    assert bundle_carried(environment, [], PYTHON, Content()).documents == {}
+    assert bundle_carried(environment, [], PYTHON, Content()) is None
     assert offered(store, environment) == []
 
 
@@ -116,7 +114,7 @@ def test_the_most_complete_bundle_of_this_box_comes_first_and_others_join_it(
     ):
         wheels = tuple(wheel(f"{name}-1-py3-none-any.whl", f"{name}{extra}") for name in letters)
         store.create(*Bundle(environment.digest, extra, python, platform, wheels).document())
-    source = BundledWheels(store, version_with(environment))
+    source = BundledWheels(store, environment, "hello@v1")
     sizes = [(one.extra, len(one.wheels)) for one in source.bundles("cpu", PYTHON)]
     assert sizes == [("cpu", 2), ("cpu", 1), (None, 2), ("rocm", 4)]
     names = [one.filename[0] for one in source.offered("cpu", PYTHON)]
@@ -131,7 +129,7 @@ def test_a_wheel_that_was_built_counts_where_it_was_built_only(
     key, data = bundle.document()
     assert parse_bundle(key, data) == bundle
     store.create(key, data)
-    source = BundledWheels(store, version_with(environment))
+    source = BundledWheels(store, environment, "hello@v1")
     assert [one.built_from for one in source.offered(None, PYTHON)] == [None, "c" * 64]
     assert [one.built_from for one in source.offered(None, replace(PYTHON, platform="linux_aarch64"))] == [None]
 
@@ -142,7 +140,7 @@ def test_a_wheel_with_a_flipped_byte_is_refused_by_name_and_digest(
     store.create(*bundle)
     digest = canonical.sha256(b"wheel")
     store.create(layout.object_(digest), b"wheex")
-    source = BundledWheels(store, version_with(carrying))
+    source = BundledWheels(store, carrying, "hello@v1")
     (tmp_path / "brought").mkdir()
     with pytest.raises(Corrupt, match=WHEEL) as caught:
         source.bring(source.offered(None, PYTHON), tmp_path / "brought")
@@ -154,11 +152,5 @@ def wheel(name: str, content: str) -> FileRecord:
     return FileRecord(name, 0o644, len(content), digest, (ChunkRecord(digest, len(content)),))
 
 
-def version_with(environment: EnvironmentRecord) -> Version:
-    spec = parse_spec(SPEC)
-    manifest = Manifest("hello", "v1", "2026-01-01T00:00:00Z", spec.raw, environment, (), {})
-    return Version("hello", "v1", manifest.digest, manifest, spec)
-
-
 def offered(store: MemoryStore, environment: EnvironmentRecord) -> list[str]:
-    return [one.filename for one in BundledWheels(store, version_with(environment)).offered(None, PYTHON)]
+    return [one.filename for one in BundledWheels(store, environment, "hello@v1").offered(None, PYTHON)]

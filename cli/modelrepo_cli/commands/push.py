@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +15,11 @@ from modelrepo_cli.verbs import Call, verb
 
 if TYPE_CHECKING:
     from modelrepo.contract import AcceleratorFacts
-    from modelrepo.versions.drafting import PushPlan
-    from modelrepo.versions.push import CheckLevel, PushCheck, PushResult
+    from modelrepo.versions.account import FileAccount, PushPlan
+    from modelrepo.versions.push import PushResult
+    from modelrepo.versions.push_options import CheckLevel, PushCheck
+
+MOST_LINES = 20  # of files; --json has them all
 
 
 @verb("repo")
@@ -24,6 +28,13 @@ if TYPE_CHECKING:
 @click.option("-m", "--message", metavar="TEXT", help="What is new, for the people who read the list.")
 @click.option("--promote", is_flag=True, help="Make it the active version once it is published.")
 @click.option("--if-changed", is_flag=True, help="Publish nothing where the newest version holds the same.")
+@click.option("--vendor", is_flag=True, help="Keep the environment's wheels for this platform beside the version.")
+@click.option(
+    "--reuse-checkpoints",
+    metavar="REF",
+    help="Take the checkpoints of that version as they are; those of this box are neither read nor needed.",
+)
+@click.option("--rehash", is_flag=True, help="Read every file anew, also what has not changed since an earlier push.")
 @click.option("--dry-run", is_flag=True, help="List every file, its size and digest; write nothing.")
 @click.option("--locked", is_flag=True, help="Fail where uv.lock is missing or out of date, rather than make it.")
 @click.option("--lock", is_flag=True, help="Make a missing uv.lock also where CI is set.")
@@ -42,6 +53,9 @@ def command(
     message: str | None,
     promote: bool,
     if_changed: bool,
+    vendor: bool,
+    reuse_checkpoints: str | None,
+    rehash: bool,
     dry_run: bool,
     locked: bool,
     lock: bool,
@@ -62,6 +76,9 @@ def command(
         locked=locked,
         lock=lock,
         if_changed=if_changed,
+        vendor=vendor,
+        reuse_checkpoints=reuse_checkpoints,
+        rehash=rehash,
         check=check,
         index=package_index.settings(index_url, extra_index_url, find_links),
         facts=_this_box() if check == "import" and not dry_run else None,
@@ -105,20 +122,30 @@ def _text(result: PushResult) -> str:
     if result.unchanged:
         return f"{name} holds the same already; nothing was published"
     sent = f"{size(result.new_bytes)} new, {size(result.reused_bytes)} reused"
-    return f"{name} is published: {result.files} files, {sent}, sha256:{result.digest[:12]}"
+    done = f"{name} is published: {result.files} files, {sent}, sha256:{result.digest[:12]}"
+    return "\n".join([done, *(_sent_files(result.by_file) if result.reused_bytes else ())])
+
+
+def _sent_files(files: Sequence[FileAccount]) -> list[str]:
+    """Name the files that had something new, the most first, unless there are too many to read."""
+    fresh = sorted((file for file in files if file.new_bytes), key=lambda file: -file.new_bytes)
+    lines = [f"  {_name(file)}: {size(file.new_bytes)} new, {size(file.reused_bytes)} reused" for file in fresh]
+    if len(lines) <= MOST_LINES:
+        return lines
+    rest = size(sum(file.new_bytes for file in fresh[MOST_LINES:]))
+    return [*lines[:MOST_LINES], f"  and {len(lines) - MOST_LINES} more files: {rest} new"]
+
+
+def _name(file: FileAccount) -> str:
+    return f"{file.checkpoint}: {file.path}" if file.checkpoint else file.path
 
 
 def _show_plan(call: Call, plan: PushPlan) -> None:
     rows = [
-        (
-            size(file.size_bytes),
-            size(file.new_bytes),
-            file.sha256,
-            f"{file.checkpoint}: " * bool(file.checkpoint) + file.path,
-        )
+        (size(file.size_bytes), size(file.new_bytes), size(file.reused_bytes), file.sha256, _name(file))
         for file in plan.files
     ]
-    listing = table(("SIZE", "NEW", "DIGEST", "PATH"), rows)
+    listing = table(("SIZE", "NEW", "REUSED", "DIGEST", "PATH"), rows)
     total = f"{plan.model}@{plan.version} would hold {size(plan.size_bytes)}, of which {size(plan.new_bytes)} are new"
     document = {**plain(plan), "size_bytes": plan.size_bytes, "new_bytes": plan.new_bytes, "dry_run": True}
     call.output.show(document, f"{listing}\n\n{total}")

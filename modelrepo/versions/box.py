@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from modelrepo.errors import InvalidInput, NoSpace
 from modelrepo.holds import Hold, take
@@ -24,9 +25,20 @@ from modelrepo.versions.eviction import Need, Room
 from modelrepo.versions.manifest import Manifest
 from modelrepo.versions.version import LocalVersion, Version
 
-__all__ = ["VersionCache", "checkpoint_names", "checkpoint_path", "content_key", "default_cache", "default_cache_size"]
+__all__ = [
+    "VersionCache",
+    "checkpoint_names",
+    "checkpoint_path",
+    "content_key",
+    "default_cache",
+    "default_cache_size",
+    "hold_environment",
+]
+
+T = TypeVar("T")
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_ENVIRONMENT_BYTES, _ENVIRONMENT_FILES = 12 << 30, 60_000  # torch with CUDA, and its wheels in uv's cache
 _FIRST_FILES = 16  # what a fetch makes before it knows what it needs
 
 
@@ -94,15 +106,20 @@ class VersionCache:
         self._disk.make_folder(self._folder.holds)
         return take(self._folder.hold(version.digest), shared=True, stop=stop, what=f"{version} was being evicted")
 
-    def hold_environment(self, digest: str) -> Hold:
-        """Keep an environment that no version in the cache runs in from being evicted."""
-        self._disk.make_folder(self._folder.holds)
-        return take(self._folder.hold(f"environment-{digest}"), shared=True)
-
     def make_room(self, size_bytes: int, *, what: str, files: int = 0) -> None:
         """Evict until so much fits beside what is held. Raises: NoSpace, with sizes; nothing was evicted then."""
         self._disk.make_folder(self._folder.locks)
         self.room.make(Need(what, size_bytes=size_bytes, files=files))
+
+    def with_room(self, build: Callable[[], T], *, what: str) -> T:
+        """Call what fills the cache's disk by an amount that nobody knows; where it is full, once more beside less."""
+        try:
+            return build()
+        except NoSpace:
+            self._disk.make_folder(self._folder.locks)
+            if not self.room.make(Need(what, size_bytes=_ENVIRONMENT_BYTES, files=_ENVIRONMENT_FILES), at_best=True):
+                raise
+        return build()
 
     def tidy(self) -> None:
         """Remove what dead fetches left a day ago, and evict what is beyond the limit, as far as that is unused."""
@@ -135,6 +152,13 @@ class VersionCache:
         folder = self.folder(version)
         paths = {name: checkpoint_path(folder, version.manifest, name) for name in sorted(names)}
         return LocalVersion(version, folder, folder / "code", paths)
+
+
+def hold_environment(cache: Path, digest: str) -> Hold:
+    """Keep an environment that no version in a cache runs in from being evicted, for as long as the hold lasts."""
+    folder = CacheFolder(cache.absolute())
+    folder.holds.mkdir(parents=True, exist_ok=True)
+    return take(folder.hold(f"environment-{digest}"), shared=True)
 
 
 def checkpoint_names(version: Version, wanted: Collection[str] | None) -> frozenset[str]:

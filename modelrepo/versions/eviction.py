@@ -55,10 +55,16 @@ class Room:
             self._make(Need(need.what, need.digest, contents, size, files), coming if size else 0)
             write_sizes(folder.wanted(need.digest), contents)
 
-    def make(self, need: Need) -> None:
-        """Make room for something else that comes to the cache's disk, such as an environment. Raises: NoSpace."""
+    def make(self, need: Need, *, at_best: bool = False) -> bool:
+        """Make room for something else that comes to the cache's disk; returns whether anything was evicted for it.
+
+        With `at_best` whatever may go goes where that is not enough.
+
+        Raises:
+            NoSpace: it would not fit, and nothing was evicted; never with `at_best`.
+        """
         with self._alone(None):
-            self._make(need, need.size_bytes)
+            return self._make(need, need.size_bytes, at_best=at_best)
 
     def tidy(self) -> None:
         """Remove what dead fetches and evictions left a day ago, and come back below the limit as far as that goes."""
@@ -81,13 +87,13 @@ class Room:
         with take(self._folder.eviction_lock, shared=False, stop=stop, what=what):
             yield
 
-    def _make(self, need: Need, coming_bytes: int, *, at_best: bool = False) -> None:
+    def _make(self, need: Need, coming_bytes: int, *, at_best: bool = False) -> bool:
         free_bytes, free_files = self._disk.free(self._folder.root)
         promised = self._promised(need.digest)
         short_bytes = coming_bytes + promised + SPARE_BYTES - free_bytes if coming_bytes else 0
         short_files = need.files - free_files
         if self.limit_bytes is None and short_bytes <= 0 and short_files <= 0:
-            return
+            return False
         with ExitStack() as held:
             stock = take_stock(self._folder, held, ours=(need.contents or {}).keys())
             over = 0 if self.limit_bytes is None else stock.size_bytes + promised + coming_bytes - self.limit_bytes
@@ -95,6 +101,7 @@ class Room:
             if chosen is None:
                 raise NoSpace(self._refusal(need, stock, over > 0, free_bytes, free_files))
             self._evict(chosen)
+            return bool(chosen)
 
     def _promised(self, but: str) -> int:
         """Return what fetches under way have still to bring."""

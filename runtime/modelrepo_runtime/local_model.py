@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from modelrepo.canonical import Json
@@ -23,9 +24,10 @@ from modelrepo.contract import (
 )
 from modelrepo.environments import EnvironmentCache, IndexSettings, named_interpreter, prepare
 from modelrepo.errors import InvalidInput
+from modelrepo.holds import Hold
 from modelrepo.names import near_names, parse_reference
 from modelrepo.repository import Repository
-from modelrepo.versions.box import VersionCache, default_cache
+from modelrepo.versions.box import VersionCache, default_cache, hold_environment
 from modelrepo.versions.checkpoints import SourceCheckpoint, find_checkpoints
 from modelrepo.versions.content import Progress
 from modelrepo.versions.manifest import Manifest
@@ -87,6 +89,8 @@ class LocalModel:
     fit: Fit
     overrides: Mapping[str, Json] = field(default_factory=dict)
     """Of `config:`, as active.yaml has them."""
+    holds: tuple[Hold, ...] = ()
+    """What keeps the box's cache from evicting it, for as long as this is referred to or a child of it runs."""
 
     def child_spec(self, folder: Path) -> ChildSpec:
         """Say how a child of it is started on this box's devices."""
@@ -108,6 +112,7 @@ class LocalModel:
             devices=names,
             device_env=child_environment(fit.devices),
             max_batch={stage.name: stage.max_batch for stage in fit.stages},
+            keep_open_fds=tuple(hold.fileno() for hold in self.holds),
         )
 
 
@@ -149,9 +154,10 @@ def folder_model(
     found = fit_to_run(spec, box, stage) if fit is None else fit(spec, box)
     given = named_interpreter(box.python) if box.python else None
     with tempfile.TemporaryDirectory(prefix="modelrepo-run-") as work:
-        checkpoints = _folder_checkpoints(folder, spec, box, repository, Path(work) / "checkpoints")
-        python = given or build_environment(folder, spec, box, found, Path(work) / "wheels")
-        yield LocalModel(spec, UNPUBLISHED, folder.absolute(), python, checkpoints, found)
+        holds: list[Hold] = []
+        checkpoints = _folder_checkpoints(folder, spec, box, repository, Path(work) / "checkpoints", holds)
+        python = given or build_environment(folder, spec, box, found, Path(work) / "wheels", holds)
+        yield LocalModel(spec, UNPUBLISHED, folder.absolute(), python, checkpoints, found, holds=tuple(holds))
 
 
 def version_model(repository: Repository, reference: str, box: Box, *, stage: str | None = None) -> LocalModel:
@@ -162,16 +168,20 @@ def version_model(repository: Repository, reference: str, box: Box, *, stage: st
     version = repository.resolve(reference)
     fit = fit_to_run(version.spec, box, stage)
     given = named_interpreter(box.python) if box.python else None
-    local = VersionCache(box.cache_folder, repository.store).fetch(version, progress=box.progress)
-    python = given or _version_environment(repository, version, box, fit)
+    cache = VersionCache(box.cache_folder, repository.store)
+    local = cache.fetch(version, progress=box.progress)
+    holds = () if local.hold is None else (local.hold,)
+    build = partial(_version_environment, repository, version, box, fit)
+    python = given or cache.with_room(build, what=f"the environment of {version}")
     named = parse_reference(reference).version
     overrides = repository.promotions.state(version.model).config if named in (None, "active") else {}
-    return LocalModel(version.spec, version.version, local.code, python, local.checkpoints, fit, overrides)
+    return LocalModel(version.spec, version.version, local.code, python, local.checkpoints, fit, overrides, holds)
 
 
-def build_environment(folder: Path, spec: ModelSpec, box: Box, fit: Fit, work: Path) -> Path:
-    """Build the environment of a model folder for this box, and return its interpreter."""
+def build_environment(folder: Path, spec: ModelSpec, box: Box, fit: Fit, work: Path, holds: list[Hold]) -> Path:
+    """Build the environment of a model folder for this box, add a hold on it, and return its interpreter."""
     prepared = prepare(folder, spec, work=work, index=box.index_settings, cache=box.cache_folder, lock=box.lock)
+    holds.append(hold_environment(box.cache_folder, prepared.record.digest))
     venv = box.environments().ensure(
         prepared.record,
         extra=fit.extra,
@@ -211,7 +221,7 @@ def _devices(found: Sequence[Device], stages: Sequence[StageSpec]) -> tuple[Devi
 
 
 def _folder_checkpoints(
-    folder: Path, spec: ModelSpec, box: Box, repository: Repository | None, work: Path
+    folder: Path, spec: ModelSpec, box: Box, repository: Repository | None, work: Path, holds: list[Hold]
 ) -> dict[str, Path]:
     def lookup(reference: str) -> Manifest:
         return _needed(repository, reference).resolve(reference).manifest
@@ -227,6 +237,7 @@ def _folder_checkpoints(
             cache = VersionCache(box.cache_folder, there.store)
             local = cache.fetch(there.resolve(reference), checkpoints=[other], progress=box.progress)
             found[name] = local.checkpoints[other]
+            holds += [] if local.hold is None else [local.hold]
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -41,7 +42,7 @@ class Source(Protocol):
         ...
 
     def fetch(self, version: Version, checkpoints: frozenset[str] | None, stop: Stop) -> LocalVersion:
-        """Bring code and the named checkpoints here. Raises also NoSpace, Stopped."""
+        """Bring code and the named checkpoints here, and hold them. Raises also NoSpace, Stopped."""
         ...
 
     def build(self, version: Version, extra: str | None, accelerator: AcceleratorFacts, stop: Stop) -> Path:
@@ -136,6 +137,8 @@ def child_spec(prepared: Prepared, layout: SlotLayout, folder: Path, slot_descri
     chosen, spec = prepared.chosen, prepared.version.spec
     devices = torch_devices(layout.devices)
     limit = chosen.needs.host_bytes
+    # What runs is not evicted, even where it outlives its worker.
+    held = () if prepared.local.hold is None else (prepared.local.hold.fileno(),)
     return ChildSpec(
         python=prepared.python,
         code_roots=tuple(prepared.local.code / root for root in spec.code),
@@ -152,7 +155,7 @@ def child_spec(prepared: Prepared, layout: SlotLayout, folder: Path, slot_descri
         devices=devices,
         device_env=child_environment(layout.devices),
         max_batch={stage.name: stage.max_batch for stage in chosen.stages},
-        keep_open_fds=slot_descriptors,
+        keep_open_fds=(*slot_descriptors, *held),
         # What the author promises, and a tenth more: only a child that breaks its promise is ended for it.
         memory_limit_bytes=None if limit is None else limit + limit // 10,
     )
@@ -184,7 +187,10 @@ class RepositorySource:
 
     def build(self, version: Version, extra: str | None, accelerator: AcceleratorFacts, stop: Stop) -> Path:
         record, wheels = version.manifest.environment, self._repository.wheels(version, stop=stop)
-        return self._environments.ensure(record, extra=extra, wheels=wheels, accelerator=accelerator, stop=stop)
+        ensure = partial(
+            self._environments.ensure, record, extra=extra, wheels=wheels, accelerator=accelerator, stop=stop
+        )
+        return self._versions.with_room(ensure, what=f"the environment of {version}")
 
 
 def interpreter(environment: Path) -> Path:

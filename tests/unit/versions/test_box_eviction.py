@@ -17,7 +17,7 @@ from modelrepo.errors import Corrupt, InvalidInput, NoSpace, Stopped
 from modelrepo.stores.faults import FaultyStore, faulty
 from modelrepo.stores.memory import MemoryBucket, MemoryStore
 from modelrepo.testing.small_versions import assert_right, small_version
-from modelrepo.versions.box import VersionCache
+from modelrepo.versions.box import VersionCache, hold_environment
 from modelrepo.versions.cache_folder import CacheFolder, content_key
 from modelrepo.versions.disk import SPARE_BYTES, Disk
 from modelrepo.versions.single_flight import ContentLocks
@@ -88,7 +88,7 @@ def test_the_version_that_was_used_longest_ago_makes_room_for_the_next(
     os.utime(tmp_path / "versions" / two.digest / "READY", (1.0, 1.0))
     assert_right(cache.fetch(three))
     assert cache.ready(two) is None
-    assert cache.ready(one) == {"own", "shared"}
+    assert cache.ready(one) == frozenset({"own", "shared"})
     assert used(tmp_path) <= 600 * KIB
     kept = {path.name for path in (tmp_path / "objects").glob("*/*")}
     assert kept == {
@@ -313,7 +313,7 @@ def test_environments_go_after_the_versions_that_run_in_them(
     served = cache.fetch(make("v1", 100 * KIB, environment="a" * 64))
     let_go(cache.fetch(make("v2", 100 * KIB, environment="b" * 64)))
     of_served, of_idle = environment("a" * 64), environment("b" * 64)
-    held = cache.hold_environment("b" * 64)
+    held = hold_environment(tmp_path, "b" * 64)
     with pytest.raises(NoSpace):
         cache.fetch(make("v3", 300 * KIB))
     held.release()

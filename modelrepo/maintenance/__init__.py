@@ -1,1 +1,1 @@
-"""What keeps a repository sound and small: delete, prune, verify, repair."""
+"""Keep a repository in order: prune what nothing names, verify what is named."""

@@ -191,6 +191,10 @@ class Delivery:
 
     def _look_again(self, documents: Mapping[str, bytes]) -> None:
         self._allowance = Allowance(IN_FLIGHT_BYTES)  # a try before this one may have failed with some of it in hand
+        self._lease.renew_if_due()
+        if self._lease.lapsed:  # the box slept just then: a sweep that had not seen the publication may be under way
+            self._lease.take()
+            self._bring(self._objects, self._environments, {})
         sizes = {digest: self._objects[digest] for digest in self._skipped}
         self._send(missing_objects(self._store, sizes), {})
         self._wait()

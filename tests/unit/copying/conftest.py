@@ -45,45 +45,45 @@ def target() -> MemoryStore:
 
 @pytest.fixture
 def add_version() -> AddVersion:
+    return put_version
+
+
+def put_version(
+    store: ObjectStore,
+    version: str = "v1",
+    *,
+    model: str = "tiny",
+    weights: tuple[bytes, ...] = (b"first half, ", b"second half"),
+    config: Mapping[str, canonical.Json] | None = None,
+    environment: str = "e" * 64,
+    note: str = "",
+) -> str:
     """Put a version into a store, without any push; returns its digest. `weights`: the chunks of a checkpoint."""
-
-    def add(
-        store: ObjectStore,
-        version: str = "v1",
-        *,
-        model: str = "tiny",
-        weights: tuple[bytes, ...] = (b"first half, ", b"second half"),
-        config: Mapping[str, canonical.Json] | None = None,
-        environment: str = "e" * 64,
-        note: str = "",
-    ) -> str:
-        code = f"class Model: pass  # {model} {version}\n".encode()
-        spec = {"contract": 1, "name": model, "entrypoint": "model:Model", "config": dict(config or {})}
-        manifest = Manifest(
-            model,
-            version,
-            "2026-01-01T00:00:00Z",
-            spec,
-            EnvironmentRecord(python="3.11", requires_python=">=3.11", digest=environment, pyproject_sha256="f" * 64),
-            (whole("model.py", put(store, code), digest=sha256(code).hexdigest()),),
-            {
-                "w": CheckpointRecord(
-                    (
-                        whole(
-                            "w.bin",
-                            *(put(store, chunk) for chunk in weights),
-                            digest=sha256(b"".join(weights)).hexdigest(),
-                        ),
-                    )
+    code = f"class Model: pass  # {model} {version}\n".encode()
+    spec = {"contract": 1, "name": model, "entrypoint": "model:Model", "config": dict(config or {})}
+    manifest = Manifest(
+        model,
+        version,
+        "2026-01-01T00:00:00Z",
+        spec,
+        EnvironmentRecord(python="3.11", requires_python=">=3.11", digest=environment, pyproject_sha256="f" * 64),
+        (whole("model.py", put(store, code), digest=sha256(code).hexdigest()),),
+        {
+            "w": CheckpointRecord(
+                (
+                    whole(
+                        "w.bin",
+                        *(put(store, chunk) for chunk in weights),
+                        digest=sha256(b"".join(weights)).hexdigest(),
+                    ),
                 )
-            },
-            message=note,
-        )
-        store.create(layout.manifest(model, version), manifest.to_bytes())
-        store.create(layout.copy_for_people(model, version, "model.yaml"), b"contract: 1\n")
-        return manifest.digest
-
-    return add
+            )
+        },
+        message=note,
+    )
+    store.create(layout.manifest(model, version), manifest.to_bytes())
+    store.create(layout.copy_for_people(model, version, "model.yaml"), b"contract: 1\n")
+    return manifest.digest
 
 
 def add_bundle(

@@ -51,6 +51,7 @@ SECTIONS: dict[str, tuple[Listed, ...]] = {
     ),
     "Serve it": (
         Listed("worker", "Serve models on this box."),
+        Listed("doctor", "Say what this box can reach, how fast, and what it can serve."),
         Listed("status", "Show what every worker serves, and why."),
         Listed("submit", "Send a job."),
         Listed("jobs", "List, show, cancel and retry jobs."),

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from modelrepo.errors import InvalidInput, MissingExtra, ModelRepoError, ObjectChanged, ObjectExists, ObjectNotFound
-from modelrepo.stores.bucket_faults import Taken, translate
+from modelrepo.stores.bucket_faults import Taken, credential_source, translate
 from modelrepo.stores.port import ObjectStat, ObjectStore, StoreAbility, StoreIdentity, check_key, check_prefix
 
 _SINGLE_PUT_LIMIT_BYTES = 100 * 2**20 - 1
@@ -220,6 +220,10 @@ class BucketStore:
         """Return a URL by which anybody may read the object for `life_s` seconds."""
         with self._mapped("sign", key):
             return str(self._filesystem.sign(self._path(key), expiration=life_s))
+
+    def credentials(self) -> str:
+        """Say where the credentials come from; known once the store has been asked for something."""
+        return credential_source(self._filesystem)
 
     def _stat(self, key: str, facts: Mapping[str, Any]) -> ObjectStat:
         etag = next((facts[name] for name in ("ETag", "etag", "generation") if facts.get(name)), "")

@@ -85,6 +85,11 @@ def open_founded(store: ObjectStore) -> Founded:
     )
 
 
+def read_record(store: ObjectStore) -> Mapping[str, Any] | None:
+    """Return what `store.json` says, None where there is none. Raises: NewerFormat, Corrupt."""
+    return _read_json(store, layout.STORE)
+
+
 def read_only(store: ObjectStore, reason: str) -> ObjectStore:
     """Return a store that reads from `store` and refuses every write with `reason`."""
     return _ReadOnlyLocal(store, reason) if isinstance(store, LocalFolders) else _ReadOnly(store, reason)

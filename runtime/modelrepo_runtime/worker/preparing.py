@@ -113,7 +113,7 @@ def choose(version: Version, target: Target, box: SlotBox, host: HostFacts | Non
         InvalidInput: active.yaml sets a configuration key that the version does not declare.
     """
     spec = version.spec
-    stages = _stages(spec, box)
+    stages = stages_for(spec, box)
     extra = choose_extra(spec.accelerators, box.accelerator)
     on_gpu = any(stage.on == "gpu" for stage in stages)
     check_host(spec.host, host or gather_host_facts(box.accelerator if on_gpu else None))
@@ -161,7 +161,8 @@ def child_spec(prepared: Prepared, layout: SlotLayout, folder: Path, slot_descri
     )
 
 
-def _stages(spec: ModelSpec, box: SlotBox) -> tuple[StageSpec, ...]:
+def stages_for(spec: ModelSpec, box: SlotBox) -> tuple[StageSpec, ...]:
+    """Return the stages that a slot serves. Raises: HostNeedUnmet, where there is none for it."""
     if not (box.layout.on_cpu and box.has_accelerators):
         return spec.stages
     stages = tuple(stage for stage in spec.stages if stage.on == "cpu")

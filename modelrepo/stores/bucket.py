@@ -63,8 +63,8 @@ DIALECTS: Mapping[str, Dialect] = {
 }
 
 
-def open_bucket(scheme: str, bucket: str, folder: str, **options: Any) -> BucketStore:
-    """Open `<scheme>://<bucket>/<folder>`; `options` go to the fsspec file system.
+def open_bucket(scheme: str, bucket: str, folder: str, *, profile: str | None = None, **options: Any) -> BucketStore:
+    """Open `<scheme>://<bucket>/<folder>`; `options` go to the fsspec file system, `profile` is one of AWS's.
 
     Raises:
         MissingExtra: the package for this scheme is not installed.
@@ -74,12 +74,17 @@ def open_bucket(scheme: str, bucket: str, folder: str, **options: Any) -> Bucket
         package = importlib.import_module(dialect.package)
     except ImportError as error:
         raise MissingExtra(f"{scheme}://", dialect.extra, package=dialect.package) from error
+    if profile is not None:
+        options["profile"] = profile
     filesystem = getattr(package, dialect.filesystem)(
         **{"use_listings_cache": False, "skip_instance_cache": True, **dialect.options, **options}
     )
     if scheme == "s3":
         filesystem.retries = 1  # like botocore's, they would multiply: RetryingStore asks again
-    return BucketStore(scheme, bucket, folder, filesystem)
+    store = BucketStore(scheme, bucket, folder, filesystem)
+    if profile is not None:
+        store.url = store.url.replace("://", f"://{profile}@", 1)
+    return store
 
 
 class BucketStore:
@@ -195,7 +200,8 @@ class BucketStore:
         )
 
     def take_over(self, source: ObjectStore, key: str, etag: str) -> bool:
-        bucket, _, folder = source.url.removeprefix("s3://").partition("/")
+        place, _, folder = source.url.removeprefix("s3://").partition("/")
+        bucket = place.rpartition("@")[2]
         try:
             answer = self._filesystem.call_s3(
                 "copy_object",

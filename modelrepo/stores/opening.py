@@ -18,7 +18,8 @@ SCHEMES = ("file", "memory", "s3", "gs", "az")
 def open_store(url: str, *, patience: Patience = PATIENT) -> ObjectStore:
     """Open `file://`, `memory://`, `s3://`, `gs://`, `az://`, or a plain path; nothing is looked up yet.
 
-    A bucket that does not answer is asked again, as `patience` says; a disk or a process's memory never is.
+    `s3://PROFILE@BUCKET/FOLDER` takes endpoint and credentials from a profile of `~/.aws`: one process can reach
+    several servers. A bucket that does not answer is asked again, as `patience` says; a disk or memory never is.
 
     Raises:
         InvalidInput: the URL cannot be read.
@@ -29,10 +30,11 @@ def open_store(url: str, *, patience: Patience = PATIENT) -> ObjectStore:
             raise InvalidInput("a store's URL is empty; name a folder or a bucket, such as s3://bucket/models")
         return FilesystemStore(Path(url).expanduser())
     parts = urlsplit(url)
-    if "@" in parts.netloc:
+    profile, at, host = parts.netloc.rpartition("@")
+    if at and (parts.scheme != "s3" or not profile or ":" in profile):
         raise InvalidInput(
-            f"the URL of a store in {parts.netloc.rpartition('@')[2]} holds credentials, which would end up in logs; "
-            "put them into the environment or ~/.aws"
+            f"the URL of a store in {host} holds credentials, which would end up in logs; "
+            "put them into the environment or ~/.aws, and name a profile of it: s3://PROFILE@BUCKET/FOLDER"
         )
     if "?" in url or "#" in url:
         raise InvalidInput(f"URL {url!r} is not allowed: a store's URL has no query and no fragment")
@@ -46,9 +48,10 @@ def open_store(url: str, *, patience: Patience = PATIENT) -> ObjectStore:
             raise InvalidInput(f"URL {url!r} names no store; write memory://NAME")
         return MemoryStore(name)
     if parts.scheme in SCHEMES:
-        if not parts.netloc:
+        if not host:
             raise InvalidInput(f"URL {url!r} names no bucket; write {parts.scheme}://BUCKET/FOLDER")
         from modelrepo.stores.bucket import open_bucket
 
-        return retrying(open_bucket(parts.scheme, parts.netloc, parts.path.strip("/")), patience)
+        folder = parts.path.strip("/")
+        return retrying(open_bucket(parts.scheme, host, folder, profile=profile or None), patience)
     raise InvalidInput(f"URL {url!r} has the scheme {parts.scheme!r}; known are {', '.join(SCHEMES)} and plain paths")

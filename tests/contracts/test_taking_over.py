@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from modelrepo.stores.memory import MemoryBucket, MemoryStore
@@ -22,6 +24,27 @@ def pair(request: pytest.FixtureRequest) -> Pair:
     if request.param == "seaweed":
         return open_store(bucket.url), open_store(f"{bucket.url}/deep/er")
     return open_store(f"{bucket.url}/a b+c"), open_store(f"{bucket.url}/d%20é")
+
+
+def test_a_url_may_name_the_profile_that_has_endpoint_and_credentials(
+    seaweed: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = seaweed.server.environment()
+    config = tmp_path / "config"
+    config.write_text(
+        f"[profile near]\nregion = us-east-1\nendpoint_url = {told['AWS_ENDPOINT_URL']}\n"
+        f"aws_access_key_id = {told['AWS_ACCESS_KEY_ID']}\naws_secret_access_key = {told['AWS_SECRET_ACCESS_KEY']}\n"
+    )
+    source = open_store(f"{seaweed.url}/one")
+    source.create(KEY, b"bytes")
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "of another server")
+    target = open_store(f"s3://near@{seaweed.name}/two")
+    assert target.url == f"s3://near@{seaweed.name}/two"
+    assert target.identity == source.identity
+    assert take(source, target)
+    assert open_store(f"s3://near@{seaweed.name}/one").read(KEY) == target.read(KEY) == b"bytes"
 
 
 def take(source: ObjectStore, target: ObjectStore, etag: str | None = None) -> bool:

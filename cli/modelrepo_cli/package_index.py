@@ -29,6 +29,14 @@ def options(folder_of_wheels: str = "A folder of wheels; repeat it.") -> Callabl
     return decorate
 
 
+def build_options(function: _Function) -> _Function:
+    """Add `--allow-builds` and `--link-mode`, of the verbs that keep the environment that they build."""
+    modes = click.Choice(["hardlink", "copy"])
+    told = "How an environment gets its files: links are shared with others, copies are its own."
+    function = click.option("--link-mode", type=modes, default="hardlink", show_default=True, help=told)(function)
+    return click.option("--allow-builds", is_flag=True, help="Compile packages that have no wheel here.")(function)
+
+
 def settings(index_url: str | None, extra_index_url: tuple[str, ...], find_links: tuple[str, ...]) -> IndexSettings:
     """Return what the options say, and what the environment says where they are silent."""
     from modelrepo.environments import IndexSettings

@@ -30,6 +30,9 @@ for name in sys.stdin.buffer.read().split(bytes(1)):
 _SHARE = 100  # files that are worth a process of their own
 
 
+_Bring = Callable[[Path, Path], None]
+
+
 @dataclass(frozen=True, slots=True)
 class _Distribution:
     key: str
@@ -37,20 +40,26 @@ class _Distribution:
 
 
 def add_bytecode(
-    venv: Path, store: Path, *, environment: Mapping[str, str], stop: Callable[[], bool] | None = None
+    venv: Path,
+    store: Path,
+    *,
+    environment: Mapping[str, str],
+    copy: bool = False,
+    stop: Callable[[], bool] | None = None,
 ) -> int:
     """Give an environment its bytecode, from `store` where that has it; returns how many files had to be compiled.
 
+    By links, or with `copy` as files of its own.
     Files that are no source of this Python are left out. Raises: EnvironmentFailed, Stopped.
     """
-    compiled = 0
+    compiled, bring = 0, _copy if copy else _link
     for site in sorted(venv.glob("lib/python3*/site-packages")):
-        missing = [one for one in _distributions(site) if not _link_tree(store / one.key, site)]
+        missing = [one for one in _distributions(site) if not _bring_tree(store / one.key, site, bring)]
         files = [site / source for one in missing for source in one.sources]
         if files:
             _compile(venv, files, environment, stop)
         for one in missing:
-            _keep(one, site, store, venv.name)
+            _keep(one, site, store, venv.name, bring)
         compiled += len(files)
     return compiled
 
@@ -80,8 +89,8 @@ def _compile(venv: Path, files: list[Path], environment: Mapping[str, str], stop
                 raise EnvironmentFailed(f"cannot compile bytecode in {venv}: exit {done.returncode}", log=done.log)
 
 
-def _link_tree(source: Path, target: Path) -> bool:
-    """Link every file below `source` into `target`; False where there is no such tree."""
+def _bring_tree(source: Path, target: Path, bring: _Bring) -> bool:
+    """Bring every file below `source` into `target`; False where there is no such tree."""
     if not source.is_dir():
         return False
     for folder, _, names in os.walk(source):
@@ -89,18 +98,18 @@ def _link_tree(source: Path, target: Path) -> bool:
         if names:
             inside.mkdir(parents=True, exist_ok=True)
         for name in names:
-            _link(Path(folder) / name, inside / name)
+            bring(Path(folder) / name, inside / name)
     return True
 
 
-def _keep(one: _Distribution, site: Path, store: Path, name: str) -> None:
+def _keep(one: _Distribution, site: Path, store: Path, name: str, bring: _Bring) -> None:
     kept = store / f".{name}-{uuid.uuid4().hex[:8]}"
     kept.mkdir(parents=True)
     for source in one.sources:
         tagged = _compiled(source, site)
         if (site / tagged).is_file():
             (kept / tagged.parent).mkdir(parents=True, exist_ok=True)
-            _link(site / tagged, kept / tagged)
+            bring(site / tagged, kept / tagged)
     try:
         kept.rename(store / one.key)
     except OSError:
@@ -112,6 +121,11 @@ def _compiled(source: str, site: Path) -> PurePosixPath:
     minor = site.parent.name.removeprefix("python").replace(".", "")
     path = PurePosixPath(source)
     return path.parent / "__pycache__" / f"{path.stem}.cpython-{minor}.pyc"
+
+
+def _copy(source: Path, target: Path) -> None:
+    if not target.exists():
+        shutil.copyfile(source, target)
 
 
 def _link(source: Path, target: Path) -> None:

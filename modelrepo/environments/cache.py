@@ -1,6 +1,7 @@
 """Virtual environments of this box: built once, never changed, shared by every version that has the same lock.
 
 <cache>/environments/<digest>/<extra or _>/<python tag>-<platform>/          READY written last
+<cache>/environments/<digest>/<extra or _>/<python tag>-<platform>+copy/     the same with bytes of its own
 <cache>/environments/<digest>/<extra or _>/.building-<random>/               what is being built
 <cache>/uv/                                                                  uv's cache, on the same file system
 <cache>/wheels/  <cache>/bytecode/                                           carried wheels, compiled files: by content
@@ -31,7 +32,7 @@ from modelrepo.environments.offers import WheelSource
 from modelrepo.environments.processes import Finished, full_disk_told
 from modelrepo.environments.record import NO_EXTRA, EnvironmentRecord
 from modelrepo.environments.torch_build import check_torch_build
-from modelrepo.environments.uv_tool import Uv, failed
+from modelrepo.environments.uv_tool import LinkMode, Uv, failed
 from modelrepo.environments.wheel_store import WheelStore
 from modelrepo.errors import EnvironmentFailed, InvalidInput, Stopped
 
@@ -49,12 +50,16 @@ _UNBUILT = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class EnvironmentCache:
-    """Builds and finds environments under `root`, the box's cache folder; threads and processes may share it."""
+    """Builds and finds environments under `root`, the box's cache folder; threads and processes may share it.
+
+    Their files are hard links to uv's cache, so what writes into one writes into all; with `link_mode` copy each
+    environment has bytes of its own.
+    """
 
     root: Path
     index: IndexSettings = field(default_factory=IndexSettings)
     allow_builds: bool = False
-    link_mode: str | None = None
+    link_mode: LinkMode = "hardlink"
 
     def ensure(
         self,
@@ -98,7 +103,10 @@ class EnvironmentCache:
 
     def path(self, record: EnvironmentRecord, extra: str | None, interpreter: Interpreter) -> Path:
         """Return where an environment lies, or would lie."""
-        return self.folder / record.digest / (extra or NO_EXTRA) / f"{interpreter.tag}-{interpreter.platform}"
+        name = f"{interpreter.tag}-{interpreter.platform}" + (
+            "" if self.link_mode == "hardlink" else f"+{self.link_mode}"
+        )
+        return self.folder / record.digest / (extra or NO_EXTRA) / name
 
     @property
     def folder(self) -> Path:
@@ -157,7 +165,7 @@ class EnvironmentCache:
             raise self._why(wanted, plan, done)
         _tell(progress, "compiling bytecode")
         store = self.root.absolute() / "bytecode" / wanted.interpreter.tag
-        if add_bytecode(building, store, environment=uv.environment(), stop=stop):
+        if add_bytecode(building, store, environment=uv.environment(), copy=self.link_mode == "copy", stop=stop):
             os.sync()  # new bytes came to this box: READY must not outlive them in a power cut
 
     def _why(self, wanted: WantedEnvironment, plan: Plan, done: Finished) -> Exception:

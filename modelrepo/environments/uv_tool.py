@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from modelrepo.environments.index_settings import IndexSettings
 from modelrepo.environments.processes import Finished, run_process
@@ -22,6 +23,9 @@ INHERITED = (
 # The first day that a zip file can hold, so that the same source makes the same wheel.
 _SOURCE_DATE_EPOCH = "315532800"
 _DRAWN = re.compile(r"^[^\w\[`'\"(/.-]+")  # the tree that uv draws around causes
+LinkMode = Literal["hardlink", "copy"]
+"""How an environment gets its files from uv's cache. Links share their bytes with it and with other environments."""
+
 _UNREACHABLE = re.compile(
     r"(?i)error sending request|failed to fetch|dns error|connection refused|timed out|tcp connect"
 )
@@ -34,7 +38,7 @@ class Uv:
 
     index: IndexSettings = field(default_factory=IndexSettings)
     cache: Path | None = None
-    link_mode: str | None = None
+    link_mode: LinkMode | None = None
 
     def environment(self, *, offline: bool = False) -> dict[str, str]:
         """Return the whole environment that uv gets."""

@@ -22,7 +22,7 @@ from modelrepo.contract import (
     load_spec,
     resolve_secrets,
 )
-from modelrepo.environments import EnvironmentCache, IndexSettings, named_interpreter, prepare
+from modelrepo.environments import EnvironmentCache, IndexSettings, LinkMode, named_interpreter, prepare
 from modelrepo.errors import InvalidInput
 from modelrepo.holds import Hold
 from modelrepo.names import near_names, parse_reference
@@ -50,6 +50,8 @@ class Box:
     lock: bool = False
     """Make a missing lock also where CI is set."""
     secrets_dir: Path | None = None
+    allow_builds: bool = False
+    link_mode: LinkMode = "hardlink"
 
     @property
     def cache_folder(self) -> Path:
@@ -60,7 +62,9 @@ class Box:
         return self.index or IndexSettings.from_environment()
 
     def environments(self) -> EnvironmentCache:
-        return EnvironmentCache(self.cache_folder, index=self.index_settings)
+        return EnvironmentCache(
+            self.cache_folder, index=self.index_settings, allow_builds=self.allow_builds, link_mode=self.link_mode
+        )
 
 
 @dataclass(frozen=True, slots=True)

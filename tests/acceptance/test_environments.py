@@ -16,7 +16,15 @@ from pathlib import Path
 import pytest
 
 from modelrepo.contract import AcceleratorFacts, ModelSpec, parse_spec
-from modelrepo.environments import EnvironmentCache, EnvironmentRecord, IndexSettings, PreparedEnvironment, prepare
+from modelrepo.environments import (
+    EnvironmentCache,
+    EnvironmentRecord,
+    IndexSettings,
+    PreparedEnvironment,
+    environments_in,
+    prepare,
+    verify_environment,
+)
 from modelrepo.environments.interpreters import interpreters
 from modelrepo.environments.offers import FolderWheels, OfferedWheel
 from modelrepo.environments.preparing import prepare as prepare_environment
@@ -327,6 +335,46 @@ def test_bytecode_is_compiled_once_for_all_environments(box: Path) -> None:
     assert one != two
     compiled = [Path(value_in(venv, "tiny.__cached__")) for venv in (one, two)]
     assert compiled[0].samefile(compiled[1])
+
+
+def test_a_change_in_an_environment_is_found_by_its_record(box: Path) -> None:
+    make_wheel(box / "wheels", "tiny", files={"tiny/__init__.py": 'VERSION = "1"\n', "tiny/more.py": "x = 1\n"})
+    prepared = prepared_from(box, "tiny")
+    cache = EnvironmentCache(box / "worker")
+    venv = cache.ensure(prepared.record, extra=None, wheels=prepared.wheels())
+    assert list(environments_in(cache.folder)) == [venv]
+    assert value_in(venv, "tiny.VERSION") == "1"
+    assert verify_environment(venv) == ()
+    (site,) = venv.glob("lib/python3*/site-packages")
+    (site / "tiny" / "more.py").unlink()
+    changed = site / "tiny" / "__init__.py"
+    changed.chmod(0o644)
+    changed.write_text('VERSION = "2"\n')
+    (site / "sneaky.pth").write_text("import tiny\n")
+    told = [str(problem) for problem in verify_environment(venv)]
+    inside = site.relative_to(venv)
+    assert told == [
+        f"{inside}/tiny/__init__.py: changed (tiny 1.0)",
+        f"{inside}/tiny/more.py: missing (tiny 1.0)",
+        f"{inside}/sneaky.pth: not installed by any distribution",
+    ]
+    with pytest.raises(Stopped):
+        verify_environment(venv, stop=lambda: True)
+
+
+def test_linked_environments_share_their_bytes_and_copied_ones_do_not(box: Path) -> None:
+    make_wheel(box / "wheels", "tiny")
+    prepared = prepared_from(box, "tiny")
+    linked, copied = EnvironmentCache(box / "worker"), EnvironmentCache(box / "worker", link_mode="copy")
+    venvs = [cache.ensure(prepared.record, extra=None, wheels=prepared.wheels()) for cache in (linked, copied)]
+    assert venvs[0] != venvs[1]
+    assert [cache.find(prepared.record, extra=None) for cache in (linked, copied)] == venvs
+    modules = [Path(value_in(venv, "tiny.__file__")) for venv in venvs]
+    assert [module.stat().st_nlink > 1 for module in modules] == [True, False]
+    compiled = [Path(value_in(venv, "tiny.__cached__")) for venv in venvs]
+    assert [path.stat().st_nlink > 1 for path in compiled] == [True, False]
+    modules[0].write_text("VERSION = 'written into'\n")
+    assert [len(verify_environment(venv)) for venv in venvs] == [1, 0]
 
 
 def test_four_processes_build_it_once(box: Path) -> None:

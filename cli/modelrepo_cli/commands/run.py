@@ -19,6 +19,7 @@ from modelrepo_cli.verbs import Call, verb
 
 if TYPE_CHECKING:
     from modelrepo.contract import ModelSpec
+    from modelrepo.environments import LinkMode
     from modelrepo_runtime.running import RunResult
 
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 @click.option(
     "--secrets-dir", type=click.Path(path_type=Path), metavar="DIR", help="Files named like the secrets of the model."
 )
+@package_index.build_options
 @package_index.options()
 def command(
     call: Call,
@@ -48,6 +50,8 @@ def command(
     pdb: bool,
     python: Path | None,
     secrets_dir: Path | None,
+    allow_builds: bool,
+    link_mode: LinkMode,
     index_url: str | None,
     extra_index_url: tuple[str, ...],
     find_links: tuple[str, ...],
@@ -66,7 +70,7 @@ def command(
     jobs = _lines(source or "-", pairs, spec) if repeat else iter([_checked(spec, pairs, source)])
     options = RunOptions(outputs=output, debug=pdb, on_progress=_progress(call, pdb), on_partial=_show_partial)
     index = package_index.settings(index_url, extra_index_url, find_links)
-    box = Box(python=python, index=index, secrets_dir=secrets_dir)
+    box = Box(python=python, index=index, secrets_dir=secrets_dir, allow_builds=allow_builds, link_mode=link_mode)
     with targets.ready(call, target, box, stage) as model:
         if repeat:
             _repeat(call, run_model(model, jobs, options))

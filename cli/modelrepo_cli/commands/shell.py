@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from modelrepo_cli import package_index
 from modelrepo_cli import target as targets
 from modelrepo_cli.verbs import Call, verb
+
+if TYPE_CHECKING:
+    from modelrepo.environments import LinkMode
 
 
 @verb("repo")
@@ -17,12 +21,15 @@ from modelrepo_cli.verbs import Call, verb
 @click.option(
     "--secrets-dir", type=click.Path(path_type=Path), metavar="DIR", help="Files named like the secrets of the model."
 )
+@package_index.build_options
 @package_index.options()
 def command(
     call: Call,
     target: str,
     python: Path | None,
     secrets_dir: Path | None,
+    allow_builds: bool,
+    link_mode: LinkMode,
     index_url: str | None,
     extra_index_url: tuple[str, ...],
     find_links: tuple[str, ...],
@@ -35,6 +42,7 @@ def command(
     from modelrepo_runtime.running import open_shell
 
     index = package_index.settings(index_url, extra_index_url, find_links)
-    with targets.ready(call, target, Box(python=python, index=index, secrets_dir=secrets_dir)) as model:
+    box = Box(python=python, index=index, secrets_dir=secrets_dir, allow_builds=allow_builds, link_mode=link_mode)
+    with targets.ready(call, target, box) as model:
         code = open_shell(model)
     click.get_current_context().exit(code)

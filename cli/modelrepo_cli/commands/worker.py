@@ -26,6 +26,7 @@ FLAGS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("secrets_dir", {"metavar": "DIR", "help": "A folder with a file for each secret that models name."}),
     ("grace", {"metavar": "SECONDS", "help": "From SIGTERM, the time in which jobs finish or are handed back."}),
     ("allow_builds", {"is_flag": True, "default": None, "help": "Let this box compile packages that have no wheel."}),
+    ("link_mode", {"metavar": "MODE", "help": "hardlink, or copy: each environment has files of its own."}),
     ("default_index", {"metavar": "URL", "help": "The package index to install from."}),
     ("find_links", {"multiple": True, "metavar": "DIR", "help": "A folder or page of wheels; repeat it."}),
     (

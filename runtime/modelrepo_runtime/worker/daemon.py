@@ -93,7 +93,9 @@ class Worker:
         self._polls = 0
         index = IndexSettings.from_environment(default_index=settings.default_index, find_links=settings.find_links)
         self._versions = VersionCache(settings.cache, self._repository.store, limit_bytes=settings.cache_size)
-        environments = EnvironmentCache(settings.cache, index=index, allow_builds=settings.allow_builds)
+        environments = EnvironmentCache(
+            settings.cache, index=index, allow_builds=settings.allow_builds, link_mode=settings.link_mode
+        )
         self._source = RepositorySource(self._repository, self._versions, environments)
 
     def start(self) -> None:

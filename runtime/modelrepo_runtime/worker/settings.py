@@ -13,6 +13,7 @@ import yaml
 from platformdirs import user_cache_path, user_config_path
 
 from modelrepo.contract.quantities import parse_size
+from modelrepo.environments.uv_tool import LinkMode
 from modelrepo.errors import InvalidInput
 
 # Kubernetes and Slurm give 30 s between the warning and the kill; five are kept for the stop itself.
@@ -35,6 +36,7 @@ class WorkerSettings:
     secrets_dir: Path | None
     grace_s: float
     allow_builds: bool
+    link_mode: LinkMode
     default_index: str | None
     find_links: tuple[str, ...]
     object_mirror: tuple[str, ...] = ()
@@ -101,6 +103,12 @@ def _seconds(value: object) -> float:
     return seconds
 
 
+def _link_mode(value: object) -> str:
+    if value not in ("hardlink", "copy"):
+        raise ValueError("hardlink or copy")
+    return str(value)
+
+
 def _switch(value: object) -> bool:
     known = {"true": True, "yes": True, "1": True, "on": True, "false": False, "no": False, "0": False, "off": False}
     found = known.get(str(value).strip().lower())
@@ -122,6 +130,7 @@ OPTIONS = (
     Option("secrets_dir", _path, lambda: None, "a folder with a file for each secret that models name"),
     Option("grace", _seconds, lambda: DEFAULT_GRACE_S, "seconds from SIGTERM in which jobs finish or are handed back"),
     Option("allow_builds", _switch, lambda: False, "let this box compile packages that have no wheel"),
+    Option("link_mode", _link_mode, lambda: "hardlink", "hardlink, or copy: each environment has files of its own"),
     Option("default_index", _text, lambda: None, "the package index to install from"),
     Option("find_links", _names, tuple, "folders or pages of wheels to install from"),
     Option("object_mirror", _names, tuple, "copies of the repository to read objects from first"),

@@ -217,7 +217,7 @@ class Repository:
 
     def diff(self, before: str, after: str) -> VersionDiff:
         """Compare the versions that two references mean."""
-        return compare(self.resolve(before), self.resolve(after))
+        return compare(self.resolve(before), self.resolve(after), self.store)
 
     def wheels(self, version: Version, *, progress: Progress | None = None, stop: Stop | None = None) -> BundledWheels:
         """Return the wheels that are kept for a version's environment, as `EnvironmentCache.ensure` takes them."""

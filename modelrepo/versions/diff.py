@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from modelrepo.stores.port import ObjectStore
 from modelrepo.versions.manifest import FileRecord, Manifest
+from modelrepo.versions.tensor_diff import TensorChange, compare_tensors
 from modelrepo.versions.version import Version
 
 
@@ -51,6 +53,7 @@ class VersionDiff:
     config: tuple[ValueChange, ...]
     requirements: tuple[RequirementChange, ...]
     python: tuple[str, str] | None
+    tensors: tuple[TensorChange, ...] = ()
 
     @property
     def empty(self) -> bool:
@@ -58,8 +61,8 @@ class VersionDiff:
         return not any(parts) and self.python is None
 
 
-def compare(before: Version, after: Version) -> VersionDiff:
-    """Compare two versions, of one model or of two."""
+def compare(before: Version, after: Version, store: ObjectStore) -> VersionDiff:
+    """Compare two versions, of one model or of two; of tensor files the headers are read from `store`."""
     old, new = before.manifest, after.manifest
     values = tuple(_values("", old.spec, new.spec))
     python = (old.environment.python, new.environment.python)
@@ -72,6 +75,7 @@ def compare(before: Version, after: Version) -> VersionDiff:
         config=tuple(change for change in values if _is_config(change)),
         requirements=_requirements(old, new),
         python=None if python[0] == python[1] else python,
+        tensors=compare_tensors(store, old, new),
     )
 
 

@@ -13,6 +13,9 @@ from modelrepo_cli.verbs import Call, verb
 
 if TYPE_CHECKING:
     from modelrepo.versions.diff import FileChange, ValueChange, VersionDiff
+    from modelrepo.versions.tensor_diff import TensorChange
+
+MOST_TENSORS = 100  # for people; --json has them all
 
 
 @verb("repo")
@@ -21,7 +24,8 @@ if TYPE_CHECKING:
 def command(call: Call, before: str, after: str) -> None:
     """Show what differs between two versions.
 
-    Values of model.yaml, config, packages, code and checkpoints, each with how many bytes are new.
+    Values of model.yaml, config, packages, code and checkpoints, each with how many bytes are new; and the tensors of
+    .safetensors files that were added, removed or changed.
     """
     difference = call.repository().diff(before, after)
     text = "\n".join(_lines(difference)) or f"{difference.before} and {difference.after} hold the same"
@@ -39,6 +43,7 @@ def _document(difference: VersionDiff) -> dict[str, Any]:
         "requirements": difference.requirements,
         "code": difference.code,
         "checkpoints": difference.checkpoints,
+        "tensors": difference.tensors,
     }
 
 
@@ -51,6 +56,7 @@ def _lines(difference: VersionDiff) -> Iterator[str]:
         yield f"package      {package.name} {package.before or 'none'} -> {package.after or 'none'}"
     yield from _files("code", difference.code)
     yield from _files("checkpoint", difference.checkpoints)
+    yield from _tensors(difference.tensors)
 
 
 def _values(what: str, changes: Sequence[ValueChange]) -> Iterator[str]:
@@ -63,6 +69,15 @@ def _files(what: str, changes: Sequence[FileChange]) -> Iterator[str]:
         sizes = " -> ".join(size(count) for count in (change.before_bytes, change.after_bytes) if count is not None)
         new = f", {size(change.new_bytes)} new" if change.kind == "changed" else ""
         yield f"{what:<12} {change.kind:<8} {change.path} ({sizes}{new})"
+
+
+def _tensors(changes: Sequence[TensorChange]) -> Iterator[str]:
+    for change in changes[:MOST_TENSORS]:
+        sides = [f"{facts.dtype}{list(facts.shape)}" for facts in (change.before, change.after) if facts is not None]
+        shown = " -> ".join(dict.fromkeys(sides))
+        yield f"{'tensor':<12} {change.kind:<8} {change.checkpoint}: {change.name} {shown}"
+    if len(changes) > MOST_TENSORS:
+        yield f"{'tensor':<12} and {len(changes) - MOST_TENSORS} more"
 
 
 def _short(value: Any) -> str:

@@ -193,7 +193,7 @@ class Promotions:
             GenerationChanged: somebody else changed it meanwhile; nothing was written.
         """
         check_model_name(model)
-        edited = parse(new_bytes)
+        edited = parse(new_bytes, f"active.yaml of {model}")
         if edited.version is None:
             raise InvalidInput(f"cannot save active.yaml of {model}: it names no version")
         view = self._looker.view(model)

@@ -74,7 +74,7 @@ def derive(model: str, file: bytes | None, entries: Sequence[HistoryEntry]) -> A
         return _state(model, Live().after(entries), digest, entries, stale=bool(entries), notes=gone)
     if owner is not None:
         later = [entry for entry in entries if entry.generation > owner.generation]
-        before = Live() if owner.kind in ACTIVATING else _live(parse(file))
+        before = Live() if owner.kind in ACTIVATING else _live(parse(file, _where(model)))
         base = before.after([owner])
         behind = (
             f"active.yaml is that of generation {owner.generation}, and {head} is in force; the next change mends it"
@@ -83,7 +83,7 @@ def derive(model: str, file: bytes | None, entries: Sequence[HistoryEntry]) -> A
     if any(entry.base_sha256 == digest for entry in entries):
         seen = f"active.yaml is an edit that a later change has overridden; generation {head} is in force"
         return _state(model, Live().after(entries), digest, entries, stale=True, notes=(seen,))
-    return _edited(model, parse(file), digest, entries)
+    return _edited(model, parse(file, _where(model)), digest, entries)
 
 
 def owner_of(digest: str | None, entries: Sequence[HistoryEntry]) -> HistoryEntry | None:
@@ -114,8 +114,7 @@ def with_digest(
 def _edited(model: str, file: ActiveFile, digest: str | None, entries: Sequence[HistoryEntry]) -> ActiveState:
     if file.version is None:
         raise InvalidActiveFile(
-            f"active.yaml of {model} names no version; mend it with `modelrepo edit`, "
-            "or promote with --force to replace it"
+            f"{_where(model)} names no version; mend it with `modelrepo edit`, or promote with --force to replace it"
         )
     head = entries[-1].generation if entries else 0
     live = replace(_live(file), generation=head)
@@ -125,6 +124,10 @@ def _edited(model: str, file: ActiveFile, digest: str | None, entries: Sequence[
         live = replace(live, digest=None)
         notes.append(f"its digest is that of {sorted(owners)[0]} and is ignored")
     return _state(model, live, digest, entries, edited=True, notes=tuple(notes))
+
+
+def _where(model: str) -> str:
+    return f"active.yaml of {model}"
 
 
 def _live(file: ActiveFile) -> Live:

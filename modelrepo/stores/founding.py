@@ -16,6 +16,11 @@ from modelrepo.formats import FORMAT, check_format
 from modelrepo.stores.port import LocalFolders, ObjectStore, StoreAbility, StoreIdentity
 from modelrepo.stores.probe import ProbeResult, probe
 
+_MENDS = {
+    layout.REPOSITORY: "restore it from a copy",
+    layout.STORE: "remove it and run `modelrepo init --adopt`",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Founded:
@@ -145,9 +150,9 @@ def _read_json(store: ObjectStore, key: str) -> dict[str, Any] | None:
     try:
         document = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise Corrupt(f"{key} in {store.url} is not JSON: {error}", path=key) from error
+        raise Corrupt(f"{key} in {store.url} is not JSON: {error}; {_MENDS[key]}", path=key) from error
     if not isinstance(document, dict):
-        raise Corrupt(f"{key} in {store.url} is no JSON object", path=key)
+        raise Corrupt(f"{key} in {store.url} is no JSON object; {_MENDS[key]}", path=key)
     check_format(document, f"{key} in {store.url}")
     return document
 

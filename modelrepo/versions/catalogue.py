@@ -94,7 +94,10 @@ class Catalogue:
             raise self.unknown(model, version) from error
         manifest = Manifest.from_bytes(data, name=key)
         if (manifest.model, manifest.version) != name:
-            raise Corrupt(f"{key} is the manifest of {manifest.model}@{manifest.version}; it was moved", path=key)
+            raise Corrupt(
+                f"{key} is that of {manifest.model}@{manifest.version}, which was moved; restore it from a copy",
+                path=key,
+            )
         found = (manifest, sha256(data))
         with self._guard:
             self._manifests[name] = found

@@ -149,14 +149,14 @@ class Manifest:
         try:
             tree = json.loads(data)
         except (ValueError, RecursionError) as error:
-            raise Corrupt(f"{name} is not JSON: {error}", path=name) from error
+            raise Corrupt(f"{name} is not JSON: {error}; restore it from a copy", path=name) from error
         if not isinstance(tree, dict):
-            raise Corrupt(f"{name} is not a JSON object", path=name)
+            raise Corrupt(f"{name} is not a JSON object; restore it from a copy", path=name)
         check_format(tree, name)
         try:
             return cls._from_tree(tree, name)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise Corrupt(f"{name} is no manifest: {_problem(error)}", path=name) from error
+            raise Corrupt(f"{name} is no manifest: {_problem(error)}; restore it from a copy", path=name) from error
 
     @classmethod
     def _from_tree(cls, tree: dict[str, Any], name: str) -> Manifest:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from modelrepo import layout
-from modelrepo.contract import parse_spec
+from modelrepo.contract import parse_spec, spec_from_json
 from modelrepo.environments.record import EnvironmentRecord
 from modelrepo.stores.port import ObjectStore
 from modelrepo.versions.manifest import (
@@ -48,7 +48,15 @@ def small_version(
             for name, files in (checkpoints or {}).items()
         },
     )
-    return Version("small", version, manifest.digest, manifest, spec)
+    store.create(layout.manifest("small", version), manifest.to_bytes())
+    return published(store, version)
+
+
+def published(store: ObjectStore, version: str) -> Version:
+    """Return a version that `small_version` made, maybe in another process."""
+    data = store.read(layout.manifest("small", version))
+    manifest = Manifest.from_bytes(data)
+    return Version("small", version, hashlib.sha256(data).hexdigest(), manifest, spec_from_json(manifest.spec))
 
 
 def assert_right(local: LocalVersion) -> None:

@@ -25,6 +25,7 @@ LIMIT_S = 3600.0
 BENCHMARKS: dict[str, tuple[str, list[str]]] = {
     "overhead.py": ("Submit to done of a no-op, beside an established queue; milliseconds.", ["--jobs", "40"]),
     "swap.py": ("Swaps of a torch-free child, with jobs always queued.", ["--swaps", "20"]),
+    "dedup.py": ("What a push sends of a changed model, beside Xet's local:// store; bytes.", ["--layers", "2"]),
     "help.py": ("Start of the command line; milliseconds.", ["--times", "3"]),
 }
 """File -> what it measures, and the options of a quick run."""

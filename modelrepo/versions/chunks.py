@@ -16,7 +16,7 @@ MIB = 1 << 20
 WHOLE_UP_TO_BYTES = 64 * MIB  # below this a file is one object: fewer requests than bytes would justify
 PIECE_BYTES = 16 * MIB  # between 32 (fewer requests) and 8 (less sent again after an edit)
 OWN_CHUNKS_FROM_BYTES = MIB  # a tensor of this size has chunks of its own; smaller neighbours share one
-GROUP_BYTES = 8 * MIB  # what a shared chunk holds on average, so that few reach PIECE_BYTES, where they must end
+GROUP_BYTES = 4 * MIB  # what a shared chunk holds on average; so few grow to PIECE_BYTES, where they must end
 
 
 @dataclass(frozen=True, slots=True)

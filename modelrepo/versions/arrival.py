@@ -67,7 +67,8 @@ class Arrival:
         files = [*code, *(file for name in missing for file in self.version.manifest.checkpoints[name].files)]
         folders = len({file.path.rpartition("/")[0] for file in files}) + len(missing)
         size = sum(file.size_bytes for file in code)
-        need = Need(str(self.version), self.version.digest, sizes, size, len(code) + folders + len(_RECORDS))
+        # A link takes an inode on some file systems (tmpfs), and is a copy where there are no more links to give.
+        need = Need(str(self.version), self.version.digest, sizes, size, len(files) + folders + len(_RECORDS))
         self.room.admit(need, stop=self.stop)
 
     def _keep_manifest(self) -> str:

@@ -51,7 +51,8 @@ class Room:
             missing = {key: size for key, size in contents.items() if not folder.content(key).exists()}
             size = need.size_bytes + sum(missing.values())
             coming = size - _arrived(folder, missing)
-            files = need.files + len(missing)
+            shelves = {shelf for key in missing if not (shelf := folder.content(key).parent).exists()}
+            files = need.files + len(missing) + len(shelves)
             self._make(Need(need.what, need.digest, contents, size, files), coming if size else 0)
             write_sizes(folder.wanted(need.digest), contents)
 

@@ -41,6 +41,7 @@ class Content:
         if self.delivery is None:
             hash_files(tuple(drafts.values()), progress=progress, stop=stop)
         else:
+            self.delivery.expect(sum(file.size_bytes for file in files))
             send_files(tuple(drafts.values()), self.delivery)
         hashed = {index: draft.hashed() for index, draft in drafts.items()}
         self.known.remember(hashed.values())

@@ -15,8 +15,8 @@ PROMISED = {
     "overhead.py --jobs 5": "ours_ms_p50 ours_ms_p99 fsync_ms_p50 fsyncs peer peer_ms_p50 jobs",
     "swap.py --swaps 10": "swaps jobs failed lost visible_s_p50 visible_s_p99 phases_s overlap_gap_ms_p50"
     " overlap_gap_ms_p99 drain_gap_ms_p50 rss_slope_kib_per_swap fd_slope_per_swap",
-    "dedup.py --layers 2": "three_of_64 lora_in_2_layers one_of_3_models full_fine_tune one_10_kb_tensor one_of_many_small"
-    " worst_ours_over_changed",
+    "dedup.py --layers 2": "three_of_64 lora_in_2_layers one_of_3_models full_fine_tune one_10_kb_tensor"
+    " one_of_many_small worst_ours_over_changed",
     "help.py --times 2": "help_ms_p50 python_ms_p50 ratio modules_imported",
 }
 

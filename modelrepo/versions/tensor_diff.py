@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal
 
@@ -63,7 +63,7 @@ class _Placed:
 @dataclass(slots=True)
 class _Comparison:
     store: ObjectStore
-    left_bytes: int = field(default=MOST_READ_BYTES)
+    left_bytes: int
 
     def tensors(self, files: Iterable[FileRecord]) -> dict[str, _Placed]:
         """Return the tensors of files, by name; a file without a header that can be read has none."""
@@ -107,7 +107,7 @@ class _Comparison:
 def compare_tensors(store: ObjectStore, old: Manifest, new: Manifest) -> tuple[TensorChange, ...]:
     """Compare the tensors of every checkpoint by their names, whichever of its files they lie in."""
     changes: list[TensorChange] = []
-    comparison = _Comparison(store)
+    comparison = _Comparison(store, MOST_READ_BYTES)
     for name in sorted(old.checkpoints.keys() & new.checkpoints.keys()):
         changes += _compare(comparison, name, old.checkpoints[name], new.checkpoints[name])
     return tuple(changes)

@@ -325,7 +325,7 @@ def test_the_lock_of_a_live_holder_is_respected_and_that_of_a_dead_one_is_free(
     check_whole(cache, version)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
 @given(path=st.text(st.sampled_from("./\\a\0"), max_size=12) | st.text(max_size=8))
 def test_no_name_in_a_manifest_leads_out_of_the_cache(tmp_path: Path, path: str) -> None:
     store = MemoryStore("hostile", MemoryBucket())

@@ -124,7 +124,7 @@ def test_a_full_disk_is_reason_enough_without_a_limit(
     assert_right(three)
     assert cache.ready(one.version) is None
     assert_right(two)
-    disk.files = count(tmp_path) + 3
+    disk.files = count(tmp_path) + 8
     assert_right(cache.fetch(make("v4", 1)))
     assert cache.ready(three.version) is None
     assert_right(two)

@@ -24,8 +24,10 @@ from modelrepo.errors import (
     VersionNotFound,
 )
 from modelrepo.identity import whoami
+from modelrepo.maintenance.deletion import DeletionPlan, plan_deletion
+from modelrepo.maintenance.prune import PruneReport, prune
 from modelrepo.names import check_model_name, parse_reference
-from modelrepo.promotion import Promotions
+from modelrepo.promotion import HistoryEntry, Promotions
 from modelrepo.stores.founding import Founded, found, open_founded
 from modelrepo.stores.mirrored import Mirror, mirrored
 from modelrepo.stores.opening import open_store
@@ -36,6 +38,7 @@ from modelrepo.versions.catalogue import Catalogue, Listed
 from modelrepo.versions.clock import Clock
 from modelrepo.versions.content import Progress
 from modelrepo.versions.diff import VersionDiff, compare
+from modelrepo.versions.leases import GRACE_S
 from modelrepo.versions.manifest import Manifest
 from modelrepo.versions.pull import pull_version
 from modelrepo.versions.push import PushCheck, Pusher, PushOptions, PushResult
@@ -248,6 +251,33 @@ class Repository:
         return vendor(
             self.store, version, self.promotions, options, by=self.by, progress=progress, stop=stop, clock=clock
         )
+
+    def delete(self, model: str, version: str, reason: str | None = None) -> HistoryEntry:
+        """Delete a version; its id stays taken, and `prune` frees the bytes that nothing else names.
+
+        Raises:
+            VersionInUse: it is active, or what a rollback would bring back. VersionNotFound, StoreNotTrusted
+        """
+        self._check_trust("delete")
+        return self.promotions.delete(model, version, reason)
+
+    def plan_deletion(self, model: str, version: str) -> DeletionPlan:
+        """Say what deleting a version would free; raises what `delete` would."""
+        self.promotions.refuse_deletion(model, version)
+        return plan_deletion(self.store, model, version)
+
+    def prune(self, *, grace_s: float = GRACE_S, dry_run: bool = False, clock: Clock | None = None) -> PruneReport:
+        """Do whatever is due to free what nothing names: sweep, tidy up, mark.
+
+        Raises:
+            InvalidInput, Corrupt, NewerFormat, StoreNotTrusted
+        """
+        self._check_trust("prune")
+        return prune(self.store, grace_s=grace_s, dry_run=dry_run, by=self.by, clock=clock)
+
+    def _check_trust(self, verb: str) -> None:
+        if self.distrust is not None:
+            raise StoreNotTrusted(f"cannot {verb}: {self.distrust}")
 
     def _lookup(self, reference: str) -> Manifest:
         return self.resolve(reference).manifest

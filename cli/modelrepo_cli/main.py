@@ -27,6 +27,7 @@ class Listed:
 SECTIONS: dict[str, tuple[Listed, ...]] = {
     "Write a model": (
         Listed("new", "Make a working model folder to start from."),
+        Listed("import", "Make a model folder from one that others have published."),
         Listed("check", "Check a model folder without an accelerator."),
         Listed("run", "Run a model folder or a version here, once, without a queue."),
         Listed("shell", "Open an interactive Python in a model's environment."),
@@ -48,6 +49,10 @@ SECTIONS: dict[str, tuple[Listed, ...]] = {
         Listed("block", "Refuse a version for promotion."),
         Listed("unblock", "Allow a blocked version again."),
         Listed("history", "List every change of what is live, newest first."),
+    ),
+    "Keep it in order": (
+        Listed("delete", "Delete a version; prune frees its bytes."),
+        Listed("prune", "Free what nothing names any more, in two steps a day apart."),
     ),
     "Serve it": (
         Listed("worker", "Serve models on this box."),

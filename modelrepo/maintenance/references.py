@@ -56,8 +56,12 @@ class References:
         return bytes.fromhex(digest) in self.objects
 
 
-def read_references(store: ObjectStore, *, now: float, dooms: Dooms = keep_all) -> References:
+def read_references(
+    store: ObjectStore, *, now: float, dooms: Dooms = keep_all, without: str | None = None
+) -> References:
     """Read all leases, manifests and bundles, by listings of this moment. `now`: the store's own time.
+
+    `without`: the key of a manifest that is not to count.
 
     A version counts until its tombstone is there, whatever its history says.
 
@@ -99,7 +103,8 @@ def read_references(store: ObjectStore, *, now: float, dooms: Dooms = keep_all) 
             window.submit(stat.size_bytes, read_lease, stat.key)
     with Window() as window:
         for stat in live_manifests(store):
-            window.submit(stat.size_bytes, read_manifest, stat.key)
+            if stat.key != without:
+                window.submit(stat.size_bytes, read_manifest, stat.key)
     with Window() as window:
         for environment, bundles in bundles_by_environment(store):
             needed = environment in found.environments or found.leases(environment)

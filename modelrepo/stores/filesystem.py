@@ -97,10 +97,11 @@ class FilesystemStore:
             _sync_folder(path.parent)
 
     def list(self, prefix: str) -> Iterator[ObjectStat]:
-        check_prefix(prefix)
-        with self._mapped("list", prefix):
-            found = list(self._walk(self.root / prefix, prefix))
-        return iter(sorted(found, key=lambda stat: stat.key))
+        return self._listed(check_prefix(prefix), temporary=False)
+
+    def temporaries(self) -> Iterator[ObjectStat]:
+        """Yield what writers have half written, under keys that `delete` takes; those of the living among them."""
+        return self._listed("", temporary=True)
 
     def delete(self, key: str) -> None:
         path = self._path(key)
@@ -172,18 +173,23 @@ class FilesystemStore:
         _sync_folder(path.parent)
         return True
 
-    def _walk(self, folder: Path, prefix: str) -> Iterator[ObjectStat]:
+    def _listed(self, prefix: str, *, temporary: bool) -> Iterator[ObjectStat]:
+        with self._mapped("list", prefix):
+            yield from self._walk(self.root / prefix, prefix, temporary)
+
+    def _walk(self, folder: Path, prefix: str, temporary: bool) -> Iterator[ObjectStat]:
         try:
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+            # A folder sorts as the keys below it do, so that nothing needs to be held to be sorted.
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name + "/" * entry.is_dir())
         except (FileNotFoundError, NotADirectoryError):
             return
         for entry in entries:
-            if entry.name.startswith(_TEMPORARY):
-                continue
+            half_written = entry.name.startswith(_TEMPORARY)
             try:
                 if entry.is_dir():
-                    yield from self._walk(folder / entry.name, f"{prefix}{entry.name}/")
-                elif entry.is_file():
+                    if not half_written:
+                        yield from self._walk(folder / entry.name, f"{prefix}{entry.name}/", temporary)
+                elif half_written is temporary and entry.is_file():
                     yield _stat(prefix + entry.name, entry.stat())
             except FileNotFoundError:
                 continue

@@ -26,6 +26,10 @@ BENCHMARKS: dict[str, tuple[str, list[str]]] = {
     "overhead.py": ("Submit to done of a no-op, beside an established queue; milliseconds.", ["--jobs", "40"]),
     "swap.py": ("Swaps of a torch-free child, with jobs always queued.", ["--swaps", "20"]),
     "dedup.py": ("What a push sends of a changed model, beside Xet's local:// store; bytes.", ["--layers", "2"]),
+    "env.py": (
+        "From a lock with torch to an environment, beside uv sync; seconds.",
+        ["--rounds", "1", "--package", "packaging"],
+    ),
     "help.py": ("Start of the command line; milliseconds.", ["--times", "3"]),
 }
 """File -> what it measures, and the options of a quick run."""

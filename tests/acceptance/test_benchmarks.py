@@ -17,6 +17,8 @@ PROMISED = {
     " overlap_gap_ms_p99 drain_gap_ms_p50 rss_slope_kib_per_swap fd_slope_per_swap",
     "dedup.py --layers 2": "three_of_64 lora_in_2_layers one_of_3_models full_fine_tune one_10_kb_tensor"
     " one_of_many_small worst_ours_over_changed",
+    "env.py --rounds 1 --package packaging": "attach_s first_build_s offline_restore_s uv_sync_s uv_sync_cold_s"
+    " attach_budget_s packages files rounds",
     "help.py --times 2": "help_ms_p50 python_ms_p50 ratio modules_imported",
 }
 

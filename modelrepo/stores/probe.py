@@ -48,30 +48,34 @@ def probe(
     """
     probe_id = secrets.token_hex(8)
     pair = (store, client() if client else store)
-    clients = [pair[index % 2] for index in range(creators)]
-    winners: list[int] = []
-    kept = True
-    with ThreadPoolExecutor(creators, thread_name_prefix="modelrepo-probe") as pool:
-        for number in range(rounds):
-            key = layout.probe(probe_id, number)
-            start = threading.Barrier(creators)
-            try:
-                won = list(pool.map(lambda each: _race(each[1], key, each[0], start), enumerate(clients)))  # noqa: B023
-                happy = [_mark(index) for index, winner in enumerate(won) if winner]
-                winners.append(len(happy))
-                kept = kept and store.read(key) in happy
-            finally:
+    keys = [layout.probe(probe_id, number) for number in range(rounds)]
+    # The rounds run beside each other: a server that makes the losers wait does so once.
+    with ThreadPoolExecutor(creators * rounds, thread_name_prefix="modelrepo-probe") as pool:
+        try:
+            races = [_Race(key, threading.Barrier(creators)) for key in keys]
+            won = [[pool.submit(race.run, pair[index % 2], index) for index in range(creators)] for race in races]
+            happy = [[_mark(index) for index, winner in enumerate(race) if winner.result()] for race in won]
+            kept = all(store.read(key) in marks for key, marks in zip(keys, happy, strict=True))
+        finally:
+            pool.shutdown()
+            for key in keys:
                 store.delete(key)
-    return ProbeResult(creators, tuple(winners), kept, store.ability.conditional_create)
+    return ProbeResult(creators, tuple(len(marks) for marks in happy), kept, store.ability.conditional_create)
 
 
-def _race(store: ObjectStore, key: str, index: int, start: threading.Barrier) -> bool:
-    start.wait(timeout=60)
-    try:
-        store.create(key, _mark(index))
-    except (ObjectExists, ObjectChanged):
-        return False
-    return True
+@dataclass(frozen=True, slots=True)
+class _Race:
+    key: str
+    start: threading.Barrier
+
+    def run(self, store: ObjectStore, index: int) -> bool:
+        """Create, at the same moment as the others, and say whether that was us."""
+        self.start.wait(timeout=60)
+        try:
+            store.create(self.key, _mark(index))
+        except (ObjectExists, ObjectChanged):
+            return False
+        return True
 
 
 def _mark(index: int) -> bytes:

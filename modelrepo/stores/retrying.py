@@ -158,7 +158,10 @@ def retrying(
 def _kind(inner: type[Any]) -> type[RetryingStore]:
     """Return a RetryingStore with the further abilities of `inner`, where `isinstance` with a Protocol sees them."""
     further = [name for name in dir(inner) if not name.startswith("_") and not hasattr(RetryingStore, name)]
-    return type(f"Retrying{inner.__name__}", (RetryingStore,), {name: _passed_on(name) for name in further})
+    abilities: dict[str, Any] = {name: _passed_on(name) for name in further}
+    if "read_pieces" in abilities:
+        abilities["read_pieces"] = _read_pieces
+    return type(f"Retrying{inner.__name__}", (RetryingStore,), abilities)
 
 
 def _passed_on(name: str) -> property:
@@ -169,3 +172,22 @@ def _passed_on(name: str) -> property:
         return lambda *args, **named: store._run(lambda: ability(*args, **named))
 
     return property(get)
+
+
+def _read_pieces(store: RetryingStore, key: str, start: int = 0) -> Iterator[memoryview]:
+    """Read as ReadsInPieces says; where it breaks off it goes on behind the last piece that came."""
+    pieces: Iterator[memoryview] | None = None
+
+    def next_piece() -> memoryview | None:
+        nonlocal pieces
+        try:
+            if pieces is None:
+                pieces = store.inner.read_pieces(key, start)  # type: ignore[attr-defined]
+            return next(pieces, None)
+        except ModelRepoError:
+            pieces = None
+            raise
+
+    while (piece := store._run(next_piece)) is not None:
+        start += len(piece)
+        yield piece

@@ -39,7 +39,7 @@ def url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    boto3.client("s3").create_bucket(Bucket="unconditional")
+    boto3.Session().client("s3").create_bucket(Bucket="unconditional")
     yield "s3://unconditional/models"
     server.shutdown()
     server.server_close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -15,7 +16,7 @@ from modelrepo.stores.faults import Fault, FaultyStore
 from modelrepo.stores.filesystem import FilesystemStore
 from modelrepo.stores.memory import MemoryBucket, MemoryStore
 from modelrepo.stores.opening import open_store
-from modelrepo.stores.port import LocalFolders, TakesOver
+from modelrepo.stores.port import LocalFolders, ReadsInPieces, TakesOver
 from modelrepo.stores.retrying import IMPATIENT, Patience, RetryingStore, retrying
 from modelrepo.versions.leases import REQUEST_TIMEOUT_S
 
@@ -247,6 +248,33 @@ def test_a_further_ability_that_may_be_repeated_is_asked_again() -> None:
     store = retrying(inner, sleep=Wait().sleep)
     store.put_file("key", Path(__file__))  # type: ignore[attr-defined]
     assert inner.puts == 2
+
+
+class Breaking(MemoryStore):
+    """Reads in pieces of two bytes, and breaks off behind each second one."""
+
+    broken = 0
+
+    def read_pieces(self, key: str, start: int = 0) -> Iterator[memoryview]:
+        data = self.read(key)
+        for number, at in enumerate(range(start, len(data), 2)):
+            if number == 2:
+                self.broken += 1
+                raise Unreachable("cut off")
+            yield memoryview(data[at : at + 2])
+
+
+def test_a_read_in_pieces_goes_on_where_it_broke_off() -> None:
+    inner = Breaking("x", MemoryBucket())
+    inner.create("key", b"0123456789abcdef")
+    store = retrying(inner, sleep=Wait().sleep)
+    assert isinstance(store, ReadsInPieces)
+    assert b"".join(store.read_pieces("key")) == b"0123456789abcdef"
+    assert inner.broken == 3
+    assert b"".join(store.read_pieces("key", 3)) == b"3456789abcdef"
+    with pytest.raises(ObjectNotFound):
+        list(store.read_pieces("gone"))
+    assert not isinstance(retrying(MemoryStore("x", MemoryBucket())), ReadsInPieces)
 
 
 def test_buckets_are_asked_again_and_nothing_else(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 from modelrepo.contract import ModelSpec, inputs, load_spec, size_class
 from modelrepo.errors import EntrypointFailed, InvalidJobInput
 from modelrepo.repository import Repository
+from modelrepo.versions.earlier import reuse_checkpoints
+from modelrepo.versions.manifest import Manifest
 from modelrepo.versions.packing import code_files
 from modelrepo.versions.push import CheckRequest
 from modelrepo_runtime.jobs import Json
@@ -51,18 +53,26 @@ class CheckReport:
 
 
 def check_folder(
-    folder: Path, python: Path | None = None, *, box: Box | None = None, repository: Repository | None = None
+    folder: Path,
+    python: Path | None = None,
+    *,
+    box: Box | None = None,
+    repository: Repository | None = None,
+    reuse: Manifest | None = None,
 ) -> CheckReport:
     """Check schema, code, inputs, host needs, checkpoints, entrypoint and signatures of a model folder, in this order.
 
-    Without `python` the environment is built as a push builds it. Raises: InvalidSpec, InvalidCode, Unsuitable,
-    InvalidCheckpoint, EntrypointFailed, and what `folder_model` raises.
+    Without `python` the environment is built as a push builds it. With `reuse` the checkpoints are those of that
+    version, as a push with the same would take them, and may be missing here. Raises: InvalidSpec, InvalidCode,
+    Unsuitable, InvalidCheckpoint, EntrypointFailed, and what `folder_model` raises.
     """
     spec = load_spec(folder)
     code_files(folder, spec)
     made_up = make_up_inputs(spec)
     size = _size_class(spec, made_up)
-    with folder_model(folder, box or Box(python=python), repository, fit=fit_to_check) as model:
+    taken = None if reuse is None else dict.fromkeys(reuse_checkpoints(spec, reuse), folder)
+    box = box or Box(python=python)
+    with folder_model(folder, box, repository, fit=fit_to_check, checkpoints=taken) as model:
         import_s = _import(spec, model.code, model.python)
         checkpoints = tuple(sorted(model.checkpoints))
     stages = tuple(stage.name for stage in spec.stages)

@@ -147,11 +147,12 @@ def folder_model(
     *,
     stage: str | None = None,
     fit: Callable[[ModelSpec, Box], Fit] | None = None,
+    checkpoints: Mapping[str, Path] | None = None,
 ) -> Iterator[LocalModel]:
     """Make a model folder ready to run; without `box.python` its environment is locked and built as a push does.
 
     `repository` is asked for checkpoints whose source is `modelrepo:`. `stage`: run this one alone. `fit` is what is
-    found out first, by default all that a run needs.
+    found out first, by default all that a run needs. `checkpoints` that are given are not looked for.
     Raises: InvalidSpec, Unsuitable, InvalidCheckpoint, LockOutOfDate, EnvironmentFailed.
     """
     spec = load_spec(folder)
@@ -159,7 +160,8 @@ def folder_model(
     given = named_interpreter(box.python) if box.python else None
     with tempfile.TemporaryDirectory(prefix="modelrepo-run-") as work:
         holds: list[Hold] = []
-        checkpoints = _folder_checkpoints(folder, spec, box, repository, Path(work) / "checkpoints", holds)
+        if checkpoints is None:
+            checkpoints = _folder_checkpoints(folder, spec, box, repository, Path(work) / "checkpoints", holds)
         python = given or build_environment(folder, spec, box, found, Path(work) / "wheels", holds)
         yield LocalModel(spec, UNPUBLISHED, folder.absolute(), python, checkpoints, found, holds=tuple(holds))
 

@@ -14,11 +14,17 @@ from modelrepo_cli.verbs import Call, verb
 @verb("repo")
 @click.argument("folder", metavar="[DIR]", type=click.Path(path_type=Path), default=Path())
 @click.option("--python", type=click.Path(path_type=Path), metavar="PATH", help="An interpreter that has its packages.")
+@click.option(
+    "--reuse-checkpoints",
+    metavar="REF",
+    help="Hold it against the checkpoints of that version, as a push with the same would; none is needed here.",
+)
 @package_index.options()
 def command(
     call: Call,
     folder: Path,
     python: Path | None,
+    reuse_checkpoints: str | None,
     index_url: str | None,
     extra_index_url: tuple[str, ...],
     find_links: tuple[str, ...],
@@ -33,7 +39,9 @@ def command(
     from modelrepo_runtime.local_model import Box
 
     repository = sources_repository(call, load_spec(folder))
+    reuse = call.repository().resolve(reuse_checkpoints).manifest if reuse_checkpoints else None
     index = package_index.settings(index_url, extra_index_url, find_links)
     with call.progress() as progress:
-        report = check_folder(folder, box=Box(python=python, index=index, progress=progress), repository=repository)
+        box = Box(python=python, index=index, progress=progress)
+        report = check_folder(folder, box=box, repository=repository, reuse=reuse)
     call.output.show(report, "\n".join(report.lines()))

@@ -1,10 +1,13 @@
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from modelrepo.contract import inputs, load_spec, parse_spec
+from modelrepo.environments.record import EnvironmentRecord
 from modelrepo.errors import EntrypointFailed, InvalidCheckpoint, InvalidCode, InvalidSpec
+from modelrepo.versions.manifest import CheckpointRecord, Manifest
 from modelrepo.versions.push import CheckRequest
 from modelrepo_runtime.checking import check_folder, import_entrypoint, make_up_inputs
 
@@ -118,3 +121,15 @@ def test_inputs_are_made_up_that_the_schema_accepts(declared: str) -> None:
     made_up = make_up_inputs(spec)
     assert "x" in made_up
     inputs.check(spec, made_up)
+
+
+def test_checkpoints_that_a_push_would_reuse_need_not_be_here(tmp_path: Path) -> None:
+    folder = a_folder(tmp_path, SPEC + "checkpoints: {w: weights}\n")
+    record = EnvironmentRecord(python="3.11", requires_python="", digest="e" * 64, pyproject_sha256="f" * 64)
+    spec = {"contract": 1, "name": "demo", "entrypoint": "model:Demo", "checkpoints": {"w": "weights"}}
+    earlier = Manifest("demo", "v1", "2026-01-01T00:00:00Z", spec, record, (), {"w": CheckpointRecord(())})
+    with pytest.raises(InvalidCheckpoint, match="weights"):
+        check_folder(folder, PYTHON)
+    assert check_folder(folder, PYTHON, reuse=earlier).checkpoints == ("w",)
+    with pytest.raises(InvalidCheckpoint, match="demo@v1 has none; push without --reuse-checkpoints"):
+        check_folder(folder, PYTHON, reuse=replace(earlier, checkpoints={}))

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -92,6 +93,8 @@ class EnvironmentCache:
                     kept = WheelStore(self.root.absolute() / "wheels", wheels)
                     with full_disk_told(self.root, f"environment {record.digest[:12]}"):
                         self._build(venv, WantedEnvironment(record, extra, interpreter, kept), progress, stop)
+        with contextlib.suppress(OSError):
+            os.utime(venv / READY)  # its last use, which eviction from a full cache goes by
         if accelerator is not None:
             check_torch_build(venv, accelerator, extra)
         return venv

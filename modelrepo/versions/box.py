@@ -38,6 +38,7 @@ __all__ = [
 T = TypeVar("T")
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 _ENVIRONMENT_BYTES, _ENVIRONMENT_FILES = 12 << 30, 60_000  # torch with CUDA, and its wheels in uv's cache
 _FIRST_FILES = 16  # what a fetch makes before it knows what it needs
 
@@ -135,7 +136,12 @@ class VersionCache:
         self, version: Version, names: frozenset[str], progress: Progress | None, stop: Callable[[], bool] | None
     ) -> LocalVersion:
         with ExitStack() as undone:
-            hold = undone.enter_context(self.hold(version, stop=stop))
+            try:
+                hold = undone.enter_context(self.hold(version, stop=stop))
+            except OSError as error:
+                if error.errno not in _READ_ONLY or not self._has(version, names):
+                    raise
+                return self._local(version, names)  # nobody evicts from a folder that nobody may write to
             if not self._has(version, names):
                 what = f"another process fetched {version}"
                 with take(self._folder.version_lock(version.digest), shared=False, stop=stop, what=what):

@@ -353,6 +353,20 @@ def test_damage_on_the_way_leaves_no_lock_and_no_promise(
     cache.make_room(0, what="nothing")
 
 
+def test_a_cache_that_nobody_may_write_to_is_read_all_the_same(
+    store: MemoryStore, make: Callable[..., Version], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    cache = VersionCache(tmp_path, store)
+    there, absent = let_go(cache.fetch(make("v1"))), make("v2")
+    monkeypatch.setattr("modelrepo.versions.box.take", refuse)
+    assert_right(cache.fetch(there.version))
+    with pytest.raises(OSError, match="Read-only"):
+        cache.fetch(absent)
+
+
 @pytest.mark.parametrize(("text", "size"), [("500GB", 500 * 10**9), ("1.5 GiB", 3 << 29), ("", None)])
 def test_the_size_comes_from_the_environment_where_nobody_says_it(
     store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, size: int | None

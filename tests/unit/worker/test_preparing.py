@@ -8,6 +8,7 @@ import pytest
 
 from modelrepo.contract import AcceleratorFacts, KnownHost, parse_spec
 from modelrepo.errors import HostNeedUnmet, InvalidInput, NoExtraFits, SecretMissing
+from modelrepo.holds import take
 from modelrepo.versions.version import LocalVersion, Version
 from modelrepo_runtime.accelerators import FakeAccelerator, SlotLayout, facts
 from modelrepo_runtime.worker.preparing import Prepared, SlotBox, checkpoints_of, child_spec, choose
@@ -93,6 +94,15 @@ def test_a_child_is_told_its_devices_paths_and_limits() -> None:
     assert spec.device_env == {"CUDA_VISIBLE_DEVICES": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     assert spec.memory_limit_bytes == 11 << 30
     assert (spec.keep_open_fds, spec.max_batch, spec.env) == ((7,), {"run": 4}, {"A": "b"})
+
+
+def test_a_child_holds_the_version_that_it_runs_in_the_cache(tmp_path: Path) -> None:
+    version = a_version()
+    hold = take(tmp_path / "hold", shared=True)
+    local = LocalVersion(version, Path("/v"), Path("/v/code"), {}, hold)
+    prepared = Prepared(choose(version, a_target(), a_box(), HOST), local, Path("/env/bin/python"))
+    spec = child_spec(prepared, GPU_SLOT, Path("/slot/child"), (7,))
+    assert spec.keep_open_fds == (7, hold.fileno())
 
 
 def test_what_runs_is_known_by_digest_and_effective_configuration() -> None:

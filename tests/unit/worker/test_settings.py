@@ -24,6 +24,8 @@ def test_flags_not_given_leave_the_choice_to_others(tmp_path: Path) -> None:
     assert settings.cache == tmp_path
     assert settings.allow_builds
     assert settings.slots == "auto"
+    assert settings.cache_size is None
+    assert load_settings({}, {"MODELREPO_CACHE_SIZE": "500GB"})[0].cache_size == 500 * 10**9
 
 
 def test_the_printed_configuration_is_a_configuration(tmp_path: Path) -> None:
@@ -43,6 +45,7 @@ def test_the_printed_configuration_is_a_configuration(tmp_path: Path) -> None:
         ("slots: [", "cannot read the worker's settings"),
         ("cpu_slots: many", "cannot read cpu_slots 'many' from .*: give a number, 0 or more"),
         ("grace: soon", "a number of seconds"),
+        ("cache_size: much", "cannot read cache_size 'much' from .*: give a size, such as 500GB"),
         ("allow_builds: perhaps", "true or false"),
         ("models: 7", "names with commas"),
     ],

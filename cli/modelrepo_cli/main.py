@@ -52,6 +52,7 @@ SECTIONS: dict[str, tuple[Listed, ...]] = {
     ),
     "Keep it in order": (
         Listed("delete", "Delete a version; prune frees its bytes."),
+        Listed("verify", "Read all that a version needs, and say what is not what it should be."),
         Listed("prune", "Free what nothing names any more, in two steps a day apart."),
     ),
     "Serve it": (

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import string
 import sys
-import tempfile
 from importlib import resources
 from pathlib import Path
 
-from modelrepo.errors import Conflict, InvalidInput
+from modelrepo.importing.model_folder import make_folder
 
 FROM_TEMPLATES = {
     "model.yaml": "model.yaml.tmpl",
@@ -29,20 +26,7 @@ def create(folder: Path, name: str) -> tuple[Path, ...]:
         Conflict: `folder` is there already and holds something.
         InvalidInput: it cannot be written.
     """
-    if folder.is_symlink() or (folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))):
-        raise Conflict(f"cannot make a model in {folder}: it exists already; choose another name, or empty it")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    except OSError as error:
-        raise InvalidInput(f"cannot make a model in {folder}: {error.strerror}") from None
-    try:
-        _fill(draft, name)
-        draft.chmod(0o777 & ~_umask())
-        draft.rename(folder)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
+    make_folder(folder, lambda draft: _fill(draft, name))
     return tuple(folder / file for file in (*FROM_TEMPLATES, *FROM_CONTRACT))
 
 
@@ -55,9 +39,3 @@ def _fill(folder: Path, name: str) -> None:
     contract = resources.files("modelrepo.contract")
     for file in FROM_CONTRACT:
         (folder / file).write_bytes((contract / file).read_bytes())
-
-
-def _umask() -> int:
-    current = os.umask(0o022)
-    os.umask(current)
-    return current

@@ -78,8 +78,8 @@ def measure(folder: Path, packages: list[str], rounds: int) -> dict[str, Any]:
         "rounds": rounds,
         "notes": [
             f"environment of {', '.join(packages)}; medians of {rounds} rounds",
-            "attach, first_build and offline_restore include compiled bytecode (8 s of torch's first build or more, then"
-            " shared by links), which uv sync leaves to the first import",
+            "attach, first_build and offline_restore include compiled bytecode, most of torch's first build and then"
+            " shared by links; uv sync leaves it to the first import",
         ],
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from modelrepo.environments.interpreters import Interpreter
@@ -11,6 +12,7 @@ from modelrepo.environments.record import EnvironmentRecord
 from modelrepo.stores.port import ObjectStore
 from modelrepo.versions.bundles import Bundle, check_carried, read_bundles
 from modelrepo.versions.content import Progress
+from modelrepo.versions.delivery import missing_objects
 from modelrepo.versions.disk import Disk, check_space, full_disk_named
 from modelrepo.versions.fetching import Fetcher, Target
 from modelrepo.versions.manifest import PLAIN, FileRecord
@@ -79,6 +81,20 @@ class BundledWheels:
     def records(self) -> dict[str, FileRecord]:
         """Return every bundled wheel by its sha256."""
         return {record.sha256: record for record in _wheels(self._read())}
+
+    def leave_out_lost(self) -> None:
+        """Forget wheels whose objects the repository has lost, so that they are fetched anew; looks at each object.
+
+        Not those that travel with a version, which nobody else may have.
+        """
+        carried = {wheel.sha256 for wheel in self._environment.carried}
+        objects = {chunk.sha256: chunk.size_bytes for record in _wheels(self._read()) for chunk in record.chunks}
+        lost = missing_objects(self._store, objects, stop=self._stop)
+
+        def is_kept(record: FileRecord) -> bool:
+            return record.sha256 in carried or not any(chunk.sha256 in lost for chunk in record.chunks)
+
+        self._bundles = [replace(one, wheels=tuple(filter(is_kept, one.wheels))) for one in self._read()]
 
     def _read(self) -> list[Bundle]:
         if self._bundles is None:

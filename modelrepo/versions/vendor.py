@@ -107,6 +107,7 @@ def vendor(
     interpreter = interpreter_for(record, python)
     uv = Uv(options.index or IndexSettings.from_environment(), cache=(options.cache or default_cache()) / "uv")
     there = BundledWheels(store, record, str(version), progress=progress, stop=stop)
+    there.leave_out_lost()
     known = {bundle.document()[0] for bundle in there.bundles(options.extra, interpreter)}
     with tempfile.TemporaryDirectory(prefix="modelrepo-vendor-") as work:
         gathering, content = Vendor(uv, record, interpreter, Path(work), there, progress, stop), Content()
@@ -157,6 +158,7 @@ def gather_for_push(
     uv = Uv(options.index_settings(), cache=(options.cache or default_cache()) / "uv")
     # What another push of this environment has vendored is neither fetched nor built again.
     there = BundledWheels(store, replace(record, carried=()), f"environment {record.digest[:12]}", stop=stop)
+    there.leave_out_lost()
     gathering = Vendor(uv, record, interpreter, work, JoinedWheels(here, there), progress, stop)
     with full_disk_told(work.parent, f"the wheels of environment {record.digest[:12]}"):
         chosen, notes = gather_extras(gathering, None)

@@ -133,6 +133,20 @@ def test_a_flipped_byte_in_a_bundled_wheel_refuses_and_names_it(box: Path) -> No
     assert digest in str(caught.value)
 
 
+def test_vendoring_again_brings_back_what_the_repository_lost(box: Path) -> None:
+    with served(make_index(box / "index", [make_wheel(box / "made", "tiny")])) as address:
+        index = IndexSettings(default_index=address)
+        repository = publish(box, index, "tiny")
+        (bundle,) = repository.vendor("hello@v1", options(box, index)).bundles
+        (pinned,) = repository.resolve("hello@v1").manifest.environment.for_extra(None)
+        lost = box / "repository" / layout.object_(pinned.hashes[0].removeprefix("sha256:"))
+        lost.unlink()
+        (again,) = repository.vendor("hello@v1", options(box, index)).bundles
+        assert (again.key, again.added) == (bundle.key, True)
+        assert lost.is_file()
+    assert restore(box, repository)
+
+
 def test_what_is_not_bundled_comes_from_the_index(box: Path) -> None:
     files = [make_wheel(box / "made", "tiny"), make_wheel(box / "made", "more")]
     with served(make_index(box / "index", files)) as address:

@@ -18,6 +18,8 @@ from modelrepo.errors import (
     InvalidActiveFile,
     InvalidInput,
     InvalidReference,
+    InvalidSpec,
+    NewerFormat,
     NotFound,
     StoreNotTrusted,
     VersionDeleted,
@@ -25,7 +27,10 @@ from modelrepo.errors import (
 )
 from modelrepo.identity import whoami
 from modelrepo.maintenance.deletion import DeletionPlan, plan_deletion
+from modelrepo.maintenance.needs import Scope
 from modelrepo.maintenance.prune import PruneReport, prune
+from modelrepo.maintenance.repairing import Repairs
+from modelrepo.maintenance.verifying import VerifyReport, verify
 from modelrepo.names import check_model_name, parse_reference
 from modelrepo.promotion import HistoryEntry, Promotions
 from modelrepo.stores.founding import Founded, found, open_founded
@@ -104,7 +109,7 @@ class Repository:
             if model in self.models():
                 return []
             raise self._catalogue.unknown(model)
-        active, previous = self._active(model), self.promotions.previous(model)
+        active, previous = self._active(model), self._previous(model)
         blocked = self.promotions.blocked(model)
         with ThreadPoolExecutor(THREADS, thread_name_prefix="modelrepo-list") as pool:
             return list(pool.map(lambda one: self._summary(model, one, active, previous, blocked), listed))
@@ -275,6 +280,40 @@ class Repository:
         self._check_trust("prune")
         return prune(self.store, grace_s=grace_s, dry_run=dry_run, by=self.by, clock=clock)
 
+    def verify(
+        self,
+        reference: str | None = None,
+        *,
+        quick: bool = False,
+        repair_from: str | None = None,
+        progress: Progress | None = None,
+        stop: Stop | None = None,
+    ) -> VerifyReport:
+        """Look at all that a version needs, or at everything; `repair_from` is the URL of a repository.
+
+        Raises:
+            NotFound, VersionDeleted, StoreNotTrusted, Unreachable, Stopped
+        """
+        repairs = None
+        if repair_from is not None:
+            self._check_trust("repair")
+            repairs = Repairs(self.store, open_founded(open_store(repair_from)).store, self.by, Clock(), stop)
+        scope = Scope(self.store, self.promotions, None if reference is None else self._meant(reference))
+        return verify(scope, quick=quick, repairs=repairs, progress=progress, stop=stop)
+
+    def _meant(self, reference: str) -> tuple[str, str]:
+        """Return the version that a reference names, be it that its manifest cannot be read."""
+        try:
+            return self._named_version(reference)
+        except (Corrupt, NewerFormat, InvalidSpec):
+            named = parse_reference(reference)
+            version = named.version or "active"
+            if version == "active":
+                version = self.promotions.state(named.model).version or version
+            elif version == "previous" or named.commit is not None:
+                raise
+            return named.model, version
+
     def _check_trust(self, verb: str) -> None:
         if self.distrust is not None:
             raise StoreNotTrusted(f"cannot {verb}: {self.distrust}")
@@ -285,10 +324,20 @@ class Repository:
     def _summary(
         self, model: str, one: Listed, active: str | None, previous: str | None, blocked: Collection[str]
     ) -> VersionSummary:
-        manifest, digest = self._catalogue.manifest(model, one.version)
-        return VersionSummary(
+        named = VersionSummary(
             model=model,
             version=one.version,
+            active=one.version == active,
+            previous=one.version == previous,
+            blocked=one.version in blocked,
+            deleted=one.deleted,
+        )
+        try:
+            manifest, digest = self._catalogue.manifest(model, one.version)
+        except (Corrupt, NewerFormat) as error:
+            return replace(named, problem=str(error))
+        return replace(
+            named,
             digest=digest,
             created_at=manifest.created_at,
             author=manifest.author,
@@ -296,15 +345,17 @@ class Repository:
             git_commit=manifest.git_commit,
             git_dirty=manifest.git_dirty,
             size_bytes=manifest.size_bytes,
-            active=one.version == active,
-            previous=one.version == previous,
-            blocked=one.version in blocked,
-            deleted=one.deleted,
         )
 
+    # A list is still of use while a hand edit is broken, or one version cannot be read.
     def _active(self, model: str) -> str | None:
-        with contextlib.suppress(InvalidActiveFile):  # a list is still of use while a hand edit is broken
+        with contextlib.suppress(InvalidActiveFile):
             return self.promotions.state(model).version
+        return None
+
+    def _previous(self, model: str) -> str | None:
+        with contextlib.suppress(Corrupt, NewerFormat):
+            return self.promotions.previous(model)
         return None
 
     def _nothing_active(self, model: str, reference: str) -> NotFound:

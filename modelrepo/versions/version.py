@@ -27,21 +27,22 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class VersionSummary:
-    """A line of `modelrepo list`."""
+    """A line of `modelrepo list`. `problem`: why its manifest cannot be read; what would be in it is empty then."""
 
     model: str
     version: str
-    digest: str
-    created_at: str
-    author: str | None
-    message: str | None
-    git_commit: str | None
-    git_dirty: bool
-    size_bytes: int
+    digest: str = ""
+    created_at: str = ""
+    author: str | None = None
+    message: str | None = None
+    git_commit: str | None = None
+    git_dirty: bool = False
+    size_bytes: int = 0
     active: bool = False
     previous: bool = False
     blocked: bool = False
     deleted: bool = False
+    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,8 @@ DAYS, DUELS, OVERSLEPT = (1000, 5000, 500) if FULL else (40, 250, 40)
 UNTIL_BROKEN = 3000
 """Schedules that a broken protocol may pass; each rule that was left out showed within a hundred or so."""
 
+pytestmark = pytest.mark.timeout(3600 if FULL else 300)
+
 Break = Callable[[pytest.MonkeyPatch], None]
 
 

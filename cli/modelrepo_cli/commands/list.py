@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from modelrepo_cli import exit_codes
 from modelrepo_cli.output import size, table
 from modelrepo_cli.standing import standing
 from modelrepo_cli.verbs import Call, verb
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
 @verb("repo")
 @click.argument("model", required=False)
 def command(call: Call, model: str | None) -> None:
-    """List models, or the versions of one."""
+    """List models, or the versions of one.
+
+    A version whose manifest cannot be read is listed as corrupt, and the exit code is 1; `modelrepo verify` says more.
+    """
     if model is None:
         _models(call)
     else:
@@ -48,16 +52,18 @@ def _versions(call: Call, model: str) -> None:
     rows = [
         (
             entry.version,
-            entry.created_at,
-            size(entry.size_bytes),
+            entry.created_at or "-",
+            "-" if entry.problem else size(entry.size_bytes),
             _standing(entry),
-            entry.digest[:12],
-            entry.message or "",
+            entry.digest[:12] or "-",
+            entry.problem or entry.message or "",
         )
         for entry in versions
     ]
     text = table(("VERSION", "CREATED", "SIZE", "STATE", "DIGEST", "MESSAGE"), rows)
     call.output.show({"model": model, "versions": versions}, text if rows else f"{model} has no version yet")
+    if any(entry.problem and not entry.deleted for entry in versions):
+        click.get_current_context().exit(exit_codes.FAILED)
 
 
 def _standing(entry: VersionSummary) -> str:
@@ -66,5 +72,6 @@ def _standing(entry: VersionSummary) -> str:
         "previous": entry.previous,
         "blocked": entry.blocked,
         "deleted": entry.deleted,
+        "corrupt": entry.problem is not None,
     }
     return ", ".join(name for name, holds in states.items() if holds) or "-"

@@ -1,0 +1,96 @@
+"""Look through what this box has fetched and built: versions by their chunks, environments by their RECORDs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from modelrepo.environments.verifying import EnvironmentProblem, environments_in, verify_environment
+from modelrepo.holds import holders_of, take, try_take
+from modelrepo.versions.box_check import LocalProblem, remove_broken, verify_box
+from modelrepo.versions.cache_folder import CacheFolder
+from modelrepo.versions.content import Progress
+from modelrepo.versions.disk import Disk
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenEnvironment:
+    """An environment of which files are not as they were installed."""
+
+    path: Path
+    problems: Sequence[EnvironmentProblem]
+
+
+@dataclass(frozen=True, slots=True)
+class BoxReport:
+    """What is wrong on this box. `removed`: what was taken out. `kept`: what stays all the same, and why."""
+
+    cache: Path
+    environments: int
+    contents: Sequence[LocalProblem]
+    broken: Sequence[BrokenEnvironment]
+    removed: Sequence[str] = ()
+    kept: Sequence[str] = ()
+
+    @property
+    def whole(self) -> bool:
+        return not self.contents and not self.broken
+
+
+def verify_cache(
+    cache: Path,
+    *,
+    remove: bool = False,
+    progress: Progress | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> BoxReport:
+    """Hash every version and environment in the box's cache; `remove` takes out what is broken and unused.
+
+    Raises: Stopped.
+    """
+    folder = CacheFolder(cache.absolute())
+    contents = verify_box(folder.root, progress=progress, stop=stop)
+    broken: list[BrokenEnvironment] = []
+    environments = list(environments_in(folder.environments))
+    for path in environments:
+        found = verify_environment(path, stop=stop)
+        if found:
+            broken.append(BrokenEnvironment(path, found))
+    if not remove:
+        return BoxReport(folder.root, len(environments), contents, broken)
+    kept = remove_broken(folder.root, contents)
+    removed = [] if kept else sorted({str(problem.path) for problem in contents})
+    for each in broken:
+        reason = _remove(folder, each.path)
+        (removed if reason is None else kept).append(str(each.path) if reason is None else reason)
+    if broken and (reason := _remove_supplies(folder)) is not None:
+        kept.append(reason)
+    return BoxReport(folder.root, len(environments), contents, broken, removed, kept)
+
+
+def _remove(folder: CacheFolder, environment: Path) -> str | None:
+    """Remove an environment that nobody uses; returns why it stays."""
+    digest = environment.relative_to(folder.environments).parts[0]
+    path = folder.hold(f"environment-{digest}")
+    with take(folder.eviction_lock, shared=False):
+        hold = try_take(path, shared=False)
+        if hold is None:
+            pids = ", ".join(map(str, holders_of(path))) or "unknown"
+            return f"{environment} is used by pid {pids}; end it, and run this again"
+        with hold:
+            Disk().remove_tree(environment)
+    return None
+
+
+def _remove_supplies(folder: CacheFolder) -> str | None:
+    """Remove uv's cache: an environment's files are links into it, so a new one would have the same bytes."""
+    supplies = folder.root / "uv"
+    if not supplies.exists():
+        return None
+    lock = try_take(supplies / ".lock", shared=False)  # uv's own: every uv at work shares it
+    if lock is None:
+        return f"{supplies} is used by uv, and may hold the same damage; run this again"
+    with lock:
+        Disk().remove_tree(supplies)
+    return None

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from modelrepo.errors import InvalidInput, MissingExtra, ModelRepoError, ObjectChanged, ObjectExists, ObjectNotFound
-from modelrepo.stores.bucket_faults import Taken, credential_source, translate
+from modelrepo.errors import InvalidInput, MissingExtra, ModelRepoError, ObjectChanged, ObjectNotFound
+from modelrepo.stores.bucket_faults import Taken, create_or_compare, translate
 from modelrepo.stores.port import ObjectStat, ObjectStore, StoreAbility, StoreIdentity, check_key, check_prefix
 
 _SINGLE_PUT_LIMIT_BYTES = 100 * 2**20 - 1
@@ -25,9 +25,6 @@ _SINGLE_PUT_LIMIT_BYTES = 100 * 2**20 - 1
 ANSWER_TIMEOUT_S = 60
 SLOWEST_WRITE = 64 << 10  # bytes per second
 """The client's own time-out begins when all is sent; on a half-open connection that, or a go-ahead, never comes."""
-
-_CREATE_TRIES = 4
-"""A 409 says that another request for the key was under way, and nothing about who won: look, then try again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,25 +130,12 @@ class BucketStore:
 
     def create(self, key: str, data: bytes) -> None:
         self._check_size(key, data)
-        for attempt in range(_CREATE_TRIES):
-            try:
-                with self._mapped("create", key):
-                    self._filesystem.pipe_file(self._path(key), data, mode="create", timeout=_write_limit_s(data))
-                return
-            except Taken as taken:
-                try:
-                    there = self.read(key)
-                except ObjectNotFound:
-                    if attempt + 1 < _CREATE_TRIES:
-                        continue
-                    raise ObjectChanged(
-                        f"cannot create {key} in {self.url}: it is refused as taken and yet absent; run it again"
-                    ) from taken
-                if there == data:
-                    return
-                raise ObjectExists(
-                    f"cannot create {key} in {self.url}: it is there with other bytes", key=key
-                ) from taken
+
+        def put() -> None:
+            with self._mapped("create", key):
+                self._filesystem.pipe_file(self._path(key), data, mode="create", timeout=_write_limit_s(data))
+
+        create_or_compare(self, key, data, put)
 
     def replace(self, key: str, data: bytes, *, if_etag: str | None = None) -> None:
         condition: dict[str, Any] = {}
@@ -229,7 +213,12 @@ class BucketStore:
 
     def credentials(self) -> str:
         """Say where the credentials come from; known once the store has been asked for something."""
-        return credential_source(self._filesystem)
+        if self._scheme != "s3":
+            return f"those that {DIALECTS[self._scheme].package} found"
+        from modelrepo.stores.s3_settings import method_in_words
+
+        session = getattr(self._filesystem, "session", None)
+        return method_in_words(session)
 
     def _stat(self, key: str, facts: Mapping[str, Any]) -> ObjectStat:
         etag = next((facts[name] for name in ("ETag", "etag", "generation") if facts.get(name)), "")
@@ -256,7 +245,7 @@ class BucketStore:
         except ModelRepoError:
             raise
         except Exception as error:
-            raise translate(error, verb=verb, key=key, url=self.url, filesystem=self._filesystem) from error
+            raise translate(error, verb=verb, key=key, url=self.url, credentials=self.credentials) from error
 
 
 def _write_limit_s(data: bytes) -> float:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from typing import Any
+import re
+from collections.abc import Callable, Iterator
 
-from modelrepo.errors import Forbidden, ModelRepoError, ObjectNotFound, RepositoryNotFound, Unreachable
+from modelrepo.errors import (
+    Forbidden,
+    ModelRepoError,
+    ObjectChanged,
+    ObjectExists,
+    ObjectNotFound,
+    RepositoryNotFound,
+    Unreachable,
+)
+from modelrepo.stores.port import ObjectStore
 
 _REFUSED_CLASSES = frozenset(
     {"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ClientAuthenticationError"}
+    | {"UnauthenticatedError", "PermissionDeniedError"}
 )
-_TAKEN_CLASSES = frozenset({"ResourceExistsError"})
+_TAKEN_CLASSES = frozenset({"ResourceExistsError", "AlreadyExistsError", "PreconditionError"})
 _TRANSIENT_STATUSES = frozenset({0, 408, 425, 429})  # 0: no answer at all
 _TRANSIENT_CODES = frozenset(
     {"BadDigest", "IncompleteBody", "RequestTimeout", "SlowDown", "Throttling", "ThrottlingException"}
@@ -19,13 +28,50 @@ _TRANSIENT_CODES = frozenset(
 )
 """Some come with 400, by which the request itself is wrong otherwise. What a network has spoilt is sent again."""
 
+_STATUS = re.compile(r"status code: (\d{3})")
+_CODE = re.compile(r"<Code>(\w+)</Code>")
+_MESSAGE = re.compile(r"<Message>([^<]+)</Message>")
+_DURATION = re.compile(r" in [\d.]+[nµm]?s(?= - )")
+_REASON = re.compile(r'(?:message|error): "([^"]+)"')
+"""obstore tells the server's answer only in its text."""
+
 
 class Taken(ModelRepoError):
     """A condition of a write did not hold; never leaves the adapter."""
 
 
-def translate(error: Exception, *, verb: str, key: str, url: str, filesystem: Any) -> ModelRepoError:
-    """Return our error for `error`.
+_CREATE_TRIES = 4
+"""A 409 says that another request for the key was under way, and nothing about who won: look, then try again."""
+
+
+def create_or_compare(store: ObjectStore, key: str, data: bytes, put: Callable[[], None]) -> None:
+    """Create by `put`, which raises Taken; an object that is there with the same bytes counts as created.
+
+    Raises:
+        ObjectExists: it is there with other bytes.
+    """
+    for attempt in range(_CREATE_TRIES):
+        try:
+            return put()
+        except Taken as taken:
+            try:
+                there = store.read(key)
+            except ObjectNotFound:
+                if attempt + 1 < _CREATE_TRIES:
+                    continue
+                raise ObjectChanged(
+                    f"cannot create {key} in {store.url}: it is refused as taken and yet absent; run it again"
+                ) from taken
+            if there != data:
+                raise ObjectExists(
+                    f"cannot create {key} in {store.url}: it is there with other bytes", key=key
+                ) from taken
+            return None
+    return None
+
+
+def translate(error: Exception, *, verb: str, key: str, url: str, credentials: Callable[[], str]) -> ModelRepoError:
+    """Return our error for `error`; `credentials` says where ours came from.
 
     The status of the answer is sought along the chain of causes: one and the same 412 comes as FileExistsError from one
     server and as OSError(EINVAL) from the next.
@@ -41,30 +87,17 @@ def translate(error: Exception, *, verb: str, key: str, url: str, filesystem: An
         return Taken(f"{what}: taken")
     if status == 404 or isinstance(error, FileNotFoundError):
         return ObjectNotFound(f"{key} is not in {url}", key=key)
-    found = f"{code or type(error).__name__}: {error}" if str(error) else code or type(error).__name__
+    said = _said(error)
+    found = f"{code or type(error).__name__}: {said}" if said else code or type(error).__name__
     if status in (401, 403) or isinstance(error, PermissionError) or names & _REFUSED_CLASSES:
-        tried = credential_source(filesystem)
-        return Forbidden(f"{what}: refused ({found}); credentials tried: {tried}; grant them access or set others")
+        return Forbidden(
+            f"{what}: refused ({found}); credentials tried: {credentials()}; grant them access or set others"
+        )
     transient = status in _TRANSIENT_STATUSES or (status >= 500 and status != 501) or code in _TRANSIENT_CODES
     return Unreachable(
         f"{what}: no answer that can be used ({found}); check the address and the network, then run it again",
         transient=transient,
     )
-
-
-def credential_source(filesystem: Any) -> str:
-    """Say where the client of `filesystem` took its credentials from, without asking the network again."""
-    if getattr(filesystem, "anon", False):
-        return "none (anonymous access)"
-    if getattr(filesystem, "key", None):
-        return "options given in the program"
-    method = getattr(getattr(getattr(filesystem, "session", None), "_credentials", None), "method", None)
-    if method == "env":
-        return "environment variables AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-    if method:
-        profile = os.environ.get("AWS_PROFILE") or os.environ.get("AWS_DEFAULT_PROFILE") or "default"
-        return f"{method} (profile {profile})"
-    return "none found in the environment, in ~/.aws or on the machine"
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -84,4 +117,17 @@ def _answer(chain: list[BaseException]) -> tuple[str, int]:
             code = str(response.get("Error", {}).get("Code", ""))
             status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) or 0)
             return code, status or (int(code) if code.isdigit() else 0)
+        if (found := _STATUS.search(str(each))) is not None:
+            named = _CODE.search(str(each))
+            return named[1] if named else "", int(found[1])
     return "", 0
+
+
+def _said(error: Exception) -> str:
+    """Return what a person may want of an error's text: obstore's ends in pages of its own state."""
+    text, _, inside = str(error).partition("\n\nDebug source:")
+    if (message := _MESSAGE.search(text)) is not None:
+        return message[1]
+    text = _DURATION.sub("", text)
+    reasons = _REASON.findall(inside)
+    return f"{text} ({reasons[-1]})" if reasons else text

@@ -50,8 +50,18 @@ def open_store(url: str, *, patience: Patience = PATIENT) -> ObjectStore:
     if parts.scheme in SCHEMES:
         if not host:
             raise InvalidInput(f"URL {url!r} names no bucket; write {parts.scheme}://BUCKET/FOLDER")
-        from modelrepo.stores.bucket import open_bucket
-
-        folder = parts.path.strip("/")
-        return retrying(open_bucket(parts.scheme, host, folder, profile=profile or None), patience)
+        return retrying(_bucket(parts.scheme, host, parts.path.strip("/"), profile or None), patience)
     raise InvalidInput(f"URL {url!r} has the scheme {parts.scheme!r}; known are {', '.join(SCHEMES)} and plain paths")
+
+
+def _bucket(scheme: str, bucket: str, folder: str, profile: str | None) -> ObjectStore:
+    if scheme == "s3":
+        try:
+            from modelrepo.stores.s3 import S3Store
+        except ImportError:
+            pass  # there is no build of obstore for every system; s3fs is slower and runs everywhere
+        else:
+            return S3Store(bucket, folder, profile=profile)
+    from modelrepo.stores.bucket import open_bucket
+
+    return open_bucket(scheme, bucket, folder, profile=profile)

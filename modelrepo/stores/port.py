@@ -148,6 +148,21 @@ class TakesOver(Protocol):
         ...
 
 
+@runtime_checkable
+class ReadsInPieces(Protocol):
+    """What a store can do beyond the seven verbs where an object need not be held whole to be read."""
+
+    def read_pieces(self, key: str, start: int = 0) -> Iterator[memoryview]:
+        """Yield the object's bytes from `start` to its end, in small pieces, each valid until the next is asked for.
+
+        A slow reader slows the server down; nothing piles up here.
+
+        Raises:
+            ObjectNotFound
+        """
+        ...
+
+
 def check_key(key: str) -> str:
     """Return `key`.
 

@@ -271,7 +271,8 @@ def test_nothing_to_roll_back_to(published: Place) -> None:
 def test_bucket_whose_package_is_not_installed(
     place: Place, monkeypatch: pytest.MonkeyPatch, scheme: str, package: str, install: str
 ) -> None:
-    monkeypatch.setitem(sys.modules, package, None)
+    for one in (package, "modelrepo.stores.s3"):
+        monkeypatch.setitem(sys.modules, one, None)
     says = f"{scheme}:// needs .*: pip install {install}"
     place.refused("list", "--repo", f"{scheme}://bucket/models", code=1, kind="missing_extra", says=says)
 

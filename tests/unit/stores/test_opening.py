@@ -66,7 +66,8 @@ def test_urls_without_a_meaning_are_refused(url: str) -> None:
 def test_a_missing_package_is_named_with_its_pip_line(
     monkeypatch: pytest.MonkeyPatch, url: str, package: str, says: str
 ) -> None:
-    monkeypatch.setitem(sys.modules, package, None)
+    for one in (package, "modelrepo.stores.s3"):
+        monkeypatch.setitem(sys.modules, one, None)
     with pytest.raises(MissingExtra) as caught:
         open_store(url)
     assert str(caught.value) == says
@@ -76,7 +77,7 @@ def test_a_missing_package_is_named_with_its_pip_line(
 def test_opening_a_folder_loads_no_client_of_a_bucket() -> None:
     program = (
         "import sys; from modelrepo.stores.opening import open_store; open_store('/x'); open_store('memory://x'); "
-        "print(sorted({'fsspec', 's3fs', 'botocore', 'aiohttp', 'yaml'} & sys.modules.keys()))"
+        "print(sorted({'fsspec', 's3fs', 'obstore', 'botocore', 'aiohttp', 'yaml'} & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"

@@ -298,13 +298,13 @@ def test_the_answer_says_whether_it_may_be_asked_again(status: int, code: str, t
     class Answer(Exception):
         response: ClassVar = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
 
-    error = translate(Answer(), verb="read", key="a", url="s3://bucket", filesystem=None)
+    error = translate(Answer(), verb="read", key="a", url="s3://bucket", credentials=str)
     assert isinstance(error, Unreachable)
     assert error.transient is transient
 
 
 def test_no_answer_at_all_may_be_asked_again_and_a_refusal_may_not() -> None:
-    error = translate(ConnectionResetError("reset"), verb="read", key="a", url="s3://bucket", filesystem=None)
+    error = translate(ConnectionResetError("reset"), verb="read", key="a", url="s3://bucket", credentials=str)
     assert isinstance(error, Unreachable)
     assert error.transient
     assert not Forbidden("no").transient

@@ -10,6 +10,7 @@ from modelrepo.contract.conditions import AcceleratorRule
 
 SPEC_FILE = "model.yaml"
 CONTRACT = 1
+BUCKET_SCHEMES = ("s3://", "gs://", "az://")
 # A stage without `timeout:` ends after an hour: a hang in C is seen by nothing else.
 DEFAULT_STAGE_TIMEOUT_S = 3600.0
 
@@ -34,9 +35,11 @@ class CheckpointSource:
     exclude: tuple[str, ...] = ()
 
     @property
-    def kind(self) -> Literal["local", "hf", "repository"]:
+    def kind(self) -> Literal["local", "hf", "bucket", "repository"]:
         if self.source.startswith("hf://"):
             return "hf"
+        if self.source.startswith(BUCKET_SCHEMES):
+            return "bucket"
         return "repository" if self.source.startswith("modelrepo:") else "local"
 
 

@@ -1,4 +1,4 @@
-"""Where the bytes of `checkpoints:` come from: a path, another version, the Hugging Face Hub."""
+"""Where the bytes of `checkpoints:` come from: a path, another version, a bucket, the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ import importlib
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from modelrepo.contract import spec_from_json
 from modelrepo.contract.spec import CheckpointSource, ModelSpec
 from modelrepo.errors import InvalidCheckpoint, MissingExtra
+from modelrepo.versions.choosing import chosen
 from modelrepo.versions.earlier import Earlier
 from modelrepo.versions.ignoring import never_packed
 from modelrepo.versions.manifest import CheckpointRecord, Manifest
 from modelrepo.versions.packing import SourceFile, source_file
 from modelrepo.versions.paths import name_problem, path_problem
+from modelrepo.versions.stored_sources import StoredCheckpoint, find_stored
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 LFS_POINTER_LIMIT_BYTES = 1024  # the specification's own limit
@@ -40,18 +41,22 @@ class SourceCheckpoint:
     source: Mapping[str, Any]
 
 
+FoundCheckpoint = SourceCheckpoint | StoredCheckpoint | CheckpointRecord
+
+
 def find_checkpoints(
     folder: Path, spec: ModelSpec, lookup: Lookup, *, earlier: Earlier = tuple
-) -> dict[str, SourceCheckpoint | CheckpointRecord]:
+) -> dict[str, FoundCheckpoint]:
     """Find every checkpoint of a model; a CheckpointRecord is one whose bytes the repository already has.
 
-    A commit of the Hub that an `earlier` version took the same files of is not asked for again.
+    What an `earlier` version took from the same commit of the Hub, or from a bucket with the same size and etag, is not
+    read again.
 
     Raises:
         InvalidCheckpoint: one is missing, empty, a Git-LFS pointer, or has a name that cannot be written down.
         MissingExtra: a source needs a library that is not installed.
     """
-    found: dict[str, SourceCheckpoint | CheckpointRecord] = {}
+    found: dict[str, FoundCheckpoint] = {}
     for name, source in spec.checkpoints.items():
         problem = name_problem(name)
         if problem is not None:
@@ -60,6 +65,8 @@ def find_checkpoints(
             found[name] = _from_repository(name, source, lookup)
         elif source.kind == "hf":
             found[name] = _known_commit(source, earlier) or _from_hub(name, source)
+        elif source.kind == "bucket":
+            found[name] = find_stored(name, source, earlier)
         else:
             found[name] = _from_path(name, source, folder)
     return found
@@ -99,15 +106,6 @@ def _local(name: str, source: CheckpointSource, path: Path, record: Mapping[str,
     if not any(file.size_bytes for file in files):
         raise InvalidCheckpoint(f"checkpoint {name!r} is empty: the files in {path} have no bytes; download it again")
     return SourceCheckpoint(files, single, record)
-
-
-def chosen(source: CheckpointSource, path: str) -> bool:
-    """Say whether include and exclude take a file; `*` crosses folders, as it does on the Hugging Face Hub."""
-
-    def any_match(patterns: Sequence[str]) -> bool:
-        return any(fnmatchcase(path, pattern + "*" if pattern.endswith("/") else pattern) for pattern in patterns)
-
-    return (not source.include or any_match(source.include)) and not any_match(source.exclude)
 
 
 def _walk(name: str, folder: Path, relative: str, trail: tuple[Path, ...]) -> Iterator[SourceFile]:

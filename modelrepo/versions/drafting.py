@@ -11,7 +11,7 @@ from modelrepo.contract.spec import ModelSpec
 from modelrepo.environments.record import EnvironmentRecord
 from modelrepo.layout import COPIES_FOR_PEOPLE
 from modelrepo.versions.bundles import Bundles
-from modelrepo.versions.checkpoints import Lookup, SourceCheckpoint, find_checkpoints
+from modelrepo.versions.checkpoints import FoundCheckpoint, Lookup, find_checkpoints
 from modelrepo.versions.content import Content
 from modelrepo.versions.earlier import Earlier, reuse_checkpoints
 from modelrepo.versions.git import git_state
@@ -40,11 +40,11 @@ class Packed:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What belongs to a version, not yet read; a CheckpointRecord is one whose bytes the repository already has."""
+    """What belongs to a version, not yet read; the repository already has the bytes of what is a record."""
 
     spec: ModelSpec
     code: tuple[SourceFile, ...]
-    checkpoints: Mapping[str, SourceCheckpoint | CheckpointRecord]
+    checkpoints: Mapping[str, FoundCheckpoint]
 
 
 def look(
@@ -73,18 +73,15 @@ def pack(
 ) -> Packed:
     """Hash what was found; with a delivery in `content`, send it too. Raises: InvalidInput, Stopped."""
     content = content or Content()
-    local: list[Source] = list(found.code)
+    unread: list[Source] = list(found.code)
     for checkpoint in found.checkpoints.values():
-        if not isinstance(checkpoint, CheckpointRecord):
-            local += checkpoint.files
-    records = iter(content.describe(local, progress=progress, stop=stop))
-    code = tuple(next(records) for _ in found.code)
-    checkpoints = {
-        name: checkpoint
-        if isinstance(checkpoint, CheckpointRecord)
-        else CheckpointRecord(tuple(next(records) for _ in checkpoint.files), checkpoint.single, checkpoint.source)
-        for name, checkpoint in found.checkpoints.items()
-    }
+        unread += [file for file in checkpoint.files if not isinstance(file, FileRecord)]
+    read = iter(content.describe(unread, progress=progress, stop=stop))
+    code = tuple(next(read) for _ in found.code)
+    checkpoints = {}
+    for name, checkpoint in found.checkpoints.items():
+        files = tuple(file if isinstance(file, FileRecord) else next(read) for file in checkpoint.files)
+        checkpoints[name] = CheckpointRecord(files, checkpoint.single, checkpoint.source)
     return Packed(found.spec, code, checkpoints, content)
 
 

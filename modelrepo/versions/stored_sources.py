@@ -104,9 +104,8 @@ def find_stored(name: str, source: CheckpointSource, earlier: Earlier) -> Stored
         if problem is not None:
             raise InvalidCheckpoint(f"checkpoint {name!r}: the name {stat.key!r} in {store.url} {problem}; rename it")
         facts[stat.key] = {"size_bytes": stat.size_bytes, "etag": stat.etag}
-        files.append(
-            record if record is not None and earlier_facts == facts[stat.key] else StoredFile(stat.key, store, stat)
-        )
+        known_as, record = known.get(stat.key, (None, None))
+        files.append(record if record and known_as == facts[stat.key] else StoredFile(stat.key, store, stat))
     return StoredCheckpoint(tuple(files), single, {"source": source.source, "files": facts})
 
 

@@ -168,7 +168,9 @@ class _Fetching:
 
     def _wait(self, key: str | None, locks: ContentLocks) -> None:
         """Wait until a content has come, or its fetch has died."""
-        stop = self._arrival.stop
+        stop, progress = self._arrival.stop, self._arrival.progress
+        if key is not None and progress is not None:
+            progress("waiting for another process that fetches the same", 0, None)
         while key is not None and not self._folder.content(key).exists():
             if locks.try_take(key):
                 return

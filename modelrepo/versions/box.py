@@ -79,9 +79,7 @@ class VersionCache:
             InvalidInput: the version has no such checkpoint.
         """
         names = checkpoint_names(version, checkpoints)
-        for path in (self._folder.locks, self._folder.holds):
-            if not path.is_dir():
-                self._disk.make_folder(path)
+        self._make_folders()
         try:
             return self._fetch(version, names, progress, stop)
         except OSError as error:
@@ -104,12 +102,12 @@ class VersionCache:
 
     def hold(self, version: Version, *, stop: Callable[[], bool] | None = None) -> Hold:
         """Keep a version from being evicted for as long as the hold lasts, be it here yet or not."""
-        self._disk.make_folder(self._folder.holds)
+        self._make_folders()
         return take(self._folder.hold(version.digest), shared=True, stop=stop, what=f"{version} was being evicted")
 
     def make_room(self, size_bytes: int, *, what: str, files: int = 0) -> None:
         """Evict until so much fits beside what is held. Raises: NoSpace, with sizes; nothing was evicted then."""
-        self._disk.make_folder(self._folder.locks)
+        self._make_folders()
         self.room.make(Need(what, size_bytes=size_bytes, files=files))
 
     def with_room(self, build: Callable[[], T], *, what: str) -> T:
@@ -117,15 +115,14 @@ class VersionCache:
         try:
             return build()
         except NoSpace:
-            self._disk.make_folder(self._folder.locks)
+            self._make_folders()
             if not self.room.make(Need(what, size_bytes=_ENVIRONMENT_BYTES, files=_ENVIRONMENT_FILES), at_best=True):
                 raise
         return build()
 
     def tidy(self) -> None:
         """Remove what dead fetches left a day ago, and evict what is beyond the limit, as far as that is unused."""
-        for path in (self._folder.locks, self._folder.holds):
-            self._disk.make_folder(path)
+        self._make_folders()
         self.room.tidy()
 
     def verify(self, *, progress: Progress | None = None, stop: Callable[[], bool] | None = None) -> list[LocalProblem]:
@@ -149,6 +146,11 @@ class VersionCache:
                         Arrival(self._folder, self._disk, self._store, self.room, version, names, progress, stop).run()
             undone.pop_all()
         return replace(self._local(version, names), hold=hold)
+
+    def _make_folders(self) -> None:
+        for path in (self._folder.locks, self._folder.holds):
+            if not path.is_dir():
+                self._disk.make_folder(path)
 
     def _has(self, version: Version, names: frozenset[str]) -> bool:
         ready = self.ready(version)

@@ -6,7 +6,6 @@ import hashlib
 import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,17 +41,16 @@ def verify_box(
 ) -> list[LocalProblem]:
     """Hash every code and checkpoint file in a cache; returns what is damaged, missing or should not be there.
 
-    Versions stay in use meanwhile; none of them is evicted while it is looked at.
+    Versions stay in use meanwhile, and may be evicted: what went with its version is no problem.
 
     Raises: Stopped.
     """
-    with ExitStack() as held:
-        looking = _Looking(CacheFolder(cache.absolute()), progress)
-        looking.find(held, stop)
-        with Window(stop=stop) as window:
-            for look in looking.looks:
-                window.submit(BUFFER_BYTES, looking.look, look)
-        return sorted(looking.problems, key=lambda problem: str(problem.path))
+    looking = _Looking(CacheFolder(cache.absolute()), progress)
+    looking.find(stop)
+    with Window(stop=stop) as window:
+        for look in looking.looks:
+            window.submit(BUFFER_BYTES, looking.look, look)
+    return sorted(looking.problems, key=lambda problem: str(problem.path))
 
 
 def remove_broken(cache: Path, problems: Iterable[LocalProblem], *, disk: Disk | None = None) -> list[str]:
@@ -65,6 +63,8 @@ def remove_broken(cache: Path, problems: Iterable[LocalProblem], *, disk: Disk |
     problems = list(problems)
     if not problems:
         return []
+    for path in (folder.locks, folder.holds):
+        path.mkdir(parents=True, exist_ok=True)
     with take(folder.eviction_lock, shared=False):
         for digest in sorted({digest for problem in problems for digest in problem.versions}):
             hold = try_take(folder.hold(digest), shared=False)
@@ -95,56 +95,58 @@ class _Looking:
         self._folder, self._progress = folder, progress
         self.looks: list[_Look] = []
         self.problems: list[LocalProblem] = []
+        self._described: dict[str, FileRecord] = {}
+        self._having: dict[str, set[str]] = {}
         self._total = self._done = 0
         self._guard = threading.Lock()
 
-    def find(self, held: ExitStack, stop: Callable[[], bool] | None) -> None:
-        """List what is to be hashed; what is missing or too much is a problem at once."""
+    def find(self, stop: Callable[[], bool] | None) -> None:
+        """List what is to be hashed; what is too much is a problem at once."""
         folder = self._folder
-        described: dict[str, FileRecord] = {}
-        having: dict[str, set[str]] = {}
         for path in sorted(folder.versions.glob("*")):
-            digest = path.name
-            held.enter_context(take(folder.hold(digest), shared=True, stop=stop))
-            ready, manifest = Ready.read(folder.ready(digest)), read_manifest(folder.manifest(digest))
-            if manifest is not None:
-                described |= {content_key(one): one for one in manifest.files()}
-            if ready is None:
-                continue  # not said to be whole
-            data = folder.manifest(digest).read_bytes() if manifest is not None else b""
-            if manifest is None or hashlib.sha256(data).hexdigest() != ready.manifest:
-                problem = "is missing, or not what READY says: nothing tells what this version should be"
-                self.problems.append(LocalProblem(folder.manifest(digest), problem, (digest,)))
-                continue
-            self._tree(path / "code", {one.path: one for one in manifest.code}, digest, None)
-            for name in sorted(ready.checkpoints & manifest.checkpoints.keys()):
-                records = {one.path: one for one in manifest.checkpoints[name].files}
-                self._tree(path / "checkpoints" / name, records, digest, having)
+            folder.holds.mkdir(parents=True, exist_ok=True)
+            with take(folder.hold(path.name), shared=True, stop=stop):
+                self._version(path)
         for path in sorted(folder.objects.glob("*/*")):
-            versions = tuple(sorted(having.get(path.name, ())))
-            self._add(_Look(path, described.get(path.name), versions, True))
+            versions = tuple(sorted(self._having.get(path.name, ())))
+            self._add(_Look(path, self._described.get(path.name), versions, True))
 
     def look(self, look: _Look) -> None:
         """Hash one file against its chunks; a content that nobody describes against its name."""
         try:
             found = self._differs(look)
         except FileNotFoundError:
-            found = None if look.content and not look.versions else "is missing"  # an unused content may be evicted
+            there = any(self._folder.ready(digest).exists() for digest in look.versions)
+            found = "is missing" if there and not look.path.exists() else None  # else it was evicted meanwhile
         except OSError as error:
             found = f"cannot be read: {error.strerror}"
         if found is not None:
             with self._guard:
                 self.problems.append(LocalProblem(look.path, found, look.versions, look.content))
 
-    def _tree(
-        self, folder: Path, records: dict[str, FileRecord], digest: str, having: dict[str, set[str]] | None
-    ) -> None:
-        """Compare a folder of a version with its records; `having` learns which contents it is made of."""
+    def _version(self, path: Path) -> None:
+        folder, digest = self._folder, path.name
+        ready, manifest = Ready.read(folder.ready(digest)), read_manifest(folder.manifest(digest))
+        if manifest is not None:
+            self._described |= {content_key(one): one for one in manifest.files()}
+        if ready is None:
+            return  # not said to be whole
+        if manifest is None or hashlib.sha256(folder.manifest(digest).read_bytes()).hexdigest() != ready.manifest:
+            problem = "is missing, or not what READY says: nothing tells what this version should be"
+            self.problems.append(LocalProblem(folder.manifest(digest), problem, (digest,)))
+            return
+        self._tree(path / "code", {one.path: one for one in manifest.code}, digest)
+        for name in sorted(ready.checkpoints & manifest.checkpoints.keys()):
+            records = {one.path: one for one in manifest.checkpoints[name].files}
+            self._tree(path / "checkpoints" / name, records, digest)
+
+    def _tree(self, folder: Path, records: dict[str, FileRecord], digest: str) -> None:
+        """Compare a folder of a version with its records. Its links into objects/ are looked at there, once for all."""
         for path, record in records.items():
             file = inside(folder, path)
             key = content_key(record)
-            if having is not None and _is_same(file, self._folder.content(key)):
-                having.setdefault(key, set()).add(digest)
+            if _is_same(file, self._folder.content(key)):
+                self._having.setdefault(key, set()).add(digest)
             else:
                 self._add(_Look(file, record, (digest,), False))
         known = {inside(folder, path) for path in records}

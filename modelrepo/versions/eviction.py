@@ -140,6 +140,9 @@ class Room:
         for item in items:
             if item.kind is Kind.LEFTOVER:
                 disk.remove_tree(item.path) if item.path.is_dir() else disk.remove(item.path)
+            elif item.kind is Kind.SUPPLY:
+                for path in item.path.glob("*/"):
+                    self._bury(path)  # the folder itself stays: it has uv's lock
             elif item.kind is not Kind.CONTENT:
                 self._bury(item.path)
         for item in whole:

@@ -145,7 +145,7 @@ def wanted_objects(versions: dict[str, Version]) -> set[str]:
 def check(fetchers: Fetchers, store: ObjectStore, versions: dict[str, Version]) -> None:
     cache = VersionCache(fetchers.cache, store)
     for version in versions.values():
-        assert cache.ready(version) == version.manifest.checkpoints.keys()
+        assert cache.ready(version) == frozenset(version.manifest.checkpoints)
         assert_right(cache.fetch(version))
     assert verify_box(fetchers.cache) == []
     assert not list((fetchers.cache / "incoming").glob("*/*"))

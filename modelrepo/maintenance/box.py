@@ -53,8 +53,11 @@ def verify_cache(
     contents = verify_box(folder.root, progress=progress, stop=stop)
     broken: list[BrokenEnvironment] = []
     environments = list(environments_in(folder.environments))
+    for path in (folder.locks, folder.holds) if environments or contents else ():
+        Disk().make_folder(path)
     for path in environments:
-        found = verify_environment(path, stop=stop)
+        with take(_hold(folder, path), shared=True, stop=stop):  # it is not evicted while it is looked at
+            found = verify_environment(path, stop=stop) if path.exists() else ()
         if found:
             broken.append(BrokenEnvironment(path, found))
     if not remove:
@@ -71,8 +74,7 @@ def verify_cache(
 
 def _remove(folder: CacheFolder, environment: Path) -> str | None:
     """Remove an environment that nobody uses; returns why it stays."""
-    digest = environment.relative_to(folder.environments).parts[0]
-    path = folder.hold(f"environment-{digest}")
+    path = _hold(folder, environment)
     with take(folder.eviction_lock, shared=False):
         hold = try_take(path, shared=False)
         if hold is None:
@@ -81,6 +83,10 @@ def _remove(folder: CacheFolder, environment: Path) -> str | None:
         with hold:
             Disk().remove_tree(environment)
     return None
+
+
+def _hold(folder: CacheFolder, environment: Path) -> Path:
+    return folder.hold(f"environment-{environment.relative_to(folder.environments).parts[0]}")
 
 
 def _remove_supplies(folder: CacheFolder) -> str | None:

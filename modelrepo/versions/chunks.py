@@ -1,7 +1,7 @@
 """Where a writer cuts a file into chunks.
 
 The format knows only that a file is a list of chunks: readers take any cuts, so these rules may change
-(docs/decisions/0014-where-files-are-cut.md has the reasons and the figures).
+(docs/decisions/0015-where-files-are-cut.md has the reasons and the figures).
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import pytest
 
 from modelrepo import layout
 from modelrepo.errors import Corrupt, InvalidInput, NoSpace, Stopped
+from modelrepo.holds import take
 from modelrepo.stores.faults import FaultyStore, faulty
 from modelrepo.stores.memory import MemoryBucket, MemoryStore
 from modelrepo.testing.small_versions import assert_right, small_version
@@ -323,6 +324,31 @@ def test_environments_go_after_the_versions_that_run_in_them(
     assert_right(cache.fetch(make("v3", 300 * KIB)))
     assert not of_idle.exists()
     assert (of_served / "READY").exists()
+    assert_right(served)
+
+
+def test_what_only_a_next_build_wants_goes_last_and_never_under_a_uv_at_work(
+    store: MemoryStore, make: Callable[..., Version], tmp_path: Path
+) -> None:
+    cache = VersionCache(tmp_path, store, limit_bytes=700 * KIB)
+    served, idle = cache.fetch(make("v1", 100 * KIB)), let_go(cache.fetch(make("v2", 100 * KIB)))
+    wheel = tmp_path / "uv" / "archive-v0" / "torch" / "lib.so"
+    wheel.parent.mkdir(parents=True)
+    wheel.write_bytes(bytes(300 * KIB))
+    lock = tmp_path / "uv" / ".lock"
+    at_work = take(lock, shared=True)
+    with pytest.raises(NoSpace):
+        cache.fetch(make("v3", 400 * KIB))
+    at_work.release()
+    building = tmp_path / "environments" / ("e" * 64) / "_" / ".building-1"
+    building.mkdir(parents=True)
+    with pytest.raises(NoSpace):
+        cache.fetch(make("v3", 400 * KIB))
+    assert cache.ready(idle.version) is not None
+    building.rmdir()
+    assert_right(cache.fetch(make("v3", 400 * KIB)))
+    assert not wheel.exists()
+    assert lock.exists()
     assert_right(served)
 
 

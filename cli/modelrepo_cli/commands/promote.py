@@ -37,6 +37,8 @@ def command(
     """
     repository = call.repository()
     model, version = named_version(reference)
+    if version.startswith("git:"):  # what is @active or @previous is found out with the change itself
+        version = repository.resolve(reference).version
     config = checked_config(repository, reference, settings, unset, force=force)
     before = repository.promotions.history(model)
     entry = repository.promotions.promote(

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,7 @@ def bucket(environment: str) -> str:
     return name
 
 
+@cache
 def _client(endpoint: str) -> Any:
     return boto3.Session().client("s3", endpoint_url=endpoint)
 

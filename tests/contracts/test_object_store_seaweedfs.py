@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import boto3  # type: ignore[import-untyped]
@@ -35,6 +36,12 @@ def folder(bucket: str, seaweed_server: SeaweedFS, monkeypatch: pytest.MonkeyPat
     for name, value in seaweed_server.environment().items():
         monkeypatch.setenv(name, value)
     return f"folder-{next(_numbers)}"
+
+
+@cache
+def raw_client(endpoint: str) -> Any:
+    """A client of a session of its own: the default one remembers the credentials of the first test that used it."""
+    return boto3.Session().client("s3", endpoint_url=endpoint)
 
 
 class TestSeaweedStore(ObjectStoreContract):

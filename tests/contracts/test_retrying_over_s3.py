@@ -81,7 +81,7 @@ def test_writes_happen_once_whatever_became_of_their_answers(store: ObjectStore,
         store.replace("new", b"third", if_etag=etag)
     assert store.read("new") == b"second"
 
-    rule = proxy.on(act, "DELETE", "/folder/new$")
+    rule = proxy.on(act, "DELETE|POST", r"/folder/new$|[?&]delete\b")
     store.delete("new")
     assert rule.struck == 1
     assert [stat.key for stat in store.list("")] == ["key"]

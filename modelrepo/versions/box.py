@@ -70,7 +70,8 @@ class VersionCache:
     ) -> LocalVersion:
         """Bring a version to this box, with the named checkpoints (all by default); instant where it is there.
 
-        It is held, and so not evicted, until `hold` of what is returned is released or nothing refers to it any more.
+        It and its environment are held, and so not evicted, until `let_go` of what is returned, or until nothing refers
+        to that any more.
 
         Raises:
             Corrupt: bytes in the repository are not what the manifest says.
@@ -100,10 +101,12 @@ class VersionCache:
         """Return where a version lies, or would lie."""
         return self._folder.version(version.digest)
 
-    def hold(self, version: Version, *, stop: Callable[[], bool] | None = None) -> Hold:
-        """Keep a version from being evicted for as long as the hold lasts, be it here yet or not."""
+    def hold(self, version: Version, *, stop: Callable[[], bool] | None = None) -> tuple[Hold, ...]:
+        """Keep a version and its environment from being evicted, be they here yet or not, while the holds last."""
         self._make_folders()
-        return take(self._folder.hold(version.digest), shared=True, stop=stop, what=f"{version} was being evicted")
+        what = f"{version} was being evicted"
+        names = (version.digest, f"environment-{version.manifest.environment.digest}")
+        return tuple(take(self._folder.hold(name), shared=True, stop=stop, what=what) for name in names)
 
     def make_room(self, size_bytes: int, *, what: str, files: int = 0) -> None:
         """Evict until so much fits beside what is held. Raises: NoSpace, with sizes; nothing was evicted then."""
@@ -134,7 +137,7 @@ class VersionCache:
     ) -> LocalVersion:
         with ExitStack() as undone:
             try:
-                hold = undone.enter_context(self.hold(version, stop=stop))
+                holds = tuple(map(undone.enter_context, self.hold(version, stop=stop)))
             except OSError as error:
                 if error.errno not in _READ_ONLY or not self._has(version, names):
                     raise
@@ -145,7 +148,7 @@ class VersionCache:
                     if not self._has(version, names):  # somebody else may have fetched it meanwhile
                         Arrival(self._folder, self._disk, self._store, self.room, version, names, progress, stop).run()
             undone.pop_all()
-        return replace(self._local(version, names), hold=hold)
+        return replace(self._local(version, names), holds=holds)
 
     def _make_folders(self) -> None:
         for path in (self._folder.locks, self._folder.holds):

@@ -53,5 +53,10 @@ class LocalVersion:
     folder: Path
     code: Path
     checkpoints: Mapping[str, Path]
-    hold: Hold | None = field(default=None, compare=False, repr=False)
-    """What keeps it from being evicted, until released or until nothing refers to it any more."""
+    holds: tuple[Hold, ...] = field(default=(), compare=False, repr=False)
+    """What keeps it and its environment from being evicted, until `let_go` or until nothing refers to it any more."""
+
+    def let_go(self) -> None:
+        """Say that it is used no more; twice is legal."""
+        for hold in self.holds:
+            hold.release()

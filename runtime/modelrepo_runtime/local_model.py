@@ -177,12 +177,11 @@ def version_model(repository: Repository, reference: str, box: Box, *, stage: st
     given = named_interpreter(box.python) if box.python else None
     cache = VersionCache(box.cache_folder, repository.store)
     local = cache.fetch(version, progress=box.progress)
-    holds = () if local.hold is None else (local.hold,)
     build = partial(_version_environment, repository, version, box, fit)
     python = given or cache.with_room(build, what=f"the environment of {version}")
     named = parse_reference(reference).version
     overrides = repository.promotions.state(version.model).config if named in (None, "active") else {}
-    return LocalModel(version.spec, version.version, local.code, python, local.checkpoints, fit, overrides, holds)
+    return LocalModel(version.spec, version.version, local.code, python, local.checkpoints, fit, overrides, local.holds)
 
 
 def build_environment(folder: Path, spec: ModelSpec, box: Box, fit: Fit, work: Path, holds: list[Hold]) -> Path:
@@ -249,7 +248,7 @@ def _folder_checkpoints(
             cache = VersionCache(box.cache_folder, there.store)
             local = cache.fetch(there.resolve(reference), checkpoints=[other], progress=box.progress)
             found[name] = local.checkpoints[other]
-            holds += [] if local.hold is None else [local.hold]
+            holds += local.holds
     return found
 
 

@@ -65,8 +65,7 @@ def many(store: MemoryStore, name: str = "v1", count: int = 60) -> Version:
 
 
 def let_go(local: LocalVersion) -> LocalVersion:
-    assert local.hold is not None
-    local.hold.release()
+    local.let_go()
     return local
 
 

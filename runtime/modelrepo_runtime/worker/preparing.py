@@ -137,8 +137,6 @@ def child_spec(prepared: Prepared, layout: SlotLayout, folder: Path, slot_descri
     chosen, spec = prepared.chosen, prepared.version.spec
     devices = torch_devices(layout.devices)
     limit = chosen.needs.host_bytes
-    # What runs is not evicted, even where it outlives its worker.
-    held = () if prepared.local.hold is None else (prepared.local.hold.fileno(),)
     return ChildSpec(
         python=prepared.python,
         code_roots=tuple(prepared.local.code / root for root in spec.code),
@@ -155,7 +153,8 @@ def child_spec(prepared: Prepared, layout: SlotLayout, folder: Path, slot_descri
         devices=devices,
         device_env=child_environment(layout.devices),
         max_batch={stage.name: stage.max_batch for stage in chosen.stages},
-        keep_open_fds=(*slot_descriptors, *held),
+        # What runs is not evicted, even where it outlives its worker.
+        keep_open_fds=(*slot_descriptors, *(hold.fileno() for hold in prepared.local.holds)),
         # What the author promises, and a tenth more: only a child that breaks its promise is ended for it.
         memory_limit_bytes=None if limit is None else limit + limit // 10,
     )

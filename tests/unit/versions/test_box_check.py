@@ -31,8 +31,7 @@ def cache(store: MemoryStore, tmp_path: Path) -> VersionCache:
 def local(store: MemoryStore, cache: VersionCache) -> LocalVersion:
     """A version of which nobody holds anything any more."""
     found = cache.fetch(small_version(store, code=CODE, checkpoints=CHECKPOINTS, chunk_bytes=32))
-    assert found.hold is not None
-    found.hold.release()
+    found.let_go()
     return found
 
 
@@ -108,8 +107,7 @@ def test_a_shared_file_that_rotted_is_a_problem_of_every_version_that_has_it(
     assert told == [f"version {other.digest[:12]} is used by pid {os.getpid()}; end it, and run this again"]
     assert problem.path.exists()
     assert cache.ready(other) is not None
-    assert served.hold is not None
-    served.hold.release()
+    served.let_go()
     assert remove_broken(cache.cache, cache.verify()) == []
     for version in (local.version, other):
         assert_right(cache.fetch(version))

@@ -73,8 +73,7 @@ def make(store: MemoryStore) -> Callable[..., Version]:
 
 
 def let_go(local: LocalVersion) -> LocalVersion:
-    assert local.hold is not None
-    local.hold.release()
+    local.let_go()
     return local
 
 
@@ -280,7 +279,7 @@ def test_leftovers_of_dead_fetches_go_after_a_day_and_those_of_live_ones_never(
     assert folder.incoming(version.digest).exists()
     for path in (part, folder.incoming(version.digest)):
         os.utime(path, (1.0, 1.0))
-    live = cache.hold(version)
+    live, _ = cache.hold(version)
     cache.tidy()
     assert not part.exists()
     assert folder.incoming(version.digest).exists()

@@ -37,9 +37,7 @@ def versions(store: MemoryStore) -> list[Version]:
 
 def fetch_and_evict(folder: Path, store: MemoryStore, versions: list[Version], disk: Disk) -> None:
     """Fetch one version, and another one into a cache that has no room for both."""
-    first = VersionCache(folder, store, disk=disk).fetch(versions[0])
-    assert first.hold is not None
-    first.hold.release()
+    VersionCache(folder, store, disk=disk).fetch(versions[0]).let_go()
     VersionCache(folder, store, disk=disk, limit_bytes=1).tidy()
     VersionCache(folder, store, disk=disk).fetch(versions[1])
 

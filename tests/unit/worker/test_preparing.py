@@ -99,7 +99,7 @@ def test_a_child_is_told_its_devices_paths_and_limits() -> None:
 def test_a_child_holds_the_version_that_it_runs_in_the_cache(tmp_path: Path) -> None:
     version = a_version()
     hold = take(tmp_path / "hold", shared=True)
-    local = LocalVersion(version, Path("/v"), Path("/v/code"), {}, hold)
+    local = LocalVersion(version, Path("/v"), Path("/v/code"), {}, (hold,))
     prepared = Prepared(choose(version, a_target(), a_box(), HOST), local, Path("/env/bin/python"))
     spec = child_spec(prepared, GPU_SLOT, Path("/slot/child"), (7,))
     assert spec.keep_open_fds == (7, hold.fileno())

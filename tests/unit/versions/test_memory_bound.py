@@ -16,9 +16,12 @@ from modelrepo.contract import load_spec
 from modelrepo.environments.record import EnvironmentRecord
 from modelrepo.stores.memory import MemoryBucket, MemoryStore
 from modelrepo.versions.box import VersionCache
+from modelrepo.versions.clock import Clock
+from modelrepo.versions.content import Content
+from modelrepo.versions.delivery import Delivery
 from modelrepo.versions.disk import Disk
 from modelrepo.versions.drafting import draft, look, pack
-from modelrepo.versions.publish import publish
+from modelrepo.versions.publish import finish
 from modelrepo.versions.version import Version
 
 folder = Path(sys.argv[1])
@@ -48,8 +51,10 @@ class Nowhere(Disk):
 
 store = Elsewhere()
 environment = EnvironmentRecord(python="3.11", requires_python="", digest="e" * 64, pyproject_sha256="f" * 64)
-packed = pack(look(folder, spec, lambda reference: None))
-done = publish(store, draft(folder, packed, environment, at="now"))
+with Delivery(store, model="tiny", by="") as delivery:
+    packed = pack(look(folder, spec, lambda reference: None), Content(delivery=delivery))
+    publication = draft(folder, packed, environment, at="now")
+    done = finish(delivery, store, publication, version=None, clock=Clock())
 assert done.new_bytes >= int(sys.argv[2]) << 20
 version = Version("tiny", "v1", done.digest, done.manifest, spec)
 VersionCache(folder.parent / "cache", store, disk=Nowhere()).fetch(version)

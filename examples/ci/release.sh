@@ -13,28 +13,29 @@ folder=${2:-.}
 reuse=${REUSE-$model@active}
 commit=$(git -C "$folder" rev-parse HEAD)
 
-set --
-if [ -n "$reuse" ]; then
+is_there() { # yes or no; what is neither ends the script
   code=0
-  modelrepo show "$reuse" > /dev/null || code=$?
+  said=$(modelrepo show "$1" 2>&1 > /dev/null) || code=$?
   case $code in
-    0) set -- --reuse-checkpoints "$reuse" ;;
-    3) echo "$reuse is not there: the checkpoints of a first version are taken from $folder" >&2 ;;
-    *) exit "$code" ;;
+    0) return 0 ;;
+    3) return 1 ;;
+    *) echo "$said" >&2 && exit "$code" ;;
   esac
-fi
+}
 
+set --
+if [ -n "$reuse" ] && is_there "$reuse"; then
+  set -- --reuse-checkpoints "$reuse"
+fi
 modelrepo check "$folder" "$@"
 modelrepo push "$folder" --if-changed --locked --message "$(git -C "$folder" log -1 --format=%s)" "$@"
 
+if ! is_there "$model@git:$commit"; then
+  echo "commit $commit changes nothing of $model: what is active stays"
+  exit 0
+fi
 set --
 if [ -n "${MODELREPO_QUEUE:-}" ]; then
   set -- --wait "${WAIT:-30m}"
 fi
-code=0
-modelrepo promote "$model@git:$commit" --reason "commit $commit" "$@" || code=$?
-if [ "$code" -eq 3 ]; then
-  echo "commit $commit changes nothing of $model: what is active stays" >&2
-  code=0
-fi
-exit "$code"
+modelrepo promote "$model@git:$commit" --reason "commit $commit" "$@"

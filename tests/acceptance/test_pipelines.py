@@ -116,7 +116,7 @@ def test_a_release_publishes_what_changed_and_run_twice_it_changes_nothing(check
     checkout.git("commit", "--quiet", "--allow-empty", "--message", "of another model")
     third = checkout.release()
     assert third.returncode == 0, third.stderr
-    assert "changes nothing of tiny" in third.stderr
+    assert "changes nothing of tiny" in third.stdout
     assert {stat.key: stat.etag for stat in Repository.open(url).store.list("models/")} == before
 
     Repository.open(url).promotions.rollback("tiny")

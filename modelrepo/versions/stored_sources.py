@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from modelrepo.contract.spec import CheckpointSource
@@ -15,7 +16,8 @@ from modelrepo.versions.choosing import chosen
 from modelrepo.versions.chunks import Span
 from modelrepo.versions.earlier import Earlier
 from modelrepo.versions.manifest import PLAIN, FileRecord
-from modelrepo.versions.paths import path_problem
+from modelrepo.versions.paths import inside, path_problem
+from modelrepo.versions.window import Window
 
 STREAM_BYTES = 4 << 20  # of one request where bytes are only hashed
 
@@ -107,6 +109,24 @@ def find_stored(name: str, source: CheckpointSource, earlier: Earlier) -> Stored
         known_as, record = known.get(stat.key, (None, None))
         files.append(record if record and known_as == facts[stat.key] else StoredFile(stat.key, store, stat))
     return StoredCheckpoint(tuple(files), single, {"source": source.source, "files": facts})
+
+
+def download(checkpoint: StoredCheckpoint, target: Path) -> Path:
+    """Write the files of a bucket's checkpoint below `target`; returns what the model is given."""
+    with Window() as window:
+        for file in checkpoint.files:
+            if isinstance(file, StoredFile):
+                path = inside(target, file.path)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                window.submit(STREAM_BYTES, _write, file, path)
+    return target / checkpoint.files[0].path if checkpoint.single else target
+
+
+def _write(file: StoredFile, path: Path) -> None:
+    with path.open("wb") as stream:
+        for piece in file.stream(Span(0, file.size_bytes)):
+            stream.write(piece)
+    file.identity()  # raises where it is not what was listed
 
 
 def _listed(name: str, source: CheckpointSource) -> tuple[ObjectStore, list[ObjectStat], bool]:

@@ -23,7 +23,7 @@ from modelrepo.contract import (
     resolve_secrets,
 )
 from modelrepo.environments import EnvironmentCache, IndexSettings, LinkMode, named_interpreter, prepare
-from modelrepo.errors import InvalidCheckpoint, InvalidInput
+from modelrepo.errors import InvalidInput
 from modelrepo.holds import Hold
 from modelrepo.names import near_names, parse_reference
 from modelrepo.repository import Repository
@@ -31,7 +31,7 @@ from modelrepo.versions.box import VersionCache, default_cache, hold_environment
 from modelrepo.versions.checkpoints import SourceCheckpoint, find_checkpoints
 from modelrepo.versions.content import Progress
 from modelrepo.versions.manifest import Manifest
-from modelrepo.versions.stored_sources import StoredCheckpoint
+from modelrepo.versions.stored_sources import StoredCheckpoint, download
 from modelrepo.versions.version import Version
 from modelrepo_runtime.accelerators import Device, child_environment, facts, probe, torch_devices
 from modelrepo_runtime.supervision import ChildSpec
@@ -238,10 +238,7 @@ def _folder_checkpoints(
         if isinstance(checkpoint, SourceCheckpoint):
             found[name] = _laid_out(checkpoint, work / name)
         elif isinstance(checkpoint, StoredCheckpoint):
-            raise InvalidCheckpoint(
-                f"checkpoint {name!r} lies in {source.source}, which only a push reads; push the model and run the "
-                "version, or download the checkpoint into the folder"
-            )
+            found[name] = download(checkpoint, work / name)
         else:
             reference, _, other = source.source.removeprefix("modelrepo:").rpartition("/")
             there = _needed(repository, reference)

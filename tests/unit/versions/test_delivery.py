@@ -257,3 +257,13 @@ def test_documents_come_after_objects_and_before_the_publication(tmp_path: Path)
 def _written(path: Path, data: bytes) -> Path:
     path.write_bytes(data)
     return path
+
+
+def test_a_thousand_small_files_cost_two_requests_each_and_a_few(tmp_path: Path) -> None:
+    store = faulty(MemoryStore("many", MemoryBucket()))
+    files = files_of(tmp_path, **{f"shard-{number:04}": contents(32, number) for number in range(400)})
+    push(store, files)
+    assert len(store.operations) <= 2 * len(files) + 10
+    again = faulty(store.inner)
+    push(again, files)
+    assert len(again.operations) <= 2 * len(files) + 10, "one look before the publication, one after it"

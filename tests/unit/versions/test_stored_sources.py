@@ -160,3 +160,17 @@ def test_an_object_that_changes_while_it_is_read_ends_the_push(
         packed = pack(found, Content(delivery=delivery))
         finish(delivery, target, draft(folder, packed, environment, at="now"), version=None, clock=delivery._clock)
     assert not list(store.list("models/"))
+
+
+def test_a_bucket_can_be_brought_to_this_box_for_a_trial(
+    tmp_path: Path, make_folder: MakeFolder, buckets: Buckets
+) -> None:
+    folder = make_folder(spec=SPEC)
+    checkpoint = look(folder, load_spec(folder), nowhere).checkpoints["w"]
+    assert isinstance(checkpoint, stored_sources.StoredCheckpoint)
+    target = stored_sources.download(checkpoint, tmp_path / "here")
+    assert (target / "a.bin").read_bytes() == b"a" * 30 * KIB
+    assert (target / "sub" / "readme.md").read_bytes() == b"words"
+    buckets.inner("s3://weights/w").replace("a.bin", b"short")
+    with pytest.raises(InvalidInput, match="changed"):
+        stored_sources.download(checkpoint, tmp_path / "again")

@@ -27,6 +27,9 @@ from modelrepo.stores.folder_lock import folder_lock
 from modelrepo.stores.port import ObjectStat, StoreAbility, StoreIdentity, check_key, check_prefix
 from modelrepo.stores.renames import exchange_names
 
+PIECE_BYTES = 256 << 10
+"""What one step of a stream holds: it stays in the processor's cache until it is hashed and written."""
+
 _TEMPORARY = ".tmp-"
 _CREATE_TRIES = 4  # a name that is taken and yet not to be read: an editor may be in the middle of a save
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
@@ -65,6 +68,13 @@ class FilesystemStore:
                 return b"".join(pieces)
             finally:
                 os.close(descriptor)
+
+    def read_pieces(self, key: str, start: int = 0) -> Iterator[memoryview]:
+        buffer = memoryview(bytearray(PIECE_BYTES))
+        with self._mapped("read", key), self._path(key).open("rb", buffering=0) as file:
+            file.seek(start)
+            while count := file.readinto(buffer):
+                yield buffer[:count]
 
     def create(self, key: str, data: bytes) -> None:
         path = self._path(key)

@@ -20,12 +20,15 @@ from functools import cache
 from typing import Any, TypeVar
 
 from modelrepo.errors import ModelRepoError, ObjectChanged, ObjectNotFound, Unreachable
-from modelrepo.stores.port import ObjectStat, ObjectStore, StoreAbility, StoreIdentity
+from modelrepo.stores.port import ObjectStat, ObjectStore, ReadsInPieces, StoreAbility, StoreIdentity
 
 T = TypeVar("T")
 
 REPEATABLE = frozenset({"put_file"})
 """What a store can do beyond the port, and may be asked to do twice."""
+
+RESUMED = "read_pieces"
+"""What it can do and is asked to go on with, from where an answer broke off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,24 @@ class RetryingStore:
     def stat(self, key: str) -> ObjectStat:
         return self._run(lambda: self.inner.stat(key))
 
+    def _resumed(self, key: str, start: int = 0) -> Iterator[memoryview]:
+        assert isinstance(self.inner, ReadsInPieces)
+        inner = self.inner
+        pieces: Iterator[memoryview] | None = None
+
+        def advance() -> memoryview | None:
+            nonlocal pieces
+            pieces = inner.read_pieces(key, start) if pieces is None else pieces
+            try:
+                return next(pieces, None)
+            except Unreachable:
+                pieces = None
+                raise
+
+        while (piece := self._run(advance)) is not None:
+            start += len(piece)
+            yield piece
+
     def _holds(self, key: str, data: bytes) -> bool:
         try:
             return self.read(key) == data
@@ -166,6 +187,8 @@ def _kind(inner: type[Any]) -> type[RetryingStore]:
 
 def _passed_on(name: str) -> property:
     def get(store: RetryingStore) -> Any:
+        if name == RESUMED:
+            return store._resumed
         ability = getattr(store.inner, name)
         if name not in REPEATABLE:
             return ability

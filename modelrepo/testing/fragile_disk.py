@@ -55,7 +55,14 @@ class FragileDisk(Disk):
         self._done(path.parent, path.unlink)
         return fd
 
-    def write(self, fd: int, data: bytes, start: int) -> None:
+    def reopen(self, path: Path) -> int:
+        self._step()
+        fd = super().reopen(path)
+        if fd >= 0:
+            self._unwritten[os.fstat(fd).st_ino] = path
+        return fd
+
+    def write(self, fd: int, data: bytes | memoryview, start: int) -> None:
         try:
             self._step()
         except PowerCut:

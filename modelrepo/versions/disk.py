@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from modelrepo.errors import NoSpace
+from modelrepo.versions.linux_calls import allocate, begin_writing
 
 READ_ONLY, READ_ONLY_EXECUTABLE = 0o444, 0o555
 SPARE_BYTES = 64 << 20  # left free: journals, logs and other processes share the disk
@@ -26,7 +27,26 @@ class Disk:
         """Open a file that must not be there yet, for writing; a symlink in its place is an error."""
         return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
-    def write(self, fd: int, data: bytes, start: int) -> None:
+    def reopen(self, path: Path) -> int:
+        """Open what an earlier try has left, for reading and writing; -1 where there is nothing."""
+        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            return os.open(path, flags)
+        except FileNotFoundError:
+            return -1
+        except PermissionError:
+            path.chmod(0o600)  # it was finished already
+            return os.open(path, flags)
+
+    def allocate(self, fd: int, size_bytes: int) -> None:
+        """Reserve room for a whole file; raises OSError where there is none."""
+        allocate(fd, size_bytes)
+
+    def begin_writing(self, fd: int, start: int, size_bytes: int) -> None:
+        """Let the disk begin with what was written, without waiting for it."""
+        begin_writing(fd, start, size_bytes)
+
+    def write(self, fd: int, data: bytes | memoryview, start: int) -> None:
         view = memoryview(data)
         while view:
             written = os.pwrite(fd, view, start)

@@ -1,34 +1,29 @@
-"""Bring files from a repository to this box: every byte is verified before its file gets its final name."""
+"""Bring files from a repository to this box: every byte is verified before its file gets its final name.
+
+Many files and chunks are under way at once. Each thread hashes a piece and writes it while it is still in the
+processor's cache; nothing waits for a batch, and a file's `fsync` holds up nobody but the thread that does it.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
 
 from modelrepo import layout
 from modelrepo.errors import Corrupt, ObjectNotFound
-from modelrepo.stores.port import ObjectStore
+from modelrepo.stores.port import ObjectStore, ReadsInPieces
 from modelrepo.versions.content import Progress
 from modelrepo.versions.disk import Disk
-from modelrepo.versions.manifest import ChunkRecord, FileRecord
+from modelrepo.versions.manifest import ChunkRecord
+from modelrepo.versions.partial_file import PartialFile
+from modelrepo.versions.partial_file import Target as Target
 from modelrepo.versions.window import Window
 
-WHOLE_READ_BYTES = 64 << 20  # a chunk up to this is read in one request
-PIECE_BYTES = 16 << 20  # a larger one, which another writer may have made, in pieces of this
-LOCAL_PIECE_BYTES = 4 << 20  # from a disk small pieces cost no more requests, and less fresh memory
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A file to bring, where to, and with which mode. The folder must be there; the file must not."""
-
-    record: FileRecord
-    path: Path
-    mode: int
+WHOLE_READ_BYTES = 64 << 20  # a chunk up to this is read in one request where it cannot be read in pieces
+PIECE_BYTES = 16 << 20  # a larger one, which another writer may have made, in requests of this
+STREAMS_BYTES = 16 << 20  # what a chunk that is read in pieces counts at most of what is under way: eight are, or
+THREADS = 16  # so many small ones
 
 
 class Fetcher:
@@ -48,9 +43,6 @@ class Fetcher:
         self._progress, self._stop = progress, stop
         self._total, self._done = total_bytes, 0
         self._guard = threading.Lock()
-        local = store.ability.local
-        self._whole_read_bytes = LOCAL_PIECE_BYTES if local else WHOLE_READ_BYTES
-        self._piece_bytes = LOCAL_PIECE_BYTES if local else PIECE_BYTES
 
     def fetch(self, targets: Iterable[Target], *, then: Callable[[Target], None] | None = None) -> None:
         """Write every target, durably; `then` is called for each file that is whole, from any thread.
@@ -59,76 +51,53 @@ class Fetcher:
             Corrupt: bytes in the repository are not what the manifest says; nothing may be used.
             Stopped, Unreachable, OSError
         """
-        with Window(stop=self._stop) as window:
+        with Window(threads=THREADS, stop=self._stop) as window:
             for target in targets:
-                work = _File(target, self._disk, then)
-                if len(target.record.chunks) <= 1:
-                    window.submit(_held(target.record.size_bytes), self._whole, work)
-                    continue
-                work.open()
-                start = 0
-                try:
-                    for chunk in target.record.chunks:
-                        window.submit(_held(chunk.size_bytes), self._part, work, chunk, start)
-                        start += chunk.size_bytes
-                except BaseException:
-                    work.abandon()
-                    raise
+                _Arriving(self, PartialFile(target, self._disk), window, then).submit()
 
-    def _whole(self, work: _File) -> None:
-        work.open()
-        if work.target.record.chunks:
-            self._part(work, work.target.record.chunks[0], 0)
-        else:
-            work.finish()
-
-    def _part(self, work: _File, chunk: ChunkRecord, start: int) -> None:
-        try:
-            self._copy(work, chunk, start)
-        except BaseException:
-            work.abandon()
-            raise
-        work.part_done()
-
-    def _copy(self, work: _File, chunk: ChunkRecord, start: int) -> None:
+    def pieces(self, chunk: ChunkRecord) -> Iterator[bytes | memoryview]:
+        """Yield a chunk's bytes as they come, whatever they are."""
         key = layout.object_(chunk.sha256)
-        try:
-            if chunk.size_bytes <= self._whole_read_bytes:
-                data = self._store.read(key)
-                self._check(work, chunk, len(data), hashlib.sha256(data).hexdigest())
-                work.write(data, start)
-                self._tell(len(data))
-                return
-            digest, done = hashlib.sha256(), 0
+        if isinstance(self._store, ReadsInPieces):
+            yield from self._store.read_pieces(key)
+        elif chunk.size_bytes <= WHOLE_READ_BYTES:
+            yield self._store.read(key)
+        else:
+            done = 0
             while done < chunk.size_bytes:
-                data = self._store.read_range(key, done, min(self._piece_bytes, chunk.size_bytes - done))
+                data = self._store.read_range(key, done, min(PIECE_BYTES, chunk.size_bytes - done))
                 if not data:
-                    break
-                digest.update(data)
-                work.write(data, start + done)
+                    return
+                yield data
                 done += len(data)
-                self._tell(len(data))
-            self._check(work, chunk, done, digest.hexdigest())
-        except ObjectNotFound as error:
-            raise Corrupt(
-                f"cannot fetch {self._what}: object sha256:{chunk.sha256} of {work.target.record.path} is missing "
-                f"from {self._store.url}; push the version again",
-                path=work.target.record.path,
-                digest=chunk.sha256,
-            ) from error
 
-    def _check(self, work: _File, chunk: ChunkRecord, size_bytes: int, digest: str) -> None:
-        if size_bytes == chunk.size_bytes and digest == chunk.sha256:
-            return
-        found = f"{size_bytes} bytes instead of {chunk.size_bytes}" if size_bytes != chunk.size_bytes else "other bytes"
-        raise Corrupt(
-            f"cannot fetch {self._what}: object sha256:{chunk.sha256} of {work.target.record.path} holds {found} in "
-            f"{self._store.url}; delete {layout.object_(chunk.sha256)} there and push the version again",
-            path=work.target.record.path,
+    def held_bytes(self, size_bytes: int) -> int:
+        """Return what a chunk of this size counts while it is under way."""
+        if isinstance(self._store, ReadsInPieces) or size_bytes > WHOLE_READ_BYTES:
+            return min(size_bytes, STREAMS_BYTES)
+        return size_bytes
+
+    def missing(self, target: Target, chunk: ChunkRecord) -> Corrupt:
+        """Return the error for a chunk that is not in the repository."""
+        return Corrupt(
+            f"cannot fetch {self._what}: object sha256:{chunk.sha256} of {target.record.path} is missing "
+            f"from {self._store.url}; push the version again",
+            path=target.record.path,
             digest=chunk.sha256,
         )
 
-    def _tell(self, size_bytes: int) -> None:
+    def spoilt(self, target: Target, chunk: ChunkRecord, size_bytes: int) -> Corrupt:
+        """Return the error for a chunk that is not what its name says."""
+        found = f"{size_bytes} bytes instead of {chunk.size_bytes}" if size_bytes != chunk.size_bytes else "other bytes"
+        return Corrupt(
+            f"cannot fetch {self._what}: object sha256:{chunk.sha256} of {target.record.path} holds {found} in "
+            f"{self._store.url}; delete {layout.object_(chunk.sha256)} there and push the version again",
+            path=target.record.path,
+            digest=chunk.sha256,
+        )
+
+    def tell(self, size_bytes: int) -> None:
+        """Count bytes for whoever watches."""
         if self._progress is None:
             return
         with self._guard:
@@ -136,56 +105,68 @@ class Fetcher:
             self._progress("fetch", self._done, self._total)
 
 
-class _File:
-    """One file being written by several threads."""
+class _Arriving:
+    """One file on its way."""
 
-    def __init__(self, target: Target, disk: Disk, then: Callable[[Target], None] | None) -> None:
-        self.target = target
-        self._disk, self._then = disk, then
-        self._left = len(target.record.chunks)
-        self._fd = -1
-        self._writers = 0
-        self._abandoned = False
-        self._guard = threading.Condition()
+    def __init__(
+        self, fetcher: Fetcher, file: PartialFile, window: Window, then: Callable[[Target], None] | None
+    ) -> None:
+        self._fetcher, self._file, self._window, self._then = fetcher, file, window, then
 
-    def open(self) -> None:
-        self._fd = self._disk.create(self.target.path)
-
-    def write(self, data: bytes, start: int) -> None:
-        with self._guard:
-            if self._abandoned:
-                return
-            self._writers += 1
+    def submit(self) -> None:
+        chunks = self._file.target.record.chunks
+        if len(chunks) <= 1:
+            self._window.submit(self._fetcher.held_bytes(self._file.target.record.size_bytes), self._whole)
+            return
+        self._file.open()
+        start = 0
         try:
-            self._disk.write(self._fd, data, start)
-        finally:
-            with self._guard:
-                self._writers -= 1
-                self._guard.notify_all()
+            for index, chunk in enumerate(chunks):
+                self._window.submit(self._fetcher.held_bytes(chunk.size_bytes), self._part, index, chunk, start)
+                start += chunk.size_bytes
+        except BaseException:
+            self._file.abandon()
+            raise
 
-    def part_done(self) -> None:
-        with self._guard:
-            self._left -= 1
-            last = self._left == 0 and not self._abandoned
-        if last:
-            self.finish()
+    def _whole(self) -> None:
+        self._file.open()
+        chunks = self._file.target.record.chunks
+        if chunks:
+            self._part(0, chunks[0], 0)
+        else:
+            self._file.finish()
+            self._tell_whole()
 
-    def finish(self) -> None:
-        fd, self._fd = self._fd, -1
-        self._disk.seal(fd, self.target.mode)
+    def _part(self, index: int, chunk: ChunkRecord, start: int) -> None:
+        try:
+            if self._file.holds(index, chunk, start):
+                self._fetcher.tell(chunk.size_bytes)
+            else:
+                self._copy(chunk, start)
+                self._file.note(index)
+        except BaseException:
+            self._file.abandon()
+            raise
+        if self._file.chunk_done():
+            self._tell_whole()
+
+    def _copy(self, chunk: ChunkRecord, start: int) -> None:
+        target, digest, done = self._file.target, hashlib.sha256(), 0
+        try:
+            for piece in self._fetcher.pieces(chunk):
+                self._window.check()
+                if done + len(piece) > chunk.size_bytes:
+                    raise self._fetcher.spoilt(target, chunk, done + len(piece))
+                digest.update(piece)
+                self._file.write(piece, start + done)
+                done += len(piece)
+                self._fetcher.tell(len(piece))
+        except ObjectNotFound as error:
+            raise self._fetcher.missing(target, chunk) from error
+        if done != chunk.size_bytes or digest.hexdigest() != chunk.sha256:
+            raise self._fetcher.spoilt(target, chunk, done)
+        self._file.written(start, done)
+
+    def _tell_whole(self) -> None:
         if self._then is not None:
-            self._then(self.target)
-
-    def abandon(self) -> None:
-        """Close the file unfinished, once nobody writes to it: a closed number could become another file's."""
-        with self._guard:
-            self._abandoned = True
-            while self._writers:
-                self._guard.wait()
-            fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
-
-
-def _held(size_bytes: int) -> int:
-    return size_bytes if size_bytes <= WHOLE_READ_BYTES else PIECE_BYTES
+            self._then(self._file.target)

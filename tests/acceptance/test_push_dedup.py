@@ -17,8 +17,10 @@ import pytest
 
 from modelrepo import IndexSettings, PushOptions, Repository, layout
 from modelrepo.errors import InvalidCheckpoint
+from modelrepo.stores.opening import open_store
 from modelrepo.testing.tensor_files import tensor_bytes
 from modelrepo.versions import digest_cache, origins
+from tests.conftest import Bucket
 
 MIB, KIB = 1 << 20, 1 << 10
 OPTIONS = PushOptions(lock=True, check="none", index=IndexSettings(no_index=True))
@@ -160,3 +162,30 @@ def test_an_unchanged_checkpoint_is_read_only_where_it_is_distrusted(
     assert weights not in read
     repository.push(folder, dataclasses.replace(options, rehash=True))
     assert weights in read
+
+
+def test_a_bucket_holds_the_weights_and_another_folder_of_it_the_repository(folder: Path, seaweed: Bucket) -> None:
+    random = Random(9)
+    source = open_store(f"{seaweed.url}/weights")
+    tensors = {f"layers.{number}.weight": random.randbytes(2 * MIB) for number in range(3)}
+    source.create("a.safetensors", tensor_bytes(tensors))
+    source.create("b.safetensors", tensor_bytes({"norm": random.randbytes(KIB)}))
+    spec = f"contract: 1\nname: tiny\nentrypoint: model:M\ncheckpoints: {{w: '{seaweed.url}/weights'}}\n"
+    (folder / "model.yaml").write_text(spec)
+    repository = Repository.init(f"{seaweed.url}/repository")
+    first = repository.push(folder, OPTIONS)
+    again = repository.push(folder, OPTIONS)
+    assert (again.version, again.new_bytes) == ("v2", 0)
+
+    tensors["layers.1.weight"] = random.randbytes(2 * MIB)
+    source.replace("a.safetensors", tensor_bytes(tensors, pad=700))
+    third = repository.push(folder, OPTIONS)
+    sent = {each.path: each.new_bytes for each in third.by_file if each.checkpoint}
+    assert 2 * MIB <= sent["a.safetensors"] <= 1.05 * 2 * MIB
+    assert sent["b.safetensors"] == 0
+    pulled = repository.pull("tiny@v3", folder.parent / "pulled")
+    (whole,) = pulled.rglob("a.safetensors")
+    assert whole.read_bytes() == tensor_bytes(tensors, pad=700)
+    changed = repository.diff("tiny@v1", "tiny@v3").tensors
+    assert [(each.name, each.kind) for each in changed] == [("layers.1.weight", "changed")]
+    assert first.digest != third.digest

@@ -7,15 +7,16 @@ A .pyc here carries the hash of its source, which Python checks at import: a wro
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from modelrepo.environments.processes import Finished, run_process
 from modelrepo.errors import EnvironmentFailed
@@ -30,7 +31,7 @@ for name in sys.stdin.buffer.read().split(bytes(1)):
 _SHARE = 100  # files that are worth a process of their own
 
 
-_Bring = Callable[[Path, Path], None]
+_Bring = Callable[[str, str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ def add_bytecode(
     """
     compiled, bring = 0, _copy if copy else _link
     for site in sorted(venv.glob("lib/python3*/site-packages")):
-        missing = [one for one in _distributions(site) if not _bring_tree(store / one.key, site, bring)]
+        missing = [one for one in _distributions(site) if not _bring_kept(one, store / one.key, site, bring)]
         files = [site / source for one in missing for source in one.sources]
         if files:
             _compile(venv, files, environment, stop)
@@ -67,8 +68,9 @@ def add_bytecode(
 def _distributions(site: Path) -> Iterator[_Distribution]:
     for record in sorted(site.glob("*.dist-info/RECORD")):
         with record.open(newline="", encoding="utf-8") as stream:
-            rows = sorted((row[0], row[1]) for row in csv.reader(stream) if len(row) >= 2 and row[0].endswith(".py"))
-        inside = [(path, digest) for path, digest in rows if ".." not in PurePosixPath(path).parts and path[0] != "/"]
+            lines = (line for line in stream if ".py" in line)  # a few of many, with torch
+            rows = sorted((row[0], row[1]) for row in csv.reader(lines) if len(row) >= 2 and row[0].endswith(".py"))
+        inside = [(path, digest) for path, digest in rows if ".." not in path.split("/") and path[0] != "/"]
         if inside:
             key = hashlib.sha256("\n".join(f"{path} {digest}" for path, digest in inside).encode()).hexdigest()
             yield _Distribution(key, tuple(path for path, _ in inside))
@@ -89,49 +91,61 @@ def _compile(venv: Path, files: list[Path], environment: Mapping[str, str], stop
                 raise EnvironmentFailed(f"cannot compile bytecode in {venv}: exit {done.returncode}", log=done.log)
 
 
-def _bring_tree(source: Path, target: Path, bring: _Bring) -> bool:
-    """Bring every file below `source` into `target`; False where there is no such tree."""
-    if not source.is_dir():
+def _bring_kept(one: _Distribution, kept: Path, site: Path, bring: _Bring) -> bool:
+    """Bring a distribution's bytecode from where it is kept into `site`; False where it is not kept."""
+    if not kept.is_dir():
         return False
-    for folder, _, names in os.walk(source):
-        inside = target / os.path.relpath(folder, source)
-        if names:
-            inside.mkdir(parents=True, exist_ok=True)
-        for name in names:
-            bring(Path(folder) / name, inside / name)
+    _bring_all(one.sources, kept, site, bring)
     return True
+
+
+def _bring_all(sources: Iterable[str], start: Path, target: Path, bring: _Bring) -> None:
+    # Thousands of files with torch: strings and system calls, no paths.
+    source, folder, tag = os.fspath(start), os.fspath(target), _tag(target, start)
+    made: set[str] = set()
+    for name in sources:
+        inside = _compiled(name, tag)
+        parent = inside.rpartition("/")[0]
+        if parent not in made:
+            Path(folder, parent).mkdir(parents=True, exist_ok=True)
+            made.add(parent)
+        with contextlib.suppress(FileNotFoundError):  # no source of this Python
+            bring(f"{source}/{inside}", f"{folder}/{inside}")
 
 
 def _keep(one: _Distribution, site: Path, store: Path, name: str, bring: _Bring) -> None:
     kept = store / f".{name}-{uuid.uuid4().hex[:8]}"
     kept.mkdir(parents=True)
-    for source in one.sources:
-        tagged = _compiled(source, site)
-        if (site / tagged).is_file():
-            (kept / tagged.parent).mkdir(parents=True, exist_ok=True)
-            bring(site / tagged, kept / tagged)
+    _bring_all(one.sources, site, kept, bring)
     try:
         kept.rename(store / one.key)
     except OSError:
         shutil.rmtree(kept, ignore_errors=True)  # another build kept the same
 
 
-def _compiled(source: str, site: Path) -> PurePosixPath:
-    """Return where the environment's own Python keeps a source's bytecode: `x/__pycache__/y.cpython-311.pyc`."""
-    minor = site.parent.name.removeprefix("python").replace(".", "")
-    path = PurePosixPath(source)
-    return path.parent / "__pycache__" / f"{path.stem}.cpython-{minor}.pyc"
+def _tag(*folders: Path) -> str:
+    """Return what names the bytecode of the Python that one of the folders is the site-packages of: cpython-311."""
+    minor = next(one.parent.name for one in folders if one.parent.name.startswith("python"))
+    return f"cpython-{minor.removeprefix('python').replace('.', '')}"
 
 
-def _copy(source: Path, target: Path) -> None:
-    if not target.exists():
+def _compiled(source: str, tag: str) -> str:
+    """Return where Python keeps a source's bytecode: `x/__pycache__/y.cpython-311.pyc`."""
+    folder, slash, name = source.rpartition("/")
+    return f"{folder}{slash}__pycache__/{name.removesuffix('.py')}.{tag}.pyc"
+
+
+def _copy(source: str, target: str) -> None:
+    if not Path(target).exists():
         shutil.copyfile(source, target)
 
 
-def _link(source: Path, target: Path) -> None:
+def _link(source: str, target: str) -> None:
     try:
         os.link(source, target)
     except FileExistsError:
         return
+    except FileNotFoundError:
+        raise
     except OSError:
         shutil.copyfile(source, target)  # no more links to give, or none at all on this file system

@@ -6,6 +6,7 @@ import hashlib
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import pathspec
@@ -59,11 +60,12 @@ def for_python(wheel: WheelName, minor: str) -> bool:
     return False
 
 
-def supported_tags(interpreter: Interpreter) -> list[Tag]:
+@lru_cache(maxsize=16)
+def supported_tags(interpreter: Interpreter) -> tuple[Tag, ...]:
     """Return the tags of a Python of this box, the best first."""
     major, number = (int(part) for part in interpreter.minor.split("."))
-    tags = list(cpython_tags((major, number), abis=[interpreter.tag]))
-    return tags + list(compatible_tags((major, number), interpreter=interpreter.tag))
+    tags = cpython_tags((major, number), abis=[interpreter.tag])
+    return (*tags, *compatible_tags((major, number), interpreter=interpreter.tag))
 
 
 def is_carried(requirement: Requirement, carried: Iterable[CarriedWheel]) -> bool:

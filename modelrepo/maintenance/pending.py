@@ -68,7 +68,8 @@ class Condemned:
             check_format(record, name)
             digests = [str(digest).removeprefix("sha256:") for digest in record["digests"]]
             for digest in digests:
-                bytes.fromhex(digest)
+                if len(bytes.fromhex(digest)) != 32:
+                    raise ValueError(f"{digest!r} is no digest")
             sizes = list(record.get("sizes") or ())
             known = dict(zip(digests, sizes, strict=True)) if sizes else dict.fromkeys(digests, 0)
             environments = {digest: known[digest] for digest in record.get("environments") or ()}

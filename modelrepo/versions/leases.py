@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ REQUEST_TIMEOUT_S = 120.0  # the last delete that a sweeper sent may still be on
 SWEEP_POLL_S = 2.0
 SWEEP, CANCEL = b"sweep", b"cancel"  # the first word of a decision; after it may stand whose it is
 _PREFIX = "sha256:"
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 class PushLease:
@@ -156,6 +158,9 @@ def read_digests(key: str, data: bytes) -> list[str]:
     try:
         record: Mapping[str, Any] = json.loads(data)
         check_format(record, key)
-        return [str(digest).removeprefix(_PREFIX) for digest in record["digests"]]
+        digests = [str(digest).removeprefix(_PREFIX) for digest in record["digests"]]
+        if no_digest := next((digest for digest in digests if not _DIGEST.fullmatch(digest)), None):
+            raise ValueError(f"{no_digest!r} is none")
+        return digests
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Corrupt(f"{key} lists no digests ({error}); remove it, then run it again", path=key) from error

@@ -121,15 +121,22 @@ class _Fetching:
         self._guard = threading.Lock()
 
     def code(self) -> Path:
-        folder = self._folder.incoming(self._arrival.version.digest) / "code"
-        self._disk.make_folder(folder)
+        incoming = self._folder.incoming(self._arrival.version.digest)
+        folder, journals = incoming / "code", incoming / "journals"
+        for each in (folder, journals):
+            self._disk.make_folder(each)
         targets = [
-            Target(file, inside(folder, file.path), READ_ONLY_EXECUTABLE if file.mode == EXECUTABLE else READ_ONLY)
-            for file in self._code
+            Target(
+                file,
+                inside(folder, file.path),
+                READ_ONLY_EXECUTABLE if file.mode == EXECUTABLE else READ_ONLY,
+                journals / str(index),
+            )
+            for index, file in enumerate(self._code)
         ]
         for parent in sorted({target.path.parent for target in targets}):
             self._disk.make_folder(parent)
-        self._fetcher.fetch(target for target in targets if not self._is_there(target))
+        self._fetcher.fetch(targets)
         return folder
 
     def contents(self) -> None:
@@ -157,9 +164,7 @@ class _Fetching:
             elif self._folder.content(key).exists():  # brought between the two looks
                 locks.release(key)
             else:
-                partial = self._folder.partial(key)
-                self._disk.remove(partial)
-                yield Target(file, partial, READ_ONLY)
+                yield Target(file, self._folder.partial(key), READ_ONLY, self._folder.partial(f"{key}.journal"))
 
     def _keep(self, target: Target, locks: ContentLocks) -> None:
         key = target.path.name
@@ -177,17 +182,3 @@ class _Fetching:
             if stop is not None and stop():
                 raise Stopped(f"stopped while another process fetched a checkpoint of {self._arrival.version}")
             time.sleep(POLL_S)
-
-    def _is_there(self, target: Target) -> bool:
-        """Tell whether an earlier fetch brought a code file whole; after a power cut only its bytes can tell."""
-        try:
-            data = target.path.read_bytes()
-        except OSError:
-            return False
-        start, whole = 0, len(data) == target.record.size_bytes and target.path.stat().st_mode & 0o777 == target.mode
-        for chunk in target.record.chunks:
-            whole = whole and hashlib.sha256(data[start : start + chunk.size_bytes]).hexdigest() == chunk.sha256
-            start += chunk.size_bytes
-        if not whole:
-            self._disk.remove(target.path)
-        return whole

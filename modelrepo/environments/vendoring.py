@@ -54,10 +54,9 @@ class Vendor:
         offered = [*self.known.offered(extra, self.interpreter), *self.files]
         chosen = {one: self._known(one, offered) for one in wanted}
         lacking = [one for one, wheel in chosen.items() if wheel is None]
-        for done, (requirement, wheel) in enumerate(self._obtained(lacking), 1):
-            chosen[requirement] = wheel
-            if self.progress is not None:
-                self.progress("fetching wheels", done, len(lacking))
+        if lacking and self.progress is not None:
+            self.progress(f"fetching {len(lacking)} wheels", 0, None)
+        chosen.update(self._obtained(lacking))
         return tuple(sorted((one for one in chosen.values() if one is not None), key=lambda one: one.filename))
 
     def _known(self, requirement: Requirement, offered: Sequence[OfferedWheel]) -> OfferedWheel | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from modelrepo import layout
 from modelrepo.copying.pace import Pace
 from modelrepo.copying.place import Place
 from modelrepo.errors import Corrupt, ModelRepoError, ObjectNotFound, VersionDeleted
-from modelrepo.stores.port import ObjectStore, TakesOver
+from modelrepo.stores.port import ObjectStore, ReadsInPieces, TakesOver
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +36,12 @@ class CopiedObject:
             Corrupt: they are not there, or not those of the digest.
             VersionDeleted: they are gone because the version was deleted meanwhile.
         """
-        self.pace.wait_for(self.size_bytes)
-        try:
-            data = self.source.store.read(layout.object_(self.sha256))
-        except ObjectNotFound as error:
-            raise self._missing() from error
-        if len(data) != self.size_bytes:
-            raise self._corrupt(f"holds {len(data)} bytes instead of {self.size_bytes}")
-        if hashlib.sha256(data).hexdigest() != self.sha256:
-            raise self._corrupt("holds other bytes")
-        return data
+        data = bytearray(self.size_bytes)
+        done = 0
+        for piece in self._verified():
+            data[done : done + len(piece)] = piece
+            done += len(piece)
+        return bytes(data)
 
     def send(self, target: ObjectStore, key: str) -> None:
         """Create the object in `target`; where one server keeps both, the bytes do not go back over the wire.
@@ -52,16 +49,41 @@ class CopiedObject:
         The server is told to take over exactly what was read and verified here: its own word for the sha256 is not
         asked, because not every server has one.
         """
-        etag = None
         if isinstance(target, TakesOver) and target.reaches(self.source.store):
             try:
                 etag = self.source.store.stat(key).etag
             except ObjectNotFound as error:
                 raise self._missing() from error
-        data = self.read()
-        if etag is not None and isinstance(target, TakesOver) and target.take_over(self.source.store, key, etag):
-            return
-        target.create(key, data)
+            for _ in self._verified():
+                pass
+            if target.take_over(self.source.store, key, etag):
+                return
+        target.create(key, self.read())
+
+    def _verified(self) -> Iterator[bytes | memoryview]:
+        """Yield the bytes in pieces, and end only where all of them together are those of the digest."""
+        self.pace.wait_for(self.size_bytes)
+        digest, done = hashlib.sha256(), 0
+        try:
+            for piece in self._pieces():
+                digest.update(piece)
+                done += len(piece)
+                if done > self.size_bytes:
+                    raise self._corrupt(f"holds more than its {self.size_bytes} bytes")
+                yield piece
+        except ObjectNotFound as error:
+            raise self._missing() from error
+        if done != self.size_bytes:
+            raise self._corrupt(f"holds {done} bytes instead of {self.size_bytes}")
+        if digest.hexdigest() != self.sha256:
+            raise self._corrupt("holds other bytes")
+
+    def _pieces(self) -> Iterator[bytes | memoryview]:
+        store, key = self.source.store, layout.object_(self.sha256)
+        if isinstance(store, ReadsInPieces):
+            yield from store.read_pieces(key)
+        else:
+            yield store.read(key)
 
     def _missing(self) -> ModelRepoError:
         if self.source.catalogue.is_deleted(self.model, self.version):

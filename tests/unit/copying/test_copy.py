@@ -186,7 +186,7 @@ def test_what_was_deleted_in_the_source_is_not_copied(
 
 
 @pytest.mark.parametrize("how", ["server", "stream"])
-@pytest.mark.parametrize("damage", ["other bytes", "shorter", "missing"])
+@pytest.mark.parametrize("damage", ["other bytes", "shorter", "longer", "missing"])
 def test_a_damaged_object_is_named_and_its_version_never_appears(
     source: MemoryStore,
     target: MemoryStore,
@@ -201,7 +201,8 @@ def test_a_damaged_object_is_named_and_its_version_never_appears(
     if damage == "missing":
         source.delete(key)
     else:
-        source.replace(key, b"SECOND half" if damage == "other bytes" else b"second")
+        found = {"other bytes": b"SECOND half", "shorter": b"second", "longer": b"second half and more"}
+        source.replace(key, found[damage])
     report = copy(source, target if how == "server" else distant)
     assert [each.outcome for each in report.versions] == ["failed", "copied"]
     (error,) = report.errors()
@@ -245,14 +246,29 @@ def test_an_object_that_changes_after_it_was_verified_is_not_taken_over(
     source: MemoryStore, target: MemoryStore, add_version: AddVersion
 ) -> None:
     add_version(source)
-    good = contents(source)
 
     def tamper(verb: str, key: str) -> None:
         if verb == "take_over":
             source.replace(key, b"swapped")
 
-    copy(source, faulty(target, before=tamper))
-    assert contents(target) == good
+    (error,) = copy(source, faulty(target, before=tamper)).errors()
+    assert isinstance(error, Corrupt)
+    assert not list(target.list(layout.OBJECTS))
+
+
+def test_what_the_server_does_not_take_over_is_sent(
+    source: MemoryStore, target: MemoryStore, add_version: AddVersion
+) -> None:
+    add_version(source)
+
+    def touch(verb: str, key: str) -> None:
+        if verb == "take_over":
+            source.replace(key, source.read(key))  # the same bytes under another etag
+
+    seen = faulty(target, before=touch)
+    copy(source, seen)
+    assert ("create", source_object(source, b"second half")) in seen.operations
+    assert contents(target) == contents(source)
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])

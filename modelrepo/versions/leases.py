@@ -159,8 +159,9 @@ def read_digests(key: str, data: bytes) -> list[str]:
         record: Mapping[str, Any] = json.loads(data)
         check_format(record, key)
         digests = [str(digest).removeprefix(_PREFIX) for digest in record["digests"]]
-        if no_digest := next((digest for digest in digests if not _DIGEST.fullmatch(digest)), None):
-            raise ValueError(f"{no_digest!r} is none")
+        for digest in digests:
+            if not _DIGEST.fullmatch(digest):
+                raise ValueError(f"{digest!r} is none")
         return digests
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Corrupt(f"{key} lists no digests ({error}); remove it, then run it again", path=key) from error

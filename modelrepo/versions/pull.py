@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from modelrepo.errors import Corrupt, InvalidInput
+from filelock import FileLock, Timeout
+
+from modelrepo.errors import AlreadyServed, Corrupt, InvalidInput, Stopped, Unreachable
 from modelrepo.stores.port import ObjectStore
 from modelrepo.versions.box import checkpoint_names
 from modelrepo.versions.content import Progress
 from modelrepo.versions.disk import Disk, check_space, full_disk_named
 from modelrepo.versions.fetching import Fetcher, Target
+from modelrepo.versions.inventory import bytes_on_disk
 from modelrepo.versions.manifest import FileRecord
 from modelrepo.versions.paths import collision, inside, path_problem
 from modelrepo.versions.version import Version
@@ -33,7 +36,11 @@ def pull_version(
 ) -> Path:
     """Write a version's files below `target`, which must be absent or empty; all of them or none.
 
+    What a pull has fetched that was cut off or killed stays in the hidden folder `.<target's name>.incoming` beside it,
+    where the next pull to the same place takes it up.
+
     Raises:
+        AlreadyServed: another process is pulling to the same place.
         InvalidInput: the folder holds something already, or the version has no such checkpoint.
         Corrupt, NoSpace, Stopped, Unreachable
     """
@@ -44,15 +51,46 @@ def pull_version(
     layout = _layout(version, checkpoint_names(version, checkpoints))
     size = sum(file.size_bytes for file in layout.values())
     disk.make_folder(target.parent)
-    check_space(disk, target.parent, size_bytes=size, files=len(layout), what=str(version))
-    draft = target.parent / f".{target.name}.{secrets.token_hex(4)}.incoming"
-    try:
-        with full_disk_named(disk, target.parent, what=str(version), size_bytes=size):
-            _write(store, version, layout, draft, disk, size, progress, stop)
-            _move(draft, target)
-    finally:
-        disk.remove_tree(draft)
+    incoming = target.parent / f".{target.name}.incoming"
+    with _alone(disk, incoming, f"cannot pull {version} to {target}"):
+        try:
+            draft = _draft(disk, incoming, version)
+            left = max(size - sum(bytes_on_disk(path.lstat()) for path in draft.rglob("*")), 0)
+            check_space(disk, target.parent, size_bytes=left, files=len(layout), what=str(version))
+            with full_disk_named(disk, target.parent, what=str(version), size_bytes=size):
+                _write(store, version, layout, draft, disk, size, progress, stop)
+                _move(draft / "files", target)
+        except (Unreachable, Stopped, KeyboardInterrupt):
+            raise  # it is worth going on from
+        except BaseException:
+            disk.remove_tree(incoming)
+            raise
+        disk.remove_tree(incoming)
     return target
+
+
+@contextmanager
+def _alone(disk: Disk, incoming: Path, what: str) -> Iterator[None]:
+    disk.make_folder(incoming)
+    lock = FileLock(incoming / "lock", blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise AlreadyServed(f"{what}: another process is doing so; wait for it, or name another folder") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _draft(disk: Disk, incoming: Path, version: Version) -> Path:
+    """Return where a version's files gather; those of another version, for which nobody came back, go."""
+    draft = incoming / version.digest
+    for other in list(incoming.iterdir()):
+        if other.is_dir() and other != draft:
+            disk.remove_tree(other)
+    disk.make_folder(draft)
+    return draft
 
 
 def local_checkpoint(version: Version, name: str) -> str:
@@ -90,9 +128,12 @@ def _write(
     progress: Progress | None,
     stop: Callable[[], bool] | None,
 ) -> None:
-    disk.make_folder(draft)
-    targets = [Target(file, inside(draft, path), file.mode) for path, file in layout.items()]
-    for parent in sorted({target.path.parent for target in targets}):
+    files, journals = draft / "files", draft / "journals"
+    targets = [
+        Target(file, inside(files, path), file.mode, journals / str(number))
+        for number, (path, file) in enumerate(layout.items())
+    ]
+    for parent in (files, journals, *sorted({target.path.parent for target in targets})):
         disk.make_folder(parent)
     Fetcher(store, disk, what=str(version), total_bytes=size, progress=progress, stop=stop).fetch(targets)
 

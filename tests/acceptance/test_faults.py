@@ -19,7 +19,7 @@ import pytest
 
 from modelrepo import IndexSettings, PushOptions, Repository, layout
 from modelrepo.errors import Unreachable
-from modelrepo.stores import bucket
+from modelrepo.stores import bucket, s3
 from modelrepo.stores.founding import open_founded
 from modelrepo.stores.opening import open_store
 from modelrepo.stores.port import ObjectStore
@@ -123,7 +123,6 @@ def pull(repository: Repository, folder: Path) -> None:
         repository.pull("tiny@v1", target)
     except Unreachable:
         assert not target.exists(), "a pull that failed left something behind"
-        assert not [path.name for path in folder.parent.iterdir() if "incoming" in path.name]
         raise
     assert (target / "w" / "b.bin").read_bytes() == (folder / "w" / "b.bin").read_bytes()
 
@@ -196,6 +195,7 @@ def behind(proxy: Proxy, template: Path, seaweed_server: SeaweedFS) -> Iterator[
         for name, value in settings.items():
             patch.setenv(name, value)
         patch.setattr(bucket, "ANSWER_TIMEOUT_S", READ_TIMEOUT_S)
+        patch.setattr(s3, "ANSWER_TIMEOUT_S", READ_TIMEOUT_S)
         patch.setattr(bucket, "DIALECTS", {**bucket.DIALECTS, "s3": dialect})
         Repository.init("s3://faults/first")
         yield open_store("s3://faults")

@@ -109,6 +109,11 @@ def facts(pairs: Mapping[str, object]) -> str:
     return "\n".join(f"{name.ljust(width)}  {value}" for name, value in shown.items())
 
 
+def counted(number: int, what: str) -> str:
+    """Write a number of things: 1 object, 2 objects."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def size(size_bytes: float) -> str:
     """Write a number of bytes the way people read it."""
     for unit in ("B", "KiB", "MiB", "GiB"):

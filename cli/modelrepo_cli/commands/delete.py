@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from modelrepo_cli.change import named_version
-from modelrepo_cli.output import plain, size
+from modelrepo_cli.output import counted, plain, size
 from modelrepo_cli.verbs import Call, verb
 
 
@@ -24,11 +24,9 @@ def command(call: Call, reference: str, reason: str | None, dry_run: bool) -> No
     repository = call.repository()
     if dry_run:
         plan = repository.plan_deletion(model, version)
-        bundles = f", with {plan.bundles} bundles of its environment" if plan.bundles else ""
-        text = (
-            f"would delete {model}@{version}; {plan.objects} objects of {size(plan.freed_bytes)}{bundles}, which "
-            "nothing else names, would go with prune"
-        )
+        bundles = f", with {counted(plan.bundles, 'bundle')} of its environment" if plan.bundles else ""
+        freed = f"{counted(plan.objects, 'object')} of {size(plan.freed_bytes)}{bundles}"
+        text = f"would delete {model}@{version}; {freed}, which nothing else names, would go with prune"
         call.output.show({**plain(plan), "dry_run": True}, text)
         return
     entry = repository.delete(model, version, reason)

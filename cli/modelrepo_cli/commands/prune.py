@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from modelrepo_cli import parameters
-from modelrepo_cli.output import plain, size, span
+from modelrepo_cli.output import counted, plain, size, span
 from modelrepo_cli.verbs import Call, verb
 
 if TYPE_CHECKING:
@@ -53,24 +53,24 @@ def _lines(report: PruneReport) -> Iterator[str]:
     for prune_id in report.abandoned:
         yield f"{would}closed {prune_id}, whose sweep was killed; what it left is marked anew"
     for mark in report.marked:
-        bundles = f" and the bundles of {mark.environments} environments" if mark.environments else ""
+        bundles = f" and the bundles of {counted(mark.environments, 'environment')}" if mark.environments else ""
         yield (
-            f"{would}marked {mark.id}: {mark.objects} objects{bundles}, {size(mark.size_bytes)}; "
+            f"{would}marked {mark.id}: {counted(mark.objects, 'object')}{bundles}, {size(mark.size_bytes)}; "
             f"they may be swept in {span(report.grace_s)}"
         )
     for waiting in report.waiting:
         when = "is swept by another prune" if waiting.sweeping else f"may be swept in {span(waiting.due_in_s)}"
-        yield f"{waiting.id} {when}: {waiting.objects} objects, {size(waiting.size_bytes)}"
+        yield f"{waiting.id} {when}: {counted(waiting.objects, 'object')}, {size(waiting.size_bytes)}"
     tidied = report.tidied
     if tidied.prunes or tidied.leases or tidied.temporaries:
         yield (
-            f"{would}tidied up {tidied.prunes} prunes, {tidied.leases} leases of pushes and "
-            f"{tidied.temporaries} half-written files of {size(tidied.temporary_bytes)}"
+            f"{would}tidied up {counted(tidied.prunes, 'prune')}, {counted(tidied.leases, 'lease')} of pushes and "
+            f"{counted(tidied.temporaries, 'half-written file')} of {size(tidied.temporary_bytes)}"
         )
     kept = report.kept
+    owners = f"{counted(report.versions, 'version')} and {counted(report.bundles, 'bundle')}"
     yield (
-        f"kept {kept.needed} objects of {size(kept.needed_bytes)}, which {report.versions} versions and "
-        f"{report.bundles} bundles name"
+        f"kept {counted(kept.needed, 'object')} of {size(kept.needed_bytes)}, which {owners} name"
         + _besides(kept.leased, "wanted by a push")
         + _besides(kept.young, f"younger than {span(report.grace_s)}")
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from modelrepo_cli import exit_codes
-from modelrepo_cli.output import plain, size
+from modelrepo_cli.output import counted, plain, size
 from modelrepo_cli.verbs import Call, verb
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ def _lines(report: VerifyReport) -> Iterator[str]:
         yield _line(problem)
         yield from (f"    {user}" for user in problem.used_by)
     looked = "looked at the sizes of" if report.quick else "read"
-    owners = f"{report.versions} versions and {report.bundles} bundles"
-    what = f"{report.objects} objects of {size(report.size_bytes)} in {owners}"
+    owners = f"{counted(report.versions, 'version')} and {counted(report.bundles, 'bundle')}"
+    what = f"{counted(report.objects, 'object')} of {size(report.size_bytes)} in {owners}"
     repaired = len(report.problems) - len(report.wrong)
     ending = f"; {len(report.wrong)} wrong" if report.wrong else ""
     yield f"{looked} {what}{f'; {repaired} repaired' if repaired else ''}{ending or ': all is what it should be'}"
@@ -90,6 +90,6 @@ def _local_lines(report: BoxReport, remove: bool) -> Iterator[str]:
     yield from (f"removed {path}" for path in report.removed)
     yield from report.kept
     if report.whole:
-        yield f"{report.cache}: all is what it should be, {report.environments} environments among it"
+        yield f"{report.cache}: all is what it should be, {counted(report.environments, 'environment')} among it"
     elif not remove:
         yield "run `modelrepo verify --local --remove`: what is fetched or built next is whole again"

@@ -30,7 +30,7 @@ def spoil(repository: Repository, key: str) -> None:
 
 def test_deleting_says_what_becomes_of_the_bytes(repository: Repository, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["delete", "m@v1", "--dry-run"]) == 0
-    assert "would delete m@v1; 1 objects of 3 B" in capsys.readouterr().out
+    assert "would delete m@v1; 1 object of 3 B" in capsys.readouterr().out
     assert main(["delete", "m@v1", "--reason", "old"]) == 0
     assert "m@v1 is deleted (generation 4); its bytes go when `modelrepo prune` marks" in capsys.readouterr().out
     assert main(["delete", "m@v1", "--json"]) == 0

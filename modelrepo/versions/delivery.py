@@ -176,6 +176,7 @@ class Delivery:
         self._origins |= {digest: origins[digest] for digest in fresh if digest in origins}
         self._environments |= new
         self._lease.take_more({*fresh, *new})
+        self._lease.renew_if_due()
         self._bring(fresh, new, at_hand)
 
     def _bring(self, objects: Mapping[str, int], environments: Collection[str], at_hand: dict[str, bytes]) -> None:

@@ -26,6 +26,11 @@ MIB, KIB = 1 << 20, 1 << 10
 OPTIONS = PushOptions(lock=True, check="none", index=IndexSettings(no_index=True))
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELREPO_CACHE", str(tmp_path / "cache"))
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "model"
@@ -143,13 +148,12 @@ def test_a_model_of_twenty_thousand_small_tensors_stays_cheap(folder: Path, repo
 
 
 def test_an_unchanged_checkpoint_is_read_only_where_it_is_distrusted(
-    folder: Path, tmp_path: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
+    folder: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(digest_cache.DigestCache.__init__, "__defaults__", (None, False, 0))
     weights = folder / "weights" / "a.bin"
     weights.write_bytes(Random(8).randbytes(2 * MIB))
-    options = dataclasses.replace(OPTIONS, cache=tmp_path / "cache")
-    repository.push(folder, options)
+    repository.push(folder, OPTIONS)
     read: list[Path] = []
     inner = origins._opened
 
@@ -158,9 +162,9 @@ def test_an_unchanged_checkpoint_is_read_only_where_it_is_distrusted(
         return inner(file)
 
     monkeypatch.setattr(origins, "_opened", opened)
-    assert repository.push(folder, options).version == "v2"
+    assert repository.push(folder, OPTIONS).version == "v2"
     assert weights not in read
-    repository.push(folder, dataclasses.replace(options, rehash=True))
+    repository.push(folder, dataclasses.replace(OPTIONS, rehash=True))
     assert weights in read
 
 

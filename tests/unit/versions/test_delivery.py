@@ -15,10 +15,10 @@ from modelrepo.stores.faults import Fault, KillNow, faulty
 from modelrepo.stores.memory import MemoryBucket, MemoryStore
 from modelrepo.stores.port import ObjectStore
 from modelrepo.testing.tensor_files import tensor_bytes
-from modelrepo.versions import chunks, delivery, hashing
+from modelrepo.versions import chunks, delivery, hashing, leases
+from modelrepo.versions.clock import Clock
 from modelrepo.versions.content import Content
 from modelrepo.versions.delivery import Delivery, deliver
-from modelrepo.versions.leases import read_digests
 from modelrepo.versions.manifest import FileRecord
 from modelrepo.versions.packing import SourceFile
 
@@ -94,7 +94,7 @@ def test_each_batch_is_leased_before_it_is_looked_at_and_again_before_the_next(t
     leased: set[str] = set()
     for verb, key in store.operations:
         if key.startswith(layout.PUSHES):
-            leased |= set(read_digests(key, store.inner.read(key)))
+            leased |= set(leases.read_digests(key, store.inner.read(key)))
         elif key.startswith(layout.OBJECTS):
             assert key.rpartition("/")[2] in leased, f"{verb} before its lease"
     assert sum(1 for verb, key in store.operations if key.startswith(layout.PUSHES)) == 4
@@ -267,3 +267,21 @@ def test_a_thousand_small_files_cost_two_requests_each_and_a_few(tmp_path: Path)
     again = faulty(store.inner)
     push(again, files)
     assert len(again.operations) <= 2 * len(files) + 10, "one look before the publication, one after it"
+
+
+def test_a_push_that_hashes_for_long_renews_the_lease_of_all_that_it_has_brought(tmp_path: Path) -> None:
+    store, seconds = MemoryStore("long", MemoryBucket()), 0.0
+    files = files_of(tmp_path, one=contents(KIB), two=contents(KIB, 2))
+    content = Content()
+    one, two = (record.sha256 for record in content.describe([_plain(file) for file in files]))
+    with Delivery(store, model="tiny", by="me", clock=Clock(now=lambda: seconds, monotonic=lambda: seconds)) as carrier:
+        carrier.bring({one: KIB}, content.origins)
+        seconds = leases.GRACE_S / 2 + 1
+        carrier.bring({two: KIB}, content.origins)
+        held = {frozenset(leases.read_digests(stat.key, store.read(stat.key))) for stat in store.list(layout.PUSHES)}
+        assert held == {frozenset({one}), frozenset({two}), frozenset({one, two})}
+        carrier.finish({}, lambda: "tiny@v1")
+
+
+def _plain(file: SourceFile) -> SourceFile:
+    return SourceFile(file.path, file.file, file.mode, file.size_bytes)

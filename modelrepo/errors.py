@@ -205,11 +205,12 @@ class StaleSession(Conflict):
 class Unreachable(ModelRepoError, ConnectionError):
     """A store, queue or server did not answer, or answered with a fault. Never mistaken for an empty answer.
 
-    `transient`: the same request may well be answered when it is made again.
+    `transient`: the same request may well be answered when it is made again. `status`: that of the HTTP answer, None
+    where there was none.
     """
 
-    def __init__(self, message: str = "", *, transient: bool = True) -> None:
-        self.transient = transient
+    def __init__(self, message: str = "", *, transient: bool = True, status: int | None = None) -> None:
+        self.transient, self.status = transient, status
         super().__init__(message)
 
 

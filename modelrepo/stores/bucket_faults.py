@@ -97,6 +97,7 @@ def translate(error: Exception, *, verb: str, key: str, url: str, credentials: C
     return Unreachable(
         f"{what}: no answer that can be used ({found}); check the address and the network, then run it again",
         transient=transient,
+        status=status or None,
     )
 
 

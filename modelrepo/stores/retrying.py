@@ -146,13 +146,15 @@ class RetryingStore:
             except Unreachable as error:
                 if not error.transient:
                     raise
+                if error.status is not None:
+                    self._has_answered = True  # the address is right: it is only busy
                 pause_s = self._draw() * patience.longest_pause(tried)
                 late = self._monotonic() - begun + pause_s > total_s
                 most = patience.tries if self._has_answered else min(patience.tries, patience.fewest_tries)
                 if tried >= most or (late and tried >= fewest_tries):
                     if tried == 1:
                         raise
-                    raise Unreachable(f"{error} (tried {tried} times)") from error
+                    raise Unreachable(f"{error} (tried {tried} times)", status=error.status) from error
                 self._sleep(pause_s)
             except ModelRepoError:
                 self._has_answered = True

@@ -95,6 +95,20 @@ def test_a_store_that_has_never_answered_is_given_up_soon() -> None:
     assert len(inner.operations) == 3
 
 
+def test_a_store_that_is_busy_from_the_first_is_not_given_up_soon() -> None:
+    calls = []
+
+    class Busy(MemoryStore):
+        def read(self, key: str) -> bytes:
+            calls.append(key)
+            raise Unreachable("SlowDown", status=503)
+
+    with pytest.raises(Unreachable, match="tried 12 times") as caught:
+        retrying(Busy("x", MemoryBucket()), sleep=Wait().sleep).read("key")
+    assert caught.value.status == 503
+    assert len(calls) == 12
+
+
 def test_a_refusal_counts_as_an_answer() -> None:
     store, inner = over(*refused(2, 7), answered=False)
     with pytest.raises(ObjectNotFound):
@@ -300,12 +314,13 @@ def test_the_answer_says_whether_it_may_be_asked_again(status: int, code: str, t
 
     error = translate(Answer(), verb="read", key="a", url="s3://bucket", credentials=str)
     assert isinstance(error, Unreachable)
-    assert error.transient is transient
+    assert (error.transient, error.status) == (transient, status)
 
 
 def test_no_answer_at_all_may_be_asked_again_and_a_refusal_may_not() -> None:
     error = translate(ConnectionResetError("reset"), verb="read", key="a", url="s3://bucket", credentials=str)
     assert isinstance(error, Unreachable)
     assert error.transient
+    assert error.status is None
     assert not Forbidden("no").transient
     assert not pickle.loads(pickle.dumps(Unreachable("x", transient=False))).transient

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from modelrepo.contract import load_spec
 from modelrepo.contract.spec import ModelSpec
-from modelrepo.errors import Conflict, InvalidActiveFile, NotFound
+from modelrepo.errors import Conflict, Corrupt, InvalidActiveFile, NotFound
 from modelrepo.names import check_model_name, check_version_id, next_version
 from modelrepo.stores.port import ObjectStore
 from modelrepo.versions import drafting
@@ -133,7 +133,7 @@ class Pusher:
         """Return the manifests of the newest and of the active version, as far as there are any."""
         listed = self.catalogue.versions(model)
         newest = [self.catalogue.manifest(model, listed[-1])[0]] if listed else []
-        with contextlib.suppress(NotFound, Conflict, InvalidActiveFile):
+        with contextlib.suppress(NotFound, Conflict, InvalidActiveFile, Corrupt):
             return [*newest, self.lookup(f"{model}@active")]
         return newest
 

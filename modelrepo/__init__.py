@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from modelrepo.contract import ModelSpec, load_spec
+    from modelrepo.copying.repository_copy import CopyOptions, CopyReport
     from modelrepo.environments import EnvironmentCache, IndexSettings
     from modelrepo.errors import ModelRepoError
     from modelrepo.names import Reference, parse_reference
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "ActiveState": "modelrepo.promotion",
     "CheckRequest": "modelrepo.versions.push",
+    "CopyOptions": "modelrepo.copying.repository_copy",
+    "CopyReport": "modelrepo.copying.repository_copy",
     "EnvironmentCache": "modelrepo.environments",
     "HistoryEntry": "modelrepo.promotion",
     "IndexSettings": "modelrepo.environments",
@@ -58,6 +61,8 @@ _HOMES = {
 __all__ = [
     "ActiveState",
     "CheckRequest",
+    "CopyOptions",
+    "CopyReport",
     "EnvironmentCache",
     "HistoryEntry",
     "IndexSettings",

@@ -8,6 +8,8 @@ import modelrepo
 PROMISED = [
     "ActiveState",
     "CheckRequest",
+    "CopyOptions",
+    "CopyReport",
     "EnvironmentCache",
     "HistoryEntry",
     "IndexSettings",

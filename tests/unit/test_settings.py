@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from modelrepo.errors import InvalidInput
-from modelrepo.settings import Settings, find_settings, repository_url
+from modelrepo.settings import Settings, find_settings, object_mirrors, repository_url
 
 
 def test_the_nearest_file_counts(tmp_path: Path) -> None:
@@ -49,3 +49,11 @@ def test_a_broken_file_is_named(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(InvalidInput, match=r"modelrepo\.toml") as caught:
         find_settings(tmp_path)
     assert says in str(caught.value)
+
+
+def test_mirrors_are_those_of_the_flags_or_else_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MODELREPO_OBJECT_MIRROR", raising=False)
+    assert object_mirrors() == ()
+    monkeypatch.setenv("MODELREPO_OBJECT_MIRROR", "/near, s3://nearer/x,")
+    assert object_mirrors() == ("/near", "s3://nearer/x")
+    assert object_mirrors(("/nearest",)) == ("/nearest",)

@@ -65,3 +65,12 @@ def test_a_named_file_must_exist(tmp_path: Path) -> None:
 def test_a_variable_that_cannot_be_read_is_named() -> None:
     with pytest.raises(InvalidInput, match="from MODELREPO_CPU_SLOTS"):
         load_settings({}, {"MODELREPO_CPU_SLOTS": "-3"})
+
+
+def test_mirrors_may_be_several(tmp_path: Path) -> None:
+    file = tmp_path / "worker.yaml"
+    file.write_text("object_mirror: [/from/file, s3://bucket/x]\n")
+    assert load_settings({}, {}, file)[0].object_mirror == ("/from/file", "s3://bucket/x")
+    environ = {"MODELREPO_OBJECT_MIRROR": "/a,/b"}
+    assert load_settings({}, environ, file)[0].object_mirror == ("/a", "/b")
+    assert load_settings({"object_mirror": ("/c",)}, environ, file)[0].object_mirror == ("/c",)

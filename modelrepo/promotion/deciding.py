@@ -105,7 +105,8 @@ class Rules:
                 f"cannot delete {model}@{version}: it is active (generation {view.state.generation}); "
                 "promote another version first"
             )
-        if version == self.previous(model, view):
+        back = way_back(self._author.with_edit(view), lambda each: self._readable(model, each))
+        if back is not None and version == back.version:
             raise VersionInUse(
                 f"cannot delete {model}@{version}: it is what `modelrepo rollback {model}` brings back; "
                 "promote another version first, or block this one"
@@ -153,6 +154,12 @@ class Rules:
 
     def _way_back(self, model: str, view: View) -> HistoryEntry | None:
         return way_back(self._author.with_edit(view), lambda version: self._usable(model, version))
+
+    def _readable(self, model: str, version: str) -> bool:
+        # No rollback brings back what is torn, so that may be deleted; and then it stands in no rollback's way.
+        with suppress(Corrupt):
+            return self._usable(model, version)
+        return False
 
     def _usable(self, model: str, version: str) -> bool:
         return self._looker.digest_of(model, version) is not None and not self._index.is_deleted(model, version)

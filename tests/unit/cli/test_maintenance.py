@@ -86,6 +86,16 @@ def test_a_box_that_has_fetched_nothing_is_whole(repository: Repository, capsys:
     assert "all is what it should be" in capsys.readouterr().out
 
 
+def test_a_version_that_cannot_be_read_can_be_deleted_and_a_rollback_passes_over_it(repository: Repository) -> None:
+    spoil(repository, "models/m/versions/v2/manifest.json")
+    assert main(["rollback", "m"]) == 1
+    assert main(["delete", "m@v1"]) == 4
+    assert main(["delete", "m@v2"]) == 0
+    assert main(["verify", "--all"]) == 0
+    assert main(["rollback", "m"]) == 0
+    assert repository.promotions.state("m").version == "v1"
+
+
 def test_a_list_with_a_torn_manifest_is_a_list_and_ends_with_one(
     repository: Repository, capsys: pytest.CaptureFixture[str]
 ) -> None:

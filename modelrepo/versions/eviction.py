@@ -197,7 +197,7 @@ def _arrived(folder: CacheFolder, contents: Collection[str]) -> int:
     """Return what of contents that are being fetched is on the disk already."""
     return sum(
         bytes_on_disk(found)
-        for key in contents
-        for path in folder.partials.glob(f"{key}*")
+        for path in folder.partials.glob("*")
+        if path.name.partition(".")[0] in contents
         for found in files_below(path)
     )

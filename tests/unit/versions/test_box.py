@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import subprocess
 import sys
 import threading
@@ -28,60 +27,6 @@ MakeFolder = Callable[..., Path]
 MakeVersion = Callable[..., Version]
 SPEC = "checkpoints: {pipe: pipe, single: one.bin}\n"
 FILES = {"run.sh": "#!", "pipe/a.bin": "a" * 50, "pipe/sub/b.bin": "b" * 33, "pipe/empty.txt": "", "one.bin": "c" * 21}
-
-
-class PowerCut(BaseException):
-    """Stands for a kill: nothing that comes after it happens."""
-
-
-class CutDisk(Disk):
-    """A disk that dies at its n-th change, half-way through it where that is a write."""
-
-    def __init__(self, at: int | None = None) -> None:
-        self.at, self.count = at, 0
-        self._guard = threading.Lock()
-
-    def _step(self) -> None:
-        with self._guard:
-            self.count += 1
-            if self.at is not None and self.count >= self.at:
-                raise PowerCut
-
-    def make_folder(self, path: Path) -> None:
-        self._step()
-        super().make_folder(path)
-
-    def create(self, path: Path) -> int:
-        self._step()
-        return super().create(path)
-
-    def write(self, fd: int, data: bytes, start: int) -> None:
-        try:
-            self._step()
-        except PowerCut:
-            super().write(fd, data[: len(data) // 2], start)
-            raise
-        super().write(fd, data, start)
-
-    def seal(self, fd: int, mode: int) -> None:
-        try:
-            self._step()
-        except PowerCut:
-            os.close(fd)
-            raise
-        super().seal(fd, mode)
-
-    def link(self, source: Path, target: Path) -> None:
-        self._step()
-        super().link(source, target)
-
-    def rename(self, source: Path, target: Path) -> None:
-        self._step()
-        super().rename(source, target)
-
-    def remove_tree(self, folder: Path) -> None:
-        self._step()
-        super().remove_tree(folder)
 
 
 @pytest.fixture
@@ -213,25 +158,6 @@ def test_damaged_objects_are_named_and_never_used(
     check_whole(cache, version)
 
 
-def test_a_fetch_that_dies_at_any_change_of_the_disk_leaves_nothing_torn(
-    store: MemoryStore, make_version: MakeVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(chunks, "WHOLE_UP_TO_BYTES", 40)
-    monkeypatch.setattr(chunks, "PIECE_BYTES", 16)
-    version, counted = make_version(), CutDisk()
-    VersionCache(tmp_path / "counted", store, disk=counted).fetch(version)
-    assert counted.count > 20
-    for at in range(1, counted.count + 1):
-        folder = tmp_path / f"cut-{at}"
-        with pytest.raises(PowerCut):
-            VersionCache(folder, store, disk=CutDisk(at)).fetch(version)
-        cache = VersionCache(folder, store)
-        check_whole(cache, version)
-        cache.fetch(version)
-        assert cache.ready(version) == frozenset({"pipe", "single"})
-        check_whole(cache, version)
-
-
 def test_a_version_that_would_not_fit_is_refused_with_sizes_before_anything_is_read(
     store: MemoryStore, make_version: MakeVersion, tmp_path: Path
 ) -> None:
@@ -260,7 +186,7 @@ def test_a_disk_that_becomes_full_says_so_and_the_next_try_goes_on(
     class Filling(Disk):
         left = 100
 
-        def write(self, fd: int, data: bytes, start: int) -> None:
+        def write(self, fd: int, data: bytes | memoryview, start: int) -> None:
             self.left -= len(data)
             if self.left < 0:
                 raise OSError(errno.ENOSPC, "No space left on device")

@@ -135,7 +135,7 @@ def test_a_disk_that_others_fill_meanwhile_costs_what_is_unused_and_no_more(
     store: MemoryStore, make: Callable[..., Version], tmp_path: Path
 ) -> None:
     class Filling(SmallDisk):
-        def write(self, fd: int, data: bytes, start: int) -> None:
+        def write(self, fd: int, data: bytes | memoryview, start: int) -> None:
             if len(data) == 64 * KIB and start == 128 * KIB:
                 self.others, self.fills = self.others + self.fills, 0
             if used(self.folder) + self.others + len(data) > self.size_bytes:

@@ -2,36 +2,62 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from modelrepo_cli.output import size
+from modelrepo_cli.output import size, span
 
 Progress = Callable[[str, int, int | None], None]
 
 QUIET_S = 0.5  # below this a bar only flickers
 REDRAW_S = 0.1
+RATE_OVER_S = 5.0
+BAR_WIDTH = 14  # so that a terminal of 80 columns has room for the rest
+
+
+class Rate:
+    """How fast one phase goes: over the last few seconds, so that a pause or a change of pace shows."""
+
+    def __init__(self) -> None:
+        self._phase = ""
+        self._marks: deque[tuple[float, int]] = deque()
+
+    def count(self, phase: str, done_bytes: int, now: float) -> float | None:
+        """Take note of how far a phase is; returns bytes per second, None while too little is known."""
+        if phase != self._phase or (self._marks and done_bytes < self._marks[-1][1]):
+            self._phase = phase
+            self._marks.clear()
+        if not self._marks or now - self._marks[-1][0] >= REDRAW_S:
+            self._marks.append((now, done_bytes))
+        while len(self._marks) > 2 and now - self._marks[1][0] >= RATE_OVER_S:
+            self._marks.popleft()
+        began, before = self._marks[0]
+        return (done_bytes - before) / (now - began) if now - began >= QUIET_S else None
 
 
 class Bar:
-    """One line that is drawn over itself: phase, share, bytes."""
+    """One line that is drawn over itself: phase, share, bytes, rate and the time that is left."""
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream, self._clock = stream, clock
         self._next = clock() + QUIET_S
         self._drawn = False
+        self._rate = Rate()
 
     def __call__(self, phase: str, done_bytes: int, total_bytes: int | None) -> None:
         now = self._clock()
+        rate = self._rate.count(phase, done_bytes, now)
         if now < self._next:
             return
         self._next = now + REDRAW_S
         self._drawn = True
-        line = _line(phase, done_bytes, total_bytes)
+        line = _line(phase, done_bytes, total_bytes) + _pace(done_bytes, total_bytes, rate)
         self._stream.write("\r\x1b[K" + line[: shutil.get_terminal_size().columns - 1])
         self._stream.flush()
 
@@ -46,8 +72,19 @@ def _line(phase: str, done_bytes: int, total_bytes: int | None) -> str:
     if not total_bytes:
         return f"{phase}  {size(done_bytes)}" if done_bytes else phase
     share = min(1.0, done_bytes / total_bytes)
-    filled = round(share * 24)
-    return f"{phase}  [{'#' * filled}{'.' * (24 - filled)}] {share:4.0%}  {size(done_bytes)} of {size(total_bytes)}"
+    filled = round(share * BAR_WIDTH)
+    return (
+        f"{phase}  [{'#' * filled}{'.' * (BAR_WIDTH - filled)}] {share:4.0%}  {size(done_bytes)} of {size(total_bytes)}"
+    )
+
+
+def _pace(done_bytes: int, total_bytes: int | None, rate: float | None) -> str:
+    if rate is None or not done_bytes:
+        return ""
+    told = f"  {size(int(rate))}/s"
+    if not total_bytes or done_bytes >= total_bytes:
+        return told
+    return f"{told}  {span(math.ceil((total_bytes - done_bytes) / rate))} left" if rate >= 1 else f"{told}  stalled"
 
 
 @contextmanager

@@ -30,6 +30,7 @@ BENCHMARKS: dict[str, tuple[str, list[str]]] = {
         "From a lock with torch to an environment, beside uv sync; seconds.",
         ["--rounds", "1", "--package", "packaging"],
     ),
+    "transfer.py": ("Push and pull against one SeaweedFS; ours over theirs in throughput.", ["--quick"]),
     "help.py": ("Start of the command line; milliseconds.", ["--times", "3"]),
 }
 """File -> what it measures, and the options of a quick run."""

@@ -19,6 +19,8 @@ PROMISED = {
     " one_of_many_small worst_ours_over_changed",
     "env.py --rounds 1 --package packaging": "attach_s first_build_s offline_restore_s uv_sync_s uv_sync_cold_s"
     " attach_budget_s packages files rounds",
+    "transfer.py --quick": "push_vs_s5cmd pull_vs_s5cmd push_vs_s5cmd_verified pull_vs_s5cmd_verified push_vs_s3fs"
+    " pull_vs_s3fs bytes peak_rss_mib cpu_s_per_gb rounds cases",
     "help.py --times 2": "help_ms_p50 python_ms_p50 ratio modules_imported",
 }
 

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from modelrepo import layout
 from modelrepo.errors import Corrupt, ObjectExists, ObjectNotFound, RepositoryNotFound, StoreNotTrusted
 from modelrepo.formats import FORMAT, check_format
-from modelrepo.stores.port import LocalFolders, ObjectStore, StoreAbility, StoreIdentity
+from modelrepo.stores.port import LocalFolders, ObjectStore, ReadsInPieces, StoreAbility, StoreIdentity
 from modelrepo.stores.probe import ProbeResult, probe
 
 _MENDS = {
@@ -162,6 +162,8 @@ class _ReadOnly:
         self._inner, self._reason = inner, reason
         self.url = inner.url
         self.read, self.read_range, self.list, self.stat = inner.read, inner.read_range, inner.list, inner.stat
+        if isinstance(inner, ReadsInPieces):
+            self.read_pieces = inner.read_pieces
 
     @property
     def ability(self) -> StoreAbility:

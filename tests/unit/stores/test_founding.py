@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,10 +13,10 @@ import pytest
 from modelrepo.errors import Corrupt, NewerFormat, RepositoryNotFound, StoreNotTrusted, Unreachable
 from modelrepo.stores.faults import Fault, KillNow, faulty
 from modelrepo.stores.filesystem import FilesystemStore
-from modelrepo.stores.founding import found, open_founded
+from modelrepo.stores.founding import found, open_founded, read_only
 from modelrepo.stores.memory import MemoryBucket, MemoryStore
 from modelrepo.stores.opening import open_store
-from modelrepo.stores.port import LocalFolders, StoreIdentity
+from modelrepo.stores.port import LocalFolders, ReadsInPieces, StoreIdentity
 from modelrepo.stores.probe import probe
 
 
@@ -198,3 +198,16 @@ def test_memory_stores_are_shared_by_name() -> None:
     assert open_founded(open_store("memory://founding-test")).distrust is None
     with pytest.raises(RepositoryNotFound):
         open_founded(open_store("memory://founding-test-other"))
+
+
+def test_a_read_only_store_reads_as_its_inner_one_does() -> None:
+    class Pieces(MemoryStore):
+        def read_pieces(self, key: str, start: int = 0) -> Iterator[memoryview]:
+            yield memoryview(self.read(key)[start:])
+
+    inner = Pieces("b", MemoryBucket())
+    inner.create("key", b"data")
+    store = read_only(inner, "moved")
+    assert isinstance(store, ReadsInPieces)
+    assert [bytes(piece) for piece in store.read_pieces("key", 1)] == [b"ata"]
+    assert not isinstance(read_only(bucket_store(), "moved"), ReadsInPieces)

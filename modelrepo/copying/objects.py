@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from modelrepo import layout
@@ -15,7 +15,10 @@ from modelrepo.stores.port import ObjectStore, ReadsInPieces, TakesOver
 
 @dataclass(frozen=True, slots=True)
 class CopiedObject:
-    """The origin of one object that `model`@`version` is made of. `number`: where it stands among them."""
+    """The origin of one object that `model`@`version` is made of.
+
+    `number`: where it stands among them. `stop`: asked while it waits for its turn.
+    """
 
     source: Place
     model: str
@@ -24,6 +27,7 @@ class CopiedObject:
     size_bytes: int
     number: int
     pace: Pace
+    stop: Callable[[], bool]
 
     @property
     def place(self) -> tuple[str, int]:
@@ -62,7 +66,7 @@ class CopiedObject:
 
     def _verified(self) -> Iterator[bytes | memoryview]:
         """Yield the bytes in pieces, and end only where all of them together are those of the digest."""
-        self.pace.wait_for(self.size_bytes)
+        self.pace.wait_for(self.size_bytes, self.stop)
         digest, done = hashlib.sha256(), 0
         try:
             for piece in self._pieces():

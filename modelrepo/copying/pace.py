@@ -14,18 +14,16 @@ STOP_POLL_S = 0.5
 class Pace:
     """Holds callers back so that no more than `bytes_per_s` move, on average since the first; None holds nobody."""
 
-    def __init__(
-        self, bytes_per_s: float | None, *, clock: Clock | None = None, stop: Callable[[], bool] | None = None
-    ) -> None:
-        self._bytes_per_s, self._clock, self._stop = bytes_per_s, clock or Clock(), stop
+    def __init__(self, bytes_per_s: float | None, *, clock: Clock | None = None) -> None:
+        self._bytes_per_s, self._clock = bytes_per_s, clock or Clock()
         self._guard = threading.Lock()
         self._free_at = self._clock.monotonic()
 
-    def wait_for(self, size_bytes: int) -> None:
+    def wait_for(self, size_bytes: int, stop: Callable[[], bool]) -> None:
         """Wait until `size_bytes` more may move; callers are served in the order in which they come.
 
         Raises:
-            Stopped
+            Stopped: `stop()` said so.
         """
         if self._bytes_per_s is None:
             return
@@ -33,6 +31,6 @@ class Pace:
             turn = max(self._free_at, self._clock.monotonic())
             self._free_at = turn + size_bytes / self._bytes_per_s
         while (left_s := turn - self._clock.monotonic()) > 0:
-            if self._stop is not None and self._stop():
+            if stop():
                 raise Stopped("stopped on request while it waited for its turn; run it again and it goes on")
             self._clock.sleep(min(left_s, STOP_POLL_S))

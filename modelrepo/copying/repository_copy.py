@@ -92,7 +92,7 @@ def copy_versions(
     if options.jobs < 1:
         raise InvalidInput(f"cannot copy with {options.jobs} jobs: at least one is needed")
     clock = clock or Clock()
-    pace = Pace(options.limit_rate, clock=clock, stop=stop)
+    pace = Pace(options.limit_rate, clock=clock)
     courier = Courier(source, target, by, options.jobs, pace, clock, stop)
     wanted = _wanted(source, reference, options, find)
     versions = tuple(_carried(courier, wanted, options, progress))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -78,8 +79,13 @@ class Courier:
         parcel = self._pack(model, version)
         if parcel.present and not parcel.documents:
             return CopiedVersion(model, version, parcel.digest, "present", reused_bytes=parcel.size_bytes)
+        abandoned = threading.Event()
+
+        def stop() -> bool:
+            return abandoned.is_set() or (self.stop is not None and self.stop())
+
         origins = {
-            digest: CopiedObject(self.source, model, version, digest, size_bytes, number, self.pace)
+            digest: CopiedObject(self.source, model, version, digest, size_bytes, number, self.pace, stop)
             for number, (digest, size_bytes) in enumerate(parcel.objects.items())
         }
         delivered = deliver(
@@ -94,6 +100,7 @@ class Courier:
             progress=progress,
             stop=self.stop,
             threads=self.jobs,
+            abandoned=abandoned,
         )
         self._copies_for_people(parcel)
         return CopiedVersion(

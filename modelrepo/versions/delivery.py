@@ -50,17 +50,20 @@ def deliver(
     progress: Progress | None = None,
     stop: Callable[[], bool] | None = None,
     threads: int = THREADS,
+    abandoned: threading.Event | None = None,
 ) -> Delivered[T]:
     """Bring about `objects` (sha256 -> size), then create `documents` by key, then call `publish`.
 
     `origins` has those objects whose bytes can be had; all others must be in the repository. What `publish` returns
     names itself in errors by its `str`. Killed at any point before `publish` this leaves nothing that a reader follows;
-    run again it skips what was sent.
+    run again it skips what was sent. `abandoned` is set where it fails or is interrupted, for origins that wait.
 
     Raises:
         Corrupt: an object that only the repository could have is missing there or has another size.
     """
-    with Delivery(store, model=model, by=by, clock=clock, progress=progress, stop=stop, threads=threads) as delivery:
+    delivery = Delivery(store, model=model, by=by, clock=clock, progress=progress, stop=stop, threads=threads)
+    delivery.abandoned = abandoned or delivery.abandoned
+    with delivery:
         delivery.bring(objects, origins)
         return delivery.finish(documents, publish)
 
@@ -94,6 +97,7 @@ class Delivery:
         self._allowance = Allowance(IN_FLIGHT_BYTES)
         self._guard = threading.Lock()
         self._window: Window | None = None
+        self.abandoned = threading.Event()
 
     def __enter__(self) -> Self:
         return self
@@ -101,6 +105,8 @@ class Delivery:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None:
+            self.abandoned.set()
         window, self._window = self._window, None
         if window is not None:
             window.__exit__(kind, error, trace)

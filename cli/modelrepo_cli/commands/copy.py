@@ -61,8 +61,8 @@ def command(
     with call.progress() as progress:
         report = repository.copy_to(there, reference, options, progress=progress)
     errors = report.errors()
-    if len(report.versions) == 1 and errors:
-        raise errors[0]
+    if len(report.versions) == 1 and report.versions[0].error is not None:
+        raise report.versions[0].error
     document = {
         "from": repository.url,
         "to": there.url,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import pytest
 
@@ -415,6 +416,25 @@ def test_a_limit_of_the_rate_holds_over_the_whole_copy(
     begun = turned.seconds
     copy(source, distant, None, CopyOptions(limit_rate=1000, jobs=1), turned.clock())
     assert turned.seconds - begun == pytest.approx(20.0, abs=1.1)
+
+
+def test_an_interrupted_copy_does_not_wait_for_the_turns_of_its_threads(
+    source: MemoryStore, distant: MemoryStore, add_version: AddVersion
+) -> None:
+    add_version(source, weights=(b"one", b"two", b"three"))
+    waiting = threading.Event()
+
+    def sleep(_seconds: float) -> None:
+        waiting.set()  # and no time goes by: such a turn never comes
+
+    def interrupt(verb: str, key: str) -> None:
+        if verb == "create" and key.startswith(layout.OBJECTS):
+            assert waiting.wait(30)
+            raise KeyboardInterrupt
+
+    clock = Clock(now=lambda: 0.0, monotonic=lambda: 0.0, sleep=sleep)
+    with pytest.raises(KeyboardInterrupt):
+        copy(source, faulty(distant, before=interrupt), None, CopyOptions(limit_rate=1, jobs=2), clock)
 
 
 def test_objects_are_sent_in_the_order_of_the_manifest(

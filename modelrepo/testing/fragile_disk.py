@@ -21,7 +21,8 @@ class FragileDisk(Disk):
     """Dies at its `at`-th change, half-way through it where that is a write; `count` says how many there were.
 
     As it stands then a killed process leaves it. `lose_power` takes back what was not synced: names, their removal, and
-    bytes. `attic` is a folder of the same file system, outside of what is looked at.
+    bytes; nothing is really synced, which would only take time. `attic` is a folder of the same file system, outside of
+    what is looked at.
     """
 
     def __init__(self, attic: Path, at: int | None = None) -> None:
@@ -77,7 +78,8 @@ class FragileDisk(Disk):
         except PowerCut:
             os.close(fd)
             raise
-        super().seal(fd, mode)
+        os.fchmod(fd, mode)
+        os.close(fd)
         self._unwritten.pop(inode, None)
 
     def link(self, source: Path, target: Path) -> None:
@@ -95,7 +97,6 @@ class FragileDisk(Disk):
 
     def sync_folder(self, folder: Path) -> None:
         self._step()
-        super().sync_folder(folder)
         with self._guard:
             self._undo = [(where, undo) for where, undo in self._undo if where != folder]
 

@@ -22,13 +22,13 @@ def store() -> MemoryStore:
 
 @pytest.fixture
 def versions(store: MemoryStore) -> list[Version]:
-    shared = {"s.bin": b"shared" * 4}
+    shared = {"s.bin": b"shared", "empty.txt": b""}
     return [
         small_version(
             store,
             f"v{number}",
-            code={"model.py": b"m%d" % number, "pkg/run.sh": b"#!"},
-            checkpoints={"own": {"a.bin": b"%d" % number * 50, "sub/b.bin": b""}, "both": shared},
+            code={"pkg/run.sh": b"#! %d" % number},
+            checkpoints={"own": {"sub/a.bin": b"%d" % number * 30}, "both": shared},
             chunk_bytes=16,
         )
         for number in (1, 2)
@@ -42,14 +42,14 @@ def fetch_and_evict(folder: Path, store: MemoryStore, versions: list[Version], d
     VersionCache(folder, store, disk=disk).fetch(versions[1])
 
 
-def check(folder: Path, store: MemoryStore, versions: list[Version]) -> None:
+def check(folder: Path, store: MemoryStore, versions: list[Version], disk: Disk) -> None:
     assert verify_box(folder) == []
+    cache = VersionCache(folder, store, disk=disk)
     for version in versions:
-        cache = VersionCache(folder, store)
         if (ready := cache.ready(version)) is not None:
             assert_right(cache.fetch(version, checkpoints=ready))
     for version in versions:
-        assert_right(VersionCache(folder, store).fetch(version))
+        assert_right(cache.fetch(version))
     assert verify_box(folder) == []
 
 
@@ -67,4 +67,4 @@ def test_whatever_is_cut_at_any_change_the_cache_is_right_after_it(
             fetch_and_evict(folder, store, versions, disk)
         if power == "lost":
             disk.lose_power()
-        check(folder, store, versions)
+        check(folder, store, versions, FragileDisk(tmp_path / "attic"))

@@ -102,3 +102,7 @@ def test_it_is_refused_and_taken_for_a_single_writer(
     assert (record["creates_if_absent"], record["single_writer"]) == (False, True)
     assert max(record["probe"]["winners"]) > 1
     assert modelrepo("list", environment=environment)[0] == 0
+
+    command = [sys.executable, "-m", "modelrepo_cli", "init"]
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=True)
+    assert "its store does not create if absent: never let two write at once" in again.stdout

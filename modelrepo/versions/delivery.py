@@ -218,7 +218,7 @@ class Delivery:
                 digest=lost[0],
             )
         if self._window is None:
-            self._window = Window(threads=self._threads, stop=self._asked_to_stop)
+            self._window = Window(threads=self._threads, stop=self._asked_to_stop, on_failure=self.abandoned.set)
         for digest in wanted:
             self._lease.renew_if_due()
             if digest not in at_hand:
@@ -242,6 +242,16 @@ class Delivery:
             self._window.check()
 
     def _send_one(self, origin: Origin, data: bytes | None) -> None:
+        try:
+            self._create_object(origin, data)
+        finally:
+            self._allowance.give_back(origin.size_bytes)
+        with self._guard:
+            self._sent[origin.sha256] = origin.size_bytes
+            self._sent_bytes += origin.size_bytes
+        self._settle(origin.size_bytes)
+
+    def _create_object(self, origin: Origin, data: bytes | None) -> None:
         key = layout.object_(origin.sha256)
         try:
             if data is None and isinstance(origin, SendsItself):
@@ -255,12 +265,6 @@ class Delivery:
                 path=key,
                 digest=origin.sha256,
             ) from error
-        finally:
-            self._allowance.give_back(origin.size_bytes)
-        with self._guard:
-            self._sent[origin.sha256] = origin.size_bytes
-            self._sent_bytes += origin.size_bytes
-        self._settle(origin.size_bytes)
 
     def _settle(self, size_bytes: int) -> None:
         with self._guard:

@@ -18,7 +18,8 @@ THREADS = 8  # enough to hide a store's latency; more only adds switches on smal
 class Window:
     """Run calls in a few threads while at most `in_flight_bytes` are held by them.
 
-    The first error ends everything: later calls are dropped, and leaving the `with` block raises it.
+    The first error ends everything: later calls are dropped, and leaving the `with` block raises it. `on_failure` is
+    called once it is known, for calls that wait for something else.
     """
 
     def __init__(
@@ -27,10 +28,11 @@ class Window:
         threads: int = THREADS,
         in_flight_bytes: int = IN_FLIGHT_BYTES,
         stop: Callable[[], bool] | None = None,
+        on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         self._limit = in_flight_bytes
         self._held = 0
-        self._stop = stop
+        self._stop, self._on_failure = stop, on_failure
         self._error: BaseException | None = None
         self._changed = threading.Condition()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="modelrepo-transfer")
@@ -89,6 +91,7 @@ class Window:
             if self._error is None:
                 self._error = error
             self._changed.notify_all()
+        self._on_failure()
 
     def _check_stop(self) -> None:
         if self._stop is not None and self._stop():

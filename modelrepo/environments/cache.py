@@ -90,7 +90,8 @@ class EnvironmentCache:
         if not is_ready(venv):
             with self._locked(venv, progress, stop):
                 if not is_ready(venv):  # somebody else may have built it meanwhile
-                    kept = WheelStore(self.root.absolute() / "wheels", wheels)
+                    incoming = f".incoming-{record.digest[:16]}-{extra or NO_EXTRA}-{venv.name}"
+                    kept = WheelStore(self.root.absolute() / "wheels", wheels, incoming)
                     with full_disk_told(self.root, f"environment {record.digest[:12]}"):
                         self._build(venv, WantedEnvironment(record, extra, interpreter, kept), progress, stop)
         with contextlib.suppress(OSError):

@@ -39,7 +39,10 @@ class WheelSource(Protocol):
         ...
 
     def bring(self, wheels: Sequence[OfferedWheel], folder: Path) -> None:
-        """Write wheels into `folder`, under their file names; the caller verifies them and may move them away."""
+        """Write wheels into `folder`, under their file names; the caller verifies them and moves them away.
+
+        An earlier try may have left a part there, which may be gone on with or written over.
+        """
         ...
 
 

@@ -100,6 +100,7 @@ class Web:
             with urllib.request.urlopen(request, timeout=TIMEOUT_S, context=self._context) as answer:
                 yield answer
         except urllib.error.HTTPError as error:
+            error.close()  # it has the connection
             if error.code in (404, 410):
                 raise _NotThere from error
             if error.code in (401, 403, 407):

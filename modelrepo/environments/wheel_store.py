@@ -1,13 +1,12 @@
 """Wheels on this box, by content: verified as they enter, at one path and with one time for uv's cache to know.
 
 <cache>/wheels/<sha256>/<filename>
-<cache>/wheels/.incoming-<random>/          what is being brought
+<cache>/wheels/.incoming-<environment>/     what is being brought; one that was interrupted is gone on with
 """
 
 from __future__ import annotations
 
 import shutil
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +19,11 @@ from modelrepo.errors import Corrupt, EnvironmentFailed
 
 @dataclass(frozen=True, slots=True)
 class WheelStore:
-    """`source` is asked only for what the store lacks."""
+    """`source` is asked only for what the store lacks. Nobody else may use `incoming` at the same time."""
 
     folder: Path
     source: WheelSource | None = None
+    incoming: str = ".incoming"
 
     def offered(self, extra: str | None, interpreter: Interpreter) -> Sequence[OfferedWheel]:
         return () if self.source is None else self.source.offered(extra, interpreter)
@@ -33,15 +33,13 @@ class WheelStore:
         paths = {wheel: self._path(wheel) for wheel in wheels}
         lacking = [wheel for wheel, path in paths.items() if not _is_there(path, wheel)]
         if lacking:
-            incoming = self.folder / f".incoming-{uuid.uuid4().hex[:8]}"
-            incoming.mkdir(parents=True)
-            try:
-                if self.source is not None:
-                    self.source.bring(lacking, incoming)
-                for wheel in lacking:
-                    _enter(incoming / wheel.filename, wheel, paths[wheel])
-            finally:
-                shutil.rmtree(incoming, ignore_errors=True)
+            incoming = self.folder / self.incoming
+            incoming.mkdir(parents=True, exist_ok=True)
+            if self.source is not None:
+                self.source.bring(lacking, incoming)
+            for wheel in lacking:
+                _enter(incoming / wheel.filename, wheel, paths[wheel])
+            shutil.rmtree(incoming, ignore_errors=True)
         return paths
 
     def remove_rotten(self, wheels: Iterable[OfferedWheel]) -> None:
@@ -70,6 +68,7 @@ def _enter(brought: Path, wheel: OfferedWheel, kept: Path) -> None:
     brought.chmod(0o444)
     found = file_sha256(brought)
     if found != wheel.sha256:
+        brought.unlink()
         raise Corrupt(
             f"the wheel {wheel.filename} is not what is written down: sha256:{wheel.sha256} was wanted, "
             f"sha256:{found} found; put the right one there, so that it can be fetched again",

@@ -67,7 +67,11 @@ class BundledWheels:
         check_space(disk, folder, size_bytes=size, files=len(wheels), what=what)
         fetcher = Fetcher(self._store, disk, what=what, total_bytes=size, progress=self._progress, stop=self._stop)
         with full_disk_named(disk, folder, what=what, size_bytes=size):
-            fetcher.fetch(Target(records[one.sha256], inside(folder, one.filename), PLAIN) for one in wheels)
+            paths = {one: inside(folder, one.filename) for one in wheels}
+            fetcher.fetch(
+                Target(records[one.sha256], path, PLAIN, path.with_name(f".{one.sha256}"))
+                for one, path in paths.items()
+            )
 
     def bundles(self, extra: str | None, interpreter: Interpreter) -> list[Bundle]:
         """Return the environment's bundles, the most useful for one extra, Python and platform first."""

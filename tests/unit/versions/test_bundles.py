@@ -11,6 +11,7 @@ from modelrepo import canonical, layout
 from modelrepo.environments.interpreters import Interpreter
 from modelrepo.environments.record import CarriedWheel, EnvironmentRecord
 from modelrepo.errors import Corrupt, NewerFormat
+from modelrepo.stores.faults import FaultyStore
 from modelrepo.stores.memory import MemoryStore
 from modelrepo.versions.bundled_wheels import BundledWheels
 from modelrepo.versions.bundles import Bundle, bundle_carried, parse_bundle, read_bundle
@@ -154,3 +155,26 @@ def wheel(name: str, content: str) -> FileRecord:
 
 def offered(store: MemoryStore, environment: EnvironmentRecord) -> list[str]:
     return [one.filename for one in BundledWheels(store, environment, "hello@v1").offered(None, PYTHON)]
+
+
+def test_a_wheel_whose_fetch_was_interrupted_is_gone_on_with(
+    store: MemoryStore, environment: EnvironmentRecord, tmp_path: Path
+) -> None:
+    parts = [b"a" * 100, b"b" * 100, b"c" * 100]
+    chunks = tuple(ChunkRecord(canonical.sha256(part), len(part)) for part in parts)
+    whole = FileRecord(WHEEL, 0o644, 300, canonical.sha256(b"".join(parts)), chunks)
+    key, data = Bundle(environment.digest, None, "cp311", "linux_x86_64", (whole,)).document()
+    store.create(key, data)
+    for chunk, part in zip(chunks[:2], parts, strict=False):
+        store.create(layout.object_(chunk.sha256), part)
+    source = BundledWheels(store, environment, "hello@v1")
+    wheels = source.offered(None, PYTHON)
+    with pytest.raises(Corrupt, match="is missing"):
+        source.bring(wheels, tmp_path)
+    store.create(layout.object_(chunks[2].sha256), parts[2])
+    counted = FaultyStore(store)
+    BundledWheels(counted, environment, "hello@v1").bring(wheels, tmp_path)
+    assert (tmp_path / WHEEL).read_bytes() == b"".join(parts)
+    fetched = {key for verb, key in counted.operations if key.startswith(layout.OBJECTS)}
+    assert fetched <= {layout.object_(chunk.sha256) for chunk in chunks}
+    assert len(fetched) < 3

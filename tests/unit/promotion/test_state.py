@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelrepo.canonical import Json, sha256
@@ -214,6 +214,7 @@ def test_a_forged_origin_does_not_loop() -> None:
         assert back((Kind.PROMOTE, "v1"), (Kind.PROMOTE, "v2"), (Kind.ROLLBACK, "v3", origin)) == "v1"
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["promote", "back", "block"]), st.sampled_from(["v1", "v2", "v3", "v4"]))))
 def test_rollbacks_in_a_row_never_return_and_always_end(steps: list[tuple[str, str]]) -> None:
     changes: list[Change] = []

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 from modelrepo.errors import Forbidden, InvalidInput, MissingExtra, ModelRepoError, NotFound, Unreachable
+from modelrepo.versions.paths import path_problem
 
 SCHEME = "hf://"
 
@@ -98,6 +99,9 @@ class HubSource:
             self._refuse(url, error)
         self._commit = str(info.sha)
         self._files = tuple(sorted(str(each.rfilename) for each in info.siblings or ()))
+        for path in self._files:
+            if (problem := path_problem(path)) is not None:
+                raise InvalidInput(f"cannot import {url}: it lists the path {path!r}, which {problem}; tell its owner")
 
     @property
     def said(self) -> str:

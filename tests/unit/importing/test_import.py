@@ -294,6 +294,18 @@ def test_weights_of_the_hub_are_fetched_at_once_where_it_is_asked_for(hub: FakeH
     assert COMMIT in (imported.folder / "model.yaml").read_text()
 
 
+@pytest.mark.parametrize("path", ["../x.json", "/etc/x.json", "a/../../x.json", "a\\x.json", "a\0.json", ".git/config"])
+def test_a_name_on_the_hub_that_leads_out_is_refused(
+    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    listed = SimpleNamespace(sha=COMMIT, siblings=[SimpleNamespace(rfilename=name) for name in ("config.json", path)])
+    monkeypatch.setattr(hub, "model_info", lambda name, revision=None: listed)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InvalidInput, match="cannot import hf://org/llama: it lists the path"):
+        import_model("hf://org/llama", tmp_path / "mine", download=True)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 @pytest.mark.parametrize(
     ("names", "kind"),
     [

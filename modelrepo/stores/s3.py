@@ -29,7 +29,7 @@ PIECE_BYTES = 256 << 10
 ANSWER_TIMEOUT_S = 60
 SLOWEST_WRITE = 64 << 10  # bytes per second
 _LONGEST_READ_S = 24 * 3600  # of any length, as long as it moves
-_SMALL_WRITE_BYTES = 1 << 20
+_SMALL_WRITE_BYTES = 64 << 10
 
 
 class S3Store:

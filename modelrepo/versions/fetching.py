@@ -51,9 +51,16 @@ class Fetcher:
             Corrupt: bytes in the repository are not what the manifest says; nothing may be used.
             Stopped, Unreachable, OSError
         """
-        with Window(threads=THREADS, stop=self._stop) as window:
-            for target in targets:
-                _Arriving(self, PartialFile(target, self._disk), window, then).submit()
+        files: list[PartialFile] = []
+        try:
+            with Window(threads=THREADS, stop=self._stop) as window:
+                for target in targets:
+                    files.append(PartialFile(target, self._disk))
+                    _Arriving(self, files[-1], window, then).submit()
+        except BaseException:
+            for file in files:  # also those whose chunks were still waiting for their turn
+                file.abandon()
+            raise
 
     def pieces(self, chunk: ChunkRecord) -> Iterator[bytes | memoryview]:
         """Yield a chunk's bytes as they come, whatever they are."""
@@ -120,13 +127,9 @@ class _Arriving:
             return
         self._file.open()
         start = 0
-        try:
-            for index, chunk in enumerate(chunks):
-                self._window.submit(self._fetcher.held_bytes(chunk.size_bytes), self._part, index, chunk, start)
-                start += chunk.size_bytes
-        except BaseException:
-            self._file.abandon()
-            raise
+        for index, chunk in enumerate(chunks):
+            self._window.submit(self._fetcher.held_bytes(chunk.size_bytes), self._part, index, chunk, start)
+            start += chunk.size_bytes
 
     def _whole(self) -> None:
         self._file.open()
@@ -144,10 +147,11 @@ class _Arriving:
             else:
                 self._copy(chunk, start)
                 self._file.note(index)
+            whole = self._file.chunk_done()
         except BaseException:
             self._file.abandon()
             raise
-        if self._file.chunk_done():
+        if whole:
             self._tell_whole()
 
     def _copy(self, chunk: ChunkRecord, start: int) -> None:

@@ -102,9 +102,9 @@ def test_nothing_is_written_through_a_link_in_its_place(store: MemoryStore, targ
     elsewhere = tmp_path / "elsewhere"
     elsewhere.write_bytes(b"mine")
     target.path.symlink_to(elsewhere)
-    fetch(store, target)
+    with pytest.raises(OSError, match="symbolic links"):
+        fetch(store, target)
     assert elsewhere.read_bytes() == b"mine"
-    assert target.path.read_bytes() == b"".join(CHUNKS)
 
 
 def test_power_may_go_at_any_change(store: MemoryStore, tmp_path: Path) -> None:
@@ -192,3 +192,16 @@ def test_a_local_store_reads_in_pieces_too(target: Target, tmp_path: Path) -> No
         local.create(layout.object_(hashlib.sha256(chunk).hexdigest()), chunk)
     Fetcher(local, Disk(), what="m@v1", total_bytes=0).fetch([target])
     assert target.path.read_bytes() == b"".join(CHUNKS)
+
+
+def test_a_fetch_that_fails_keeps_no_file_open(store: MemoryStore, tmp_path: Path) -> None:
+    def descriptors() -> set[str]:
+        return {str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()}
+
+    targets = [
+        Target(record(CHUNKS, f"{number}.bin"), tmp_path / f"{number}", READ_ONLY, tmp_path / f"{number}.journal")
+        for number in range(40)
+    ]
+    with pytest.raises(Unreachable):
+        Fetcher(FaultyStore(store, Fault(5)), Disk(), what="m@v1", total_bytes=0).fetch(targets)
+    assert not [name for name in descriptors() if name.startswith(str(tmp_path))]

@@ -93,6 +93,10 @@ def translate(error: Exception, *, verb: str, key: str, url: str, credentials: C
         return Forbidden(
             f"{what}: refused ({found}); credentials tried: {credentials()}; grant them access or set others"
         )
+    if "InvalidPathError" in names:
+        return Unreachable(
+            f"{what}: a key there has an empty segment, which is none of ours ({found}); remove it", transient=False
+        )
     transient = status in _TRANSIENT_STATUSES or (status >= 500 and status != 501) or code in _TRANSIENT_CODES
     return Unreachable(
         f"{what}: no answer that can be used ({found}); check the address and the network, then run it again",

@@ -87,6 +87,7 @@ class S3Settings:
             "virtual_hosted_style_request": virtual,
             # As AWS's own tools do: TLS keeps a body whole on its way, and where there is none its digest is signed.
             "unsigned_payload": url.startswith("https://"),
+            "disable_bulk_delete": True,  # not every server knows it, and we delete one object at a time
             "credential_provider": self.credentials,
         }
 

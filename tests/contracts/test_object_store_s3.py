@@ -113,6 +113,32 @@ def test_an_object_is_read_in_small_pieces(bucket: str) -> None:
         list(store.read_pieces("gone"))
 
 
+def test_each_verb_is_one_request_that_every_server_knows(
+    bucket: str, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Proxy("127.0.0.1", int(endpoint.rpartition(":")[2])) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        store = open_store(f"s3://{bucket}/x")
+        store.create("a", b"1")
+        store.replace("a", b"2")
+        store.read("a")
+        store.read_range("a", 0, 1)
+        store.stat("a")
+        list(store.list(""))
+        store.delete("a")
+        with pytest.raises(ObjectNotFound):
+            store.stat("a")
+        methods = [request.method for request in proxy.requests]
+    assert methods == ["PUT", "PUT", "GET", "GET", "HEAD", "GET", "DELETE", "HEAD"]
+
+
+def test_a_key_that_no_client_of_ours_could_write_is_named(bucket: str, environment: str) -> None:
+    _client(environment).put_object(Bucket=bucket, Key="x/a//b", Body=b"")
+    with pytest.raises(Unreachable, match=r"empty segment.*x/a//b") as caught:
+        list(open_store(f"s3://{bucket}/x").list(""))
+    assert not caught.value.transient
+
+
 def test_settings_are_those_of_the_profile(
     bucket: str, endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

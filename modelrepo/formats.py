@@ -28,6 +28,6 @@ def check_format(document: Mapping[str, Any], name: str) -> None:
         raise NewerFormat(f"{name} has format {number}; this modelrepo reads up to {FORMAT}: upgrade modelrepo-toolkit")
     wanted = document.get("requires") or ()
     names = wanted if isinstance(wanted, list | tuple) else (wanted,)
-    unknown = sorted(str(each) for each in names if each not in FEATURES)
+    unknown = sorted({str(each) for each in names} - FEATURES)
     if unknown:
         raise NewerFormat(f"{name} requires {', '.join(unknown)}, unknown to this modelrepo: upgrade modelrepo-toolkit")

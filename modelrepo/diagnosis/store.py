@@ -86,7 +86,8 @@ def _probe_on_record(look: _Look) -> Finding:
         return warn("probe", "none on record", "run: modelrepo init --adopt")
     told = record.get("probe") if isinstance(record.get("probe"), dict) else {}
     assert isinstance(told, dict)
-    winners, creators, at = told.get("winners", []), told.get("creators", "?"), record.get("at", "?")
+    winners, creators, at = told.get("winners", ()), told.get("creators", "?"), record.get("at", "?")
+    winners = winners if isinstance(winners, list) else []
     facts = {"creates_if_absent": record.get("creates_if_absent"), "winners": winners, "at": at}
     said = f"of {creators} creators {', '.join(map(str, winners)) or '?'} won, on record since {at}"
     if record.get("creates_if_absent"):

@@ -71,6 +71,8 @@ class Condemned:
                 if len(bytes.fromhex(digest)) != 32:
                     raise ValueError(f"{digest!r} is no digest")
             sizes = list(record.get("sizes") or ())
+            if any(not isinstance(size, int) for size in sizes):
+                raise TypeError("one of the sizes is no number of bytes")
             known = dict(zip(digests, sizes, strict=True)) if sizes else dict.fromkeys(digests, 0)
             environments = {digest: known[digest] for digest in record.get("environments") or ()}
             return cls({digest: known[digest] for digest in digests if digest not in environments}, environments)

@@ -111,7 +111,7 @@ class HistoryEntry:
 
 def _entry(document: Mapping[str, Any], name: str) -> HistoryEntry:
     return HistoryEntry(
-        generation=int(document["generation"]),
+        generation=_number(document["generation"]),
         kind=_kind(document["kind"], name),
         version=_version(document["version"]),
         digest=_hex(document.get("digest")),
@@ -122,7 +122,7 @@ def _entry(document: Mapping[str, Any], name: str) -> HistoryEntry:
         change=str(document.get("change", "")),
         base_sha256=_hex(document.get("base_sha256")),
         active_sha256=_hex(document["active_sha256"]) or "",
-        from_generation=None if document.get("from") is None else int(document["from"]),
+        from_generation=None if document.get("from") is None else _number(document["from"]),
         reason=None if document.get("reason") is None else str(document["reason"]),
         blocks=document.get("block", True) is not False,
     )
@@ -133,6 +133,12 @@ def _kind(value: Any, name: str) -> Kind:
         return Kind(value)
     except ValueError as error:
         raise NewerFormat(f"{name} is a change of the kind {value!r}, unknown to this modelrepo: upgrade it") from error
+
+
+def _number(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(f"{value!r} is no generation")
+    return value
 
 
 def _version(value: Any) -> str:

@@ -206,6 +206,28 @@ def test_what_a_lease_or_a_mark_holds_must_be_digests(digest: Any) -> None:
             read({**make(), "digests": [digest], "sizes": [1]})
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("wanted", [[{}], [["a"]], {"a": 1}, [None]], ids=repr)
+def test_what_is_required_under_no_name_is_refused_all_the_same(kind: str, wanted: Json) -> None:
+    make, read = KINDS[kind]
+    with pytest.raises(NewerFormat, match="requires"):
+        read({**make(), "requires": wanted})
+
+
+@pytest.mark.parametrize("size", ["7", None, [1], {}, 1.5])
+def test_a_mark_says_sizes_in_numbers(size: Json) -> None:
+    with pytest.raises(Corrupt, match=re.escape(NAME)):
+        read_mark({**a_mark(), "sizes": [size]})
+
+
+@pytest.mark.parametrize("number", [".inf", "-.inf", "1.5", "true", "[1]", "'1'"])
+@pytest.mark.parametrize("key", ["generation", "from"])
+def test_an_entry_counts_generations_in_whole_numbers(key: str, number: str) -> None:
+    text = yaml_text.dump({name: value for name, value in an_entry().items() if name != key}) + f"{key}: {number}\n"
+    with pytest.raises(Corrupt, match=re.escape(NAME)):
+        HistoryEntry.from_bytes(text.encode(), NAME)
+
+
 @given(data=st.binary(max_size=40))
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     for read in (read_digests, parse_bundle):

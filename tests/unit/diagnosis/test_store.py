@@ -214,3 +214,12 @@ def test_local_repositories_are_diagnosed_too(tmp_path: Path) -> None:
     found(FilesystemStore(tmp_path))
     assert Diagnosis(diagnose_store(str(tmp_path))).ok
     assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"repository.json", "store.json"}
+
+
+@pytest.mark.parametrize("winners", ["8", "null", "{}"])
+def test_a_record_that_says_nothing_of_use_is_read_all_the_same(winners: str) -> None:
+    here = bucket()
+    store = MemoryStore("r", here)
+    record = store.read("store.json").decode()
+    store.replace("store.json", record.replace('"winners": [', f'"winners": {winners}, "before": [', 1).encode())
+    assert "of 8 creators ? won" in finding(diagnose(store), "probe").found

@@ -270,8 +270,16 @@ def push(world: World, repository: Repository, tmp_path: Path) -> None:
     repository.push(tmp_path / "model", OPTIONS)
 
 
+def prune_once(world: World, repository: Repository, tmp_path: Path) -> None:
+    prune(repository.store)
+
+
+def copy_versions(world: World, repository: Repository, tmp_path: Path) -> None:
+    world.open("here")[0].copy_to(repository, "tiny")
+
+
 VERBS: dict[str, Does] = {
-    "push": push, "pull": pull, "promote": promote, "delete": delete, "prune": prune_twice, "copy": copy_to,
+    "push": push, "pull": pull, "promote": promote, "delete": delete, "prune": prune_once, "copy": copy_versions,
 }  # fmt: skip
 AFTERWARDS: dict[str, Callable[[Whole], bool]] = {
     "push": lambda whole: whole.versions[:4] == ("v1", "v2", "v3", "v4"),
@@ -339,8 +347,11 @@ def sample(verb: str, world: World, folder: Path, tmp_path: Path) -> list[int]:
     """Return operations to die at, past those that open the repository: the middle one, or several."""
     shutil.copytree(folder, tmp_path / "model")
     counted = world.copy()
+    counted.at -= 5 * DAY_S  # on a server everything is new, and `filled` brings no leases
+    for stat in counted.store().list(layout.PUSHES):
+        counted.store().delete(stat.key)
     repository, store = counted.open("there" if verb == "copy" else "here")
     VERBS[verb](counted, repository, tmp_path)
     shutil.rmtree(tmp_path / "pulled", ignore_errors=True)
-    length = len(store.operations) // (3 if verb == "prune" else 1)
-    return [max(3, length * part // (SAMPLE + 1)) for part in range(1, SAMPLE + 1)]
+    length = len(store.operations)
+    return sorted({max(3, length * part // (SAMPLE + 1)) for part in range(1, SAMPLE + 1)})

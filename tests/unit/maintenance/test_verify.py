@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 
 import pytest
@@ -10,6 +11,7 @@ from modelrepo import layout
 from modelrepo.canonical import sha256
 from modelrepo.errors import VersionDeleted, VersionNotFound
 from modelrepo.maintenance.needs import Scope
+from modelrepo.maintenance.prune import prune
 from modelrepo.maintenance.repairing import Repairs
 from modelrepo.maintenance.verifying import VerifyReport, verify
 from modelrepo.promotion import Promotions
@@ -20,7 +22,7 @@ from modelrepo.stores.memory import MemoryBucket, MemoryStore
 from modelrepo.stores.port import ObjectStore
 from modelrepo.versions.catalogue import Catalogue
 from modelrepo.versions.clock import Clock
-from tests.unit.maintenance.stocked import bury, keys, objects, put
+from tests.unit.maintenance.stocked import DAY, Turned, bury, keys, objects, put
 
 MANIFEST = "models/m/versions/v1/manifest.json"
 
@@ -153,7 +155,47 @@ def test_a_repair_brings_back_every_byte_under_a_lease(store: MemoryStore, backu
     assert len([problem for problem in report.problems if problem.repaired]) == 6
     assert objects(store) == before
     assert not look(store).problems
-    assert len(keys(store, layout.PUSHES)) == leases + 1
+    assert len(keys(store, layout.PUSHES)) == leases + 2
+
+
+def test_a_manifest_comes_back_beside_a_sweep_that_has_not_seen_it() -> None:
+    turned = Turned()
+    store, backup = MemoryStore("m", MemoryBucket(turned)), MemoryStore("backup", MemoryBucket())
+    put(store, b"one", b"two")
+    put(store, b"three")
+    promotions(store).promote("m", "v1")
+    for stat in list(store.list("")):
+        backup.create(stat.key, store.read(stat.key))
+    store.delete(MANIFEST)
+    turned.advance(3 * DAY)
+    assert prune(store, clock=turned.client()).marked
+    turned.advance(2 * DAY)
+    settled, swept = threading.Event(), threading.Event()
+    reports: list[VerifyReport] = []
+
+    def wait_for_the_sweep(_seconds: float) -> None:
+        settled.set()
+        assert swept.wait(60)
+
+    def repair() -> None:
+        repairs = Repairs(store, backup, "me", Clock(monotonic=lambda: 0.0, sleep=wait_for_the_sweep))
+        reports.append(verify(Scope(store, promotions(store)), repairs=repairs))
+        settled.set()
+
+    repairing = threading.Thread(target=repair)
+
+    def once_it_has_read_the_manifests(verb: str, key: str) -> None:
+        begun = any(each.endswith(".decision") for each in keys(store, layout.PRUNES))
+        if (verb, key) == ("list", layout.ENVIRONMENTS) and begun and repairing.ident is None:
+            repairing.start()
+            assert settled.wait(60)
+
+    (sweep,) = prune(faulty(store, before=once_it_has_read_the_manifests), clock=turned.client()).swept
+    swept.set()
+    repairing.join(60)
+    assert sweep.deleted == 2
+    assert not reports[0].wrong
+    assert not look(store).problems
 
 
 def test_what_the_other_repository_lacks_or_has_damaged_too_stays_wrong(

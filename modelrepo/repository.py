@@ -41,10 +41,10 @@ from modelrepo.versions.account import PushPlan
 from modelrepo.versions.bundled_wheels import BundledWheels
 from modelrepo.versions.catalogue import Catalogue, Listed
 from modelrepo.versions.clock import Clock
-from modelrepo.versions.content import Progress
 from modelrepo.versions.diff import VersionDiff, compare
 from modelrepo.versions.leases import GRACE_S
 from modelrepo.versions.manifest import Manifest
+from modelrepo.versions.progress import Progress
 from modelrepo.versions.pull import pull_version
 from modelrepo.versions.push import PushCheck, Pusher, PushOptions, PushResult
 from modelrepo.versions.vendor import VendorOptions, VendorResult, vendor

@@ -22,7 +22,7 @@ from modelrepo.errors import (
 )
 from modelrepo.names import parse_reference
 from modelrepo.versions.clock import Clock
-from modelrepo.versions.content import Progress
+from modelrepo.versions.progress import Progress
 from modelrepo.versions.window import THREADS
 
 _OF_ONE_VERSION = (VersionExists, VersionDeleted, VersionBlocked, Corrupt, NewerFormat, NotFound, InvalidActiveFile)

@@ -26,9 +26,9 @@ from modelrepo.errors import (
 )
 from modelrepo.versions.bundles import Bundles, read_bundle
 from modelrepo.versions.clock import Clock
-from modelrepo.versions.content import Progress
 from modelrepo.versions.delivery import asked_again, deliver, missing_objects
 from modelrepo.versions.manifest import Manifest
+from modelrepo.versions.progress import Progress
 from modelrepo.versions.window import THREADS
 
 Outcome = Literal["copied", "present", "planned", "failed"]

@@ -10,8 +10,8 @@ from modelrepo.environments.verifying import EnvironmentProblem, environments_in
 from modelrepo.holds import holders_of, take, try_take
 from modelrepo.versions.box_check import LocalProblem, remove_broken, verify_box
 from modelrepo.versions.cache_folder import CacheFolder
-from modelrepo.versions.content import Progress
 from modelrepo.versions.disk import Disk
+from modelrepo.versions.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from modelrepo.errors import ObjectNotFound, Stopped
 from modelrepo.maintenance.needs import Needs, Problem, Scope
 from modelrepo.maintenance.repairing import Repairs
 from modelrepo.stores.port import ObjectStore
-from modelrepo.versions.content import Progress
+from modelrepo.versions.progress import Progress
 from modelrepo.versions.window import Window
 
 QUICK_THREADS = 32  # they only wait for answers

@@ -13,12 +13,12 @@ from modelrepo.errors import Stopped
 from modelrepo.holds import POLL_S
 from modelrepo.stores.port import ObjectStore
 from modelrepo.versions.cache_folder import READY, CacheFolder, Ready, content_key
-from modelrepo.versions.content import Progress
 from modelrepo.versions.disk import READ_ONLY, READ_ONLY_EXECUTABLE, Disk
 from modelrepo.versions.eviction import Need, Room
 from modelrepo.versions.fetching import Fetcher, Target
 from modelrepo.versions.manifest import EXECUTABLE, FileRecord
 from modelrepo.versions.paths import inside
+from modelrepo.versions.progress import Progress
 from modelrepo.versions.single_flight import ContentLocks
 from modelrepo.versions.version import Version
 

@@ -12,28 +12,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from modelrepo.errors import InvalidInput, NoSpace
+from modelrepo.errors import NoSpace
 from modelrepo.holds import Hold, take
-from modelrepo.names import near_names
 from modelrepo.stores.port import ObjectStore
 from modelrepo.versions.arrival import Arrival
 from modelrepo.versions.box_check import LocalProblem, verify_box
-from modelrepo.versions.cache_folder import CacheFolder, Ready, content_key, default_cache, default_cache_size
-from modelrepo.versions.content import Progress
+from modelrepo.versions.cache_folder import CacheFolder, Ready, default_cache_size
 from modelrepo.versions.disk import Disk, full_disk_named
 from modelrepo.versions.eviction import Need, Room
-from modelrepo.versions.manifest import Manifest
+from modelrepo.versions.progress import Progress
 from modelrepo.versions.version import LocalVersion, Version
-
-__all__ = [
-    "VersionCache",
-    "checkpoint_names",
-    "checkpoint_path",
-    "content_key",
-    "default_cache",
-    "default_cache_size",
-    "hold_environment",
-]
 
 T = TypeVar("T")
 
@@ -79,7 +67,7 @@ class VersionCache:
             Stopped: `stop()` said so; what was whole is kept for the next try.
             InvalidInput: the version has no such checkpoint.
         """
-        names = checkpoint_names(version, checkpoints)
+        names = version.checkpoint_names(checkpoints)
         self._make_folders()
         try:
             return self._fetch(version, names, progress, stop)
@@ -161,7 +149,7 @@ class VersionCache:
 
     def _local(self, version: Version, names: Collection[str]) -> LocalVersion:
         folder = self.folder(version)
-        paths = {name: checkpoint_path(folder, version.manifest, name) for name in sorted(names)}
+        paths = {name: version.checkpoint_path(folder, name) for name in sorted(names)}
         return LocalVersion(version, folder, folder / "code", paths)
 
 
@@ -170,23 +158,3 @@ def hold_environment(cache: Path, digest: str) -> Hold:
     folder = CacheFolder(cache.absolute())
     folder.holds.mkdir(parents=True, exist_ok=True)
     return take(folder.hold(f"environment-{digest}"), shared=True)
-
-
-def checkpoint_names(version: Version, wanted: Collection[str] | None) -> frozenset[str]:
-    """Return the names of the wanted checkpoints; raises InvalidInput for one that the version lacks."""
-    known = version.manifest.checkpoints
-    if wanted is None:
-        return frozenset(known)
-    for name in wanted:
-        if name not in known:
-            near = near_names(name, known)
-            meant = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(sorted(known)) or 'none'}"
-            raise InvalidInput(f"{version} has no checkpoint {name!r}; {meant}")
-    return frozenset(wanted)
-
-
-def checkpoint_path(folder: Path, manifest: Manifest, name: str) -> Path:
-    """Return the file or folder that a model sees as a checkpoint."""
-    record = manifest.checkpoints[name]
-    path = folder / "checkpoints" / name
-    return path / record.files[0].path if record.single else path

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from modelrepo.holds import holders_of, take, try_take
 from modelrepo.versions.cache_folder import CacheFolder, Ready, content_key, read_manifest
-from modelrepo.versions.content import Progress
 from modelrepo.versions.disk import Disk
 from modelrepo.versions.eviction import Room
 from modelrepo.versions.inventory import Item, Kind
 from modelrepo.versions.manifest import FileRecord
 from modelrepo.versions.paths import inside
+from modelrepo.versions.progress import Progress
 from modelrepo.versions.window import Window
 
 BUFFER_BYTES = 1 << 20

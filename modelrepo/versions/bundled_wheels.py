@@ -11,12 +11,12 @@ from modelrepo.environments.offers import OfferedWheel
 from modelrepo.environments.record import EnvironmentRecord
 from modelrepo.stores.port import ObjectStore
 from modelrepo.versions.bundles import Bundle, check_carried, read_bundles
-from modelrepo.versions.content import Progress
 from modelrepo.versions.delivery import missing_objects
 from modelrepo.versions.disk import Disk, check_space, full_disk_named
 from modelrepo.versions.fetching import Fetcher, Target
 from modelrepo.versions.manifest import PLAIN, FileRecord
 from modelrepo.versions.paths import inside
+from modelrepo.versions.progress import Progress
 
 
 class BundledWheels:

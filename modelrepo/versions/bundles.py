@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from modelrepo import canonical, layout
-from modelrepo.environments.interpreters import Interpreter
 from modelrepo.environments.record import EnvironmentRecord
 from modelrepo.errors import Corrupt, NewerFormat
 from modelrepo.formats import FORMAT, check_format
 from modelrepo.stores.port import ObjectStore
-from modelrepo.versions.content import Content, of_files
 from modelrepo.versions.manifest import FileRecord, read_files
 
 
@@ -64,16 +61,6 @@ class Bundles:
         self.documents[key] = data
         self.objects.update(bundle.objects())
         return key
-
-
-def bundle_carried(
-    environment: EnvironmentRecord, wheels: Sequence[Path], interpreter: Interpreter, content: Content
-) -> Bundle | None:
-    """Describe the wheels that a push carries as one bundle for this box's platform; None where there are none."""
-    if not wheels:
-        return None
-    records = content.describe(of_files(sorted(wheels, key=lambda wheel: wheel.name)))
-    return Bundle(environment.digest, None, interpreter.tag, interpreter.platform, records)
 
 
 def read_bundles(store: ObjectStore, environment_digest: str) -> tuple[list[Bundle], Corrupt | NewerFormat | None]:

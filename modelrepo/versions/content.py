@@ -13,7 +13,7 @@ from modelrepo.versions.hashing import Draft, hash_files, send_files
 from modelrepo.versions.manifest import FileRecord
 from modelrepo.versions.origins import Origin
 from modelrepo.versions.packing import SourceFile
-from modelrepo.versions.progress import Progress as Progress
+from modelrepo.versions.progress import Progress
 from modelrepo.versions.sources import Source
 
 

@@ -132,6 +132,11 @@ def full_disk_named(disk: Disk, folder: Path, *, what: str, size_bytes: int) -> 
         ) from error
 
 
+def bytes_on_disk(found: os.stat_result) -> int:
+    """Return what a file takes of the disk."""
+    return found.st_blocks * 512
+
+
 def human(size_bytes: int) -> str:
     """Write a size for people: `1.5 GiB`."""
     size = float(size_bytes)

@@ -13,8 +13,8 @@ from pathlib import Path
 from modelrepo.errors import NoSpace
 from modelrepo.holds import take, try_take
 from modelrepo.versions.cache_folder import EVICTED, CacheFolder, read_sizes, write_sizes
-from modelrepo.versions.disk import SPARE_BYTES, Disk, human
-from modelrepo.versions.inventory import Inventory, Item, Kind, Shortage, bytes_on_disk, choose, files_below
+from modelrepo.versions.disk import SPARE_BYTES, Disk, bytes_on_disk, human
+from modelrepo.versions.inventory import Inventory, Item, Kind, Shortage, choose, files_below
 from modelrepo.versions.stocktaking import arrivals, take_stock
 
 LEFTOVERS_KEPT_S = 86_400.0  # a fetch that died is tried again within minutes, or not at all

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterable, Iterator
 from modelrepo import layout
 from modelrepo.errors import Corrupt, ObjectNotFound
 from modelrepo.stores.port import ObjectStore, ReadsInPieces
-from modelrepo.versions.content import Progress
 from modelrepo.versions.disk import Disk
 from modelrepo.versions.manifest import ChunkRecord
 from modelrepo.versions.partial_file import PartialFile
 from modelrepo.versions.partial_file import Target as Target
+from modelrepo.versions.progress import Progress
 from modelrepo.versions.window import Window
 
 WHOLE_READ_BYTES = 64 << 20  # a chunk up to this is read in one request where it cannot be read in pieces

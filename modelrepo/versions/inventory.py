@@ -135,8 +135,3 @@ def files_below(folder: Path) -> Iterator[os.stat_result]:
                         folders.append(Path(entry.path))
         except OSError:
             continue
-
-
-def bytes_on_disk(found: os.stat_result) -> int:
-    """Return what a file takes of the disk."""
-    return found.st_blocks * 512

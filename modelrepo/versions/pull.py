@@ -13,13 +13,11 @@ from filelock import FileLock, Timeout
 
 from modelrepo.errors import AlreadyServed, Corrupt, InvalidInput, Stopped, Unreachable
 from modelrepo.stores.port import ObjectStore
-from modelrepo.versions.box import checkpoint_names
-from modelrepo.versions.content import Progress
-from modelrepo.versions.disk import Disk, check_space, full_disk_named
+from modelrepo.versions.disk import Disk, bytes_on_disk, check_space, full_disk_named
 from modelrepo.versions.fetching import Fetcher, Target
-from modelrepo.versions.inventory import bytes_on_disk
 from modelrepo.versions.manifest import FileRecord
 from modelrepo.versions.paths import collision, inside, path_problem
+from modelrepo.versions.progress import Progress
 from modelrepo.versions.version import Version
 
 ELSEWHERE = ".modelrepo/checkpoints"  # for checkpoints whose source is no path inside the model's folder; never packed
@@ -51,7 +49,7 @@ def pull_version(
         raise InvalidInput(f"cannot pull {version} to {target}: it is a link; name the folder that it leads to")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InvalidInput(f"cannot pull {version} to {target}: it is not an empty folder; name another")
-    layout = _layout(version, checkpoint_names(version, checkpoints))
+    layout = _layout(version, version.checkpoint_names(checkpoints))
     size = sum(file.size_bytes for file in layout.values())
     disk.make_folder(target.parent)
     incoming = target.parent / f".{target.name}.incoming"

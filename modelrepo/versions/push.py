@@ -16,8 +16,8 @@ from modelrepo.names import check_model_name, check_version_id, next_version
 from modelrepo.stores.port import ObjectStore
 from modelrepo.versions import drafting
 from modelrepo.versions.account import FileAccount, PushPlan, account
-from modelrepo.versions.box import default_cache
 from modelrepo.versions.bundles import Bundles
+from modelrepo.versions.cache_folder import default_cache
 from modelrepo.versions.catalogue import Catalogue
 from modelrepo.versions.checkpoints import Lookup
 from modelrepo.versions.clock import Clock

@@ -13,9 +13,9 @@ from modelrepo.environments import EnvironmentCache, PreparedEnvironment, prepar
 from modelrepo.environments.interpreters import Interpreter, inspect
 from modelrepo.environments.offers import WheelSource
 from modelrepo.errors import InterpreterMissing, NoExtraFits
-from modelrepo.versions.box import default_cache
-from modelrepo.versions.content import Progress
+from modelrepo.versions.cache_folder import default_cache
 from modelrepo.versions.packing import SourceFile, code_files
+from modelrepo.versions.progress import Progress
 from modelrepo.versions.push_options import CheckRequest, PushCheck, PushOptions
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from modelrepo.holds import holders_of, try_take
 from modelrepo.versions.cache_folder import EVICTED, READY, CacheFolder, Ready, read_sizes
-from modelrepo.versions.inventory import Inventory, Item, Kind, bytes_on_disk, files_below
+from modelrepo.versions.disk import bytes_on_disk
+from modelrepo.versions.inventory import Inventory, Item, Kind, files_below
 
 # A push checks its model in an environment that no version names yet; nothing holds that longer than this.
 JUST_USED_S = 3600.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,13 +19,14 @@ from modelrepo.environments.vendoring import Vendor
 from modelrepo.errors import EnvironmentFailed, InvalidInput
 from modelrepo.promotion import Promotions
 from modelrepo.stores.port import ObjectStore
-from modelrepo.versions.box import default_cache
 from modelrepo.versions.bundled_wheels import BundledWheels
-from modelrepo.versions.bundles import Bundle, Bundles, bundle_carried
+from modelrepo.versions.bundles import Bundle, Bundles
+from modelrepo.versions.cache_folder import default_cache
 from modelrepo.versions.clock import Clock
-from modelrepo.versions.content import Content, Progress, of_files
+from modelrepo.versions.content import Content, of_files
 from modelrepo.versions.delivery import Delivery
 from modelrepo.versions.manifest import FileRecord
+from modelrepo.versions.progress import Progress
 from modelrepo.versions.push_options import PushOptions
 from modelrepo.versions.version import Version
 
@@ -166,6 +167,16 @@ def gather_for_push(
     for bundle in _bundles(gathering, chosen, known, content):
         bundles.add(bundle)
     return PushWheels(bundles, JoinedWheels(FolderWheels({**here.files, **gathering.files}), there), notes)
+
+
+def bundle_carried(
+    environment: EnvironmentRecord, wheels: Sequence[Path], interpreter: Interpreter, content: Content
+) -> Bundle | None:
+    """Describe the wheels that a push carries as one bundle for this box's platform; None where there are none."""
+    if not wheels:
+        return None
+    records = content.describe(of_files(sorted(wheels, key=lambda wheel: wheel.name)))
+    return Bundle(environment.digest, None, interpreter.tag, interpreter.platform, records)
 
 
 def _told(key: str, bundle: Bundle, added: bool) -> VendoredBundle:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from modelrepo.contract.spec import ModelSpec
+from modelrepo.errors import InvalidInput
 from modelrepo.holds import Hold
+from modelrepo.names import near_names
 from modelrepo.versions.manifest import Manifest
 
 
@@ -23,6 +25,24 @@ class Version:
 
     def __str__(self) -> str:
         return f"{self.model}@{self.version}"
+
+    def checkpoint_names(self, wanted: Collection[str] | None) -> frozenset[str]:
+        """Return the names of the wanted checkpoints, None for all; raises InvalidInput for one that it lacks."""
+        known = self.manifest.checkpoints
+        if wanted is None:
+            return frozenset(known)
+        for name in wanted:
+            if name not in known:
+                near = near_names(name, known)
+                meant = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(sorted(known)) or 'none'}"
+                raise InvalidInput(f"{self} has no checkpoint {name!r}; {meant}")
+        return frozenset(wanted)
+
+    def checkpoint_path(self, folder: Path, name: str) -> Path:
+        """Return the file or folder, below a version's `folder`, that a model sees as a checkpoint."""
+        record = self.manifest.checkpoints[name]
+        path = folder / "checkpoints" / name
+        return path / record.files[0].path if record.single else path
 
 
 @dataclass(frozen=True, slots=True)

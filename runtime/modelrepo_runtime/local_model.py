@@ -27,10 +27,11 @@ from modelrepo.errors import InvalidInput
 from modelrepo.holds import Hold
 from modelrepo.names import near_names, parse_reference
 from modelrepo.repository import Repository
-from modelrepo.versions.box import VersionCache, default_cache, hold_environment
+from modelrepo.versions.box import VersionCache, hold_environment
+from modelrepo.versions.cache_folder import default_cache
 from modelrepo.versions.checkpoints import SourceCheckpoint, find_checkpoints
-from modelrepo.versions.content import Progress
 from modelrepo.versions.manifest import Manifest
+from modelrepo.versions.progress import Progress
 from modelrepo.versions.stored_sources import StoredCheckpoint, download
 from modelrepo.versions.version import Version
 from modelrepo_runtime.accelerators import Device, child_environment, facts, probe, torch_devices

@@ -205,8 +205,8 @@ class StaleSession(Conflict):
 class Unreachable(ModelRepoError, ConnectionError):
     """A store, queue or server did not answer, or answered with a fault. Never mistaken for an empty answer.
 
-    `transient`: the same request may well be answered when it is made again. `status`: that of the HTTP answer, None
-    where there was none.
+    `transient`: the same request may well be answered when it is made again; False too where it was made again, for
+    as long as is of use. `status`: that of the HTTP answer, None where there was none.
     """
 
     def __init__(self, message: str = "", *, transient: bool = True, status: int | None = None) -> None:

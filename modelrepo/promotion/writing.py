@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 from modelrepo import layout
 from modelrepo.canonical import sha256
-from modelrepo.errors import Forbidden, NoSpace, ObjectChanged, ObjectExists, ObjectNotFound, Unreachable
+from modelrepo.errors import NoSpace, ObjectChanged, ObjectExists, ObjectNotFound, Unreachable
 from modelrepo.promotion.history import HistoryEntry
 from modelrepo.promotion.looking import FileSeen, Looker
 from modelrepo.promotion.state import owner_of
 from modelrepo.stores.port import LocalFolders, ObjectStore
 
 _TRIES = 5
-"""How often a store without an answer is asked again before we say so."""
+"""How often a store without an answer is asked again before we say so, where it does not do that by itself."""
 
 _ROUNDS = 100
 """Each round lost is another's write of the file."""
@@ -34,7 +34,7 @@ def append(store: ObjectStore, model: str, entry: HistoryEntry) -> bool:
             return False
         except Unreachable as error:
             # It may have been written all the same: look, and only then try again.
-            if isinstance(error, Forbidden) or attempt + 1 == _TRIES:
+            if not error.transient or attempt + 1 == _TRIES:
                 raise
             try:
                 return store.read(key) == data
@@ -91,10 +91,9 @@ def retried(call: Callable[[], None]) -> None:
     for _ in range(_TRIES - 1):
         try:
             return call()
-        except Forbidden:
-            raise
-        except Unreachable:
-            continue
+        except Unreachable as error:
+            if not error.transient:
+                raise
     return call()
 
 
@@ -111,10 +110,10 @@ def _put(store: ObjectStore, model: str, base: FileSeen, data: bytes) -> bool:
             return True
         except (ObjectExists, ObjectChanged):
             return _reads(store, key, data)
-        except Unreachable:
-            if _reads(store, key, data):
+        except Unreachable as error:
+            if error.transient and _reads(store, key, data):
                 return True
-            if attempt + 1 == _TRIES:
+            if not error.transient or attempt + 1 == _TRIES:
                 raise
     return False
 

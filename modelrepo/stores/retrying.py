@@ -2,7 +2,8 @@
 
 Asked again is after faults of the server (5xx), throttling, resets and time-outs: whatever the adapter raises as
 `Unreachable` with `transient`. Everything else is an answer. The pauses are random between nothing and a limit that
-doubles ("full jitter"), so that a thousand workers do not come back at one instant.
+doubles ("full jitter"), so that a thousand workers do not come back at one instant. What is raised in the end is not
+transient any more: those above who would ask again leave it at that, else patience would multiply.
 
 After such a fault nobody knows whether a write has happened. A `create` is simply made again, since one of the same
 bytes succeeds; a conditional `replace` that finds another etag looks whether the bytes are its own, and counts as done
@@ -20,15 +21,12 @@ from functools import cache
 from typing import Any, TypeVar
 
 from modelrepo.errors import ModelRepoError, ObjectChanged, ObjectNotFound, Unreachable
-from modelrepo.stores.port import ObjectStat, ObjectStore, ReadsInPieces, StoreAbility, StoreIdentity
+from modelrepo.stores.port import ObjectStat, ObjectStore, StoreAbility, StoreIdentity
 
 T = TypeVar("T")
 
 REPEATABLE = frozenset({"put_file"})
 """What a store can do beyond the port, and may be asked to do twice."""
-
-RESUMED = "read_pieces"
-"""What it can do and is asked to go on with, from where an answer broke off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,24 +109,6 @@ class RetryingStore:
     def stat(self, key: str) -> ObjectStat:
         return self._run(lambda: self.inner.stat(key))
 
-    def _resumed(self, key: str, start: int = 0) -> Iterator[memoryview]:
-        assert isinstance(self.inner, ReadsInPieces)
-        inner = self.inner
-        pieces: Iterator[memoryview] | None = None
-
-        def advance() -> memoryview | None:
-            nonlocal pieces
-            pieces = inner.read_pieces(key, start) if pieces is None else pieces
-            try:
-                return next(pieces, None)
-            except Unreachable:
-                pieces = None
-                raise
-
-        while (piece := self._run(advance)) is not None:
-            start += len(piece)
-            yield piece
-
     def _holds(self, key: str, data: bytes) -> bool:
         try:
             return self.read(key) == data
@@ -154,7 +134,8 @@ class RetryingStore:
                 if tried >= most or (late and tried >= fewest_tries):
                     if tried == 1:
                         raise
-                    raise Unreachable(f"{error} (tried {tried} times)", status=error.status) from error
+                    given_up = f"{error} (tried {tried} times)"
+                    raise Unreachable(given_up, transient=False, status=error.status) from error
                 self._sleep(pause_s)
             except ModelRepoError:
                 self._has_answered = True
@@ -189,8 +170,6 @@ def _kind(inner: type[Any]) -> type[RetryingStore]:
 
 def _passed_on(name: str) -> property:
     def get(store: RetryingStore) -> Any:
-        if name == RESUMED:
-            return store._resumed
         ability = getattr(store.inner, name)
         if name not in REPEATABLE:
             return ability

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from modelrepo import layout
-from modelrepo.errors import Corrupt, Forbidden, ObjectExists, ObjectNotFound, Unreachable
+from modelrepo.errors import Corrupt, ObjectExists, ObjectNotFound, Unreachable
 from modelrepo.stores.port import ObjectStore
 from modelrepo.versions.allowance import Allowance
 from modelrepo.versions.clock import Clock
@@ -307,12 +307,15 @@ def missing_objects(
 
 
 def asked_again(call: Callable[[], T], clock: Clock) -> T:
-    """Call, a few times where there is no answer: what is created once may be created again with the same bytes."""
+    """Call, a few times where there is no answer: what is created once may be created again with the same bytes.
+
+    A store that has asked again by itself is not asked once more.
+    """
     for pause_s in ASK_AGAIN_S:
         try:
             return call()
-        except Forbidden:
-            raise
-        except Unreachable:
+        except Unreachable as error:
+            if not error.transient:
+                raise
             clock.sleep(pause_s)
     return call()

@@ -11,6 +11,7 @@ from typing import ClassVar
 import pytest
 
 from modelrepo.errors import Forbidden, ObjectChanged, ObjectExists, ObjectNotFound, Unreachable
+from modelrepo.promotion import Promotions
 from modelrepo.stores.bucket_faults import translate
 from modelrepo.stores.faults import Fault, FaultyStore
 from modelrepo.stores.filesystem import FilesystemStore
@@ -18,6 +19,9 @@ from modelrepo.stores.memory import MemoryBucket, MemoryStore
 from modelrepo.stores.opening import open_store
 from modelrepo.stores.port import LocalFolders, ReadsInPieces, TakesOver
 from modelrepo.stores.retrying import IMPATIENT, Patience, RetryingStore, retrying
+from modelrepo.versions.catalogue import Catalogue
+from modelrepo.versions.clock import Clock
+from modelrepo.versions.delivery import asked_again
 from modelrepo.versions.leases import REQUEST_TIMEOUT_S
 
 
@@ -69,6 +73,19 @@ def test_tries_are_bounded_and_the_message_counts_them() -> None:
     with pytest.raises(Unreachable, match=r"tried 12 times"):
         store.read("key")
     assert len(inner.operations) == 12
+
+
+def test_what_was_asked_again_in_vain_is_not_worth_more_tries_to_those_above() -> None:
+    wait = Wait()
+    store, inner = over(*refused(1, 100), wait=wait)
+    with pytest.raises(Unreachable) as caught:
+        asked_again(lambda: store.create("key", b"data"), Clock(sleep=wait.sleep))
+    assert not caught.value.transient
+    promotions = Promotions(store, Catalogue(store), by="me", sleep=wait.sleep)
+    with pytest.raises(Unreachable):
+        promotions.block("m", "v1")
+    assert wait.now <= 2 * Patience().total_s
+    assert len(inner.operations) <= 2 * Patience().tries
 
 
 def test_the_time_is_bounded() -> None:

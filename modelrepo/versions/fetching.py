@@ -121,27 +121,22 @@ class _Arriving:
         self._fetcher, self._file, self._window, self._then = fetcher, file, window, then
 
     def submit(self) -> None:
-        chunks = self._file.target.record.chunks
-        if len(chunks) <= 1:
-            self._window.submit(self._fetcher.held_bytes(self._file.target.record.size_bytes), self._whole)
-            return
-        self._file.open()
         start = 0
-        for index, chunk in enumerate(chunks):
+        for index, chunk in enumerate(self._file.target.record.chunks):
             self._window.submit(self._fetcher.held_bytes(chunk.size_bytes), self._part, index, chunk, start)
             start += chunk.size_bytes
+        if start == 0:
+            self._window.submit(0, self._empty)
 
-    def _whole(self) -> None:
+    def _empty(self) -> None:
         self._file.open()
-        chunks = self._file.target.record.chunks
-        if chunks:
-            self._part(0, chunks[0], 0)
-        else:
-            self._file.finish()
-            self._tell_whole()
+        self._file.finish()
+        self._tell_whole()
 
     def _part(self, index: int, chunk: ChunkRecord, start: int) -> None:
         try:
+            if not self._file.open():  # by the first of its chunks whose turn it is: thousands of files may wait
+                return
             if self._file.holds(index, chunk, start):
                 self._fetcher.tell(chunk.size_bytes)
             else:

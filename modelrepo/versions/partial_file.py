@@ -51,8 +51,17 @@ class PartialFile:
         self._abandoned = False
         self._guard = threading.Condition()
 
-    def open(self) -> None:
-        """Open or make the file, with room for all of it; raises OSError where there is none."""
+    def open(self) -> bool:
+        """Open or make the file, once, with room for all of it; raises OSError where there is none.
+
+        False once the file is abandoned.
+        """
+        with self._guard:
+            if self._fd < 0 and not self._abandoned:
+                self._open()
+            return not self._abandoned
+
+    def _open(self) -> None:
         target, size = self.target, self.target.record.size_bytes
         try:
             if target.journal is not None:

@@ -17,7 +17,7 @@ from modelrepo.stores.filesystem import FilesystemStore
 from modelrepo.stores.memory import MemoryBucket, MemoryStore
 from modelrepo.testing.fragile_disk import FragileDisk, PowerCut
 from modelrepo.versions.disk import READ_ONLY, Disk
-from modelrepo.versions.fetching import Fetcher, Target
+from modelrepo.versions.fetching import THREADS, Fetcher, Target
 from modelrepo.versions.manifest import ChunkRecord, FileRecord
 
 CHUNKS = [bytes([number]) * (1000 + number) for number in range(12)]
@@ -205,3 +205,32 @@ def test_a_fetch_that_fails_keeps_no_file_open(store: MemoryStore, tmp_path: Pat
     with pytest.raises(Unreachable):
         Fetcher(FaultyStore(store, Fault(5)), Disk(), what="m@v1", total_bytes=0).fetch(targets)
     assert not [name for name in descriptors() if name.startswith(str(tmp_path))]
+
+
+class Counting(Disk):
+    """Counts the files that are open at once."""
+
+    def __init__(self) -> None:
+        self.open = self.most = 0
+        self.guard = threading.Lock()
+
+    def create(self, path: Path) -> int:
+        with self.guard:
+            self.open += 1
+            self.most = max(self.most, self.open)
+        return super().create(path)
+
+    def seal(self, fd: int, mode: int) -> None:
+        super().seal(fd, mode)
+        with self.guard:
+            self.open -= 1
+
+
+def test_of_many_files_in_chunks_only_those_are_open_whose_chunks_are_under_way(
+    store: MemoryStore, tmp_path: Path
+) -> None:
+    targets = [Target(record(CHUNKS[:2], f"{number}.bin"), tmp_path / f"{number}", READ_ONLY) for number in range(400)]
+    disk = Counting()
+    Fetcher(store, disk, what="m@v1", total_bytes=0).fetch(targets)
+    assert disk.open == 0
+    assert disk.most <= 2 * THREADS

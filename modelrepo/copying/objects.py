@@ -10,7 +10,8 @@ from modelrepo import layout
 from modelrepo.copying.pace import Pace
 from modelrepo.copying.place import Place
 from modelrepo.errors import Corrupt, ModelRepoError, ObjectNotFound, VersionDeleted
-from modelrepo.stores.port import ObjectStore, ReadsInPieces, TakesOver
+from modelrepo.stores.pieces import pieces_of
+from modelrepo.stores.port import ObjectStore, TakesOver
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +41,7 @@ class CopiedObject:
             Corrupt: they are not there, or not those of the digest.
             VersionDeleted: they are gone because the version was deleted meanwhile.
         """
-        data = bytearray(self.size_bytes)
-        done = 0
-        for piece in self._verified():
-            data[done : done + len(piece)] = piece
-            done += len(piece)
-        return bytes(data)
+        return b"".join([bytes(piece) for piece in self._verified()])
 
     def send(self, target: ObjectStore, key: str) -> None:
         """Create the object in `target`; where one server keeps both, the bytes do not go back over the wire.
@@ -69,7 +65,7 @@ class CopiedObject:
         self.pace.wait_for(self.size_bytes, self.stop)
         digest, done = hashlib.sha256(), 0
         try:
-            for piece in self._pieces():
+            for piece in pieces_of(self.source.store, layout.object_(self.sha256), self.size_bytes):
                 digest.update(piece)
                 done += len(piece)
                 if done > self.size_bytes:
@@ -81,13 +77,6 @@ class CopiedObject:
             raise self._corrupt(f"holds {done} bytes instead of {self.size_bytes}")
         if digest.hexdigest() != self.sha256:
             raise self._corrupt("holds other bytes")
-
-    def _pieces(self) -> Iterator[bytes | memoryview]:
-        store, key = self.source.store, layout.object_(self.sha256)
-        if isinstance(store, ReadsInPieces):
-            yield from store.read_pieces(key)
-        else:
-            yield store.read(key)
 
     def _missing(self) -> ModelRepoError:
         if self.source.catalogue.is_deleted(self.model, self.version):

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 
 from modelrepo import layout
 from modelrepo.errors import ObjectNotFound, Stopped
-from modelrepo.maintenance.needs import Needs, Problem, Scope
+from modelrepo.maintenance.needs import Fault, Needs, Problem, Scope
 from modelrepo.maintenance.repairing import Repairs
+from modelrepo.stores.pieces import pieces_of
 from modelrepo.stores.port import ObjectStore
 from modelrepo.versions.progress import Progress
 from modelrepo.versions.window import Window
@@ -84,7 +85,7 @@ class _Looking:
         """Read and hash every object."""
         with Window(stop=self._stop) as window:
             for digest, size_bytes in self._wanted.items():
-                window.submit(size_bytes, self._read, digest.hex(), size_bytes)
+                window.submit(0, self._read, digest.hex(), size_bytes)
         return self._problems
 
     def sizes(self, *, everything: bool) -> list[Problem]:
@@ -103,18 +104,20 @@ class _Looking:
 
     def _read(self, digest: str, size_bytes: int) -> None:
         key = layout.object_(digest)
+        actual, found = hashlib.sha256(), 0
         try:
-            data = self._store.read_range(key, 0, size_bytes + 1)  # one more, or a longer one would go unseen
+            for piece in pieces_of(self._store, key, size_bytes):
+                actual.update(piece)
+                found += len(piece)
+            if found > size_bytes:
+                found = self._store.stat(key).size_bytes
         except ObjectNotFound:
             self._missing(digest)
         else:
-            if len(data) > size_bytes:
-                found = self._store.stat(key).size_bytes
-                self._add(digest, f"has {found:,} bytes instead of {size_bytes:,}")
-            elif len(data) < size_bytes:
-                self._truncated(digest, len(data), size_bytes)
-            elif (actual := hashlib.sha256(data).hexdigest()) != digest:
-                self._add(digest, f"holds bytes of sha256:{actual}")
+            if found != size_bytes:
+                self._other_size(digest, found, size_bytes)
+            elif actual.hexdigest() != digest:
+                self._note(Problem(key, "corrupt", f"holds bytes of sha256:{actual.hexdigest()}", digest=digest))
         self._tell(size_bytes)
 
     def _stat(self, digest: str, size_bytes: int) -> None:
@@ -123,20 +126,16 @@ class _Looking:
         except ObjectNotFound:
             self._missing(digest)
             return
-        if found < size_bytes:
-            self._truncated(digest, found, size_bytes)
-        elif found > size_bytes:
-            self._add(digest, f"has {found:,} bytes instead of {size_bytes:,}")
+        if found != size_bytes:
+            self._other_size(digest, found, size_bytes)
 
     def _missing(self, digest: str) -> None:
         self._note(Problem(layout.object_(digest), "missing", "is not there", digest=digest))
 
-    def _truncated(self, digest: str, found: int, wanted: int) -> None:
+    def _other_size(self, digest: str, found: int, wanted: int) -> None:
+        fault: Fault = "truncated" if found < wanted else "corrupt"
         message = f"has {found:,} bytes instead of {wanted:,}"
-        self._note(Problem(layout.object_(digest), "truncated", message, digest=digest))
-
-    def _add(self, digest: str, message: str) -> None:
-        self._note(Problem(layout.object_(digest), "corrupt", message, digest=digest))
+        self._note(Problem(layout.object_(digest), fault, message, digest=digest))
 
     def _note(self, problem: Problem) -> None:
         with self._guard:

@@ -62,6 +62,7 @@ class FilesystemStore:
             descriptor = os.open(self._path(key), os.O_RDONLY | os.O_CLOEXEC)
             try:
                 pieces: list[bytes] = []
+                length = min(length, os.fstat(descriptor).st_size - start)  # pread makes room for all that it is told
                 while length > 0 and (piece := os.pread(descriptor, length, start)):
                     pieces.append(piece)
                     start, length = start + len(piece), length - len(piece)

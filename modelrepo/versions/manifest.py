@@ -240,7 +240,7 @@ def _text(tree: Mapping[str, Any], key: str) -> str:
 
 
 def _size(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**53:
         raise TypeError(f"{value!r} is not a size")
     return value
 

@@ -19,6 +19,7 @@ from modelrepo.repository import Repository
 from modelrepo.stores.faults import faulty
 from modelrepo.stores.founding import found
 from modelrepo.stores.memory import MemoryBucket, MemoryStore
+from modelrepo.stores.pieces import RANGE_BYTES
 from modelrepo.stores.port import ObjectStore
 from modelrepo.versions.catalogue import Catalogue
 from modelrepo.versions.clock import Clock
@@ -90,6 +91,18 @@ def test_each_kind_of_damage_is_named_with_the_versions_and_paths_that_it_hits(s
     assert found[key(b"wheel")].message == "has 14 bytes instead of 5"
     assert found[key(b"shared")].used_by == ("m@v1 code 0.bin", "m@v2 code 0.bin")
     assert found[key(b"wheel")].used_by[0].endswith(".json w.whl")
+
+
+def test_no_more_is_held_of_an_object_than_a_piece_whatever_size_is_claimed(store: MemoryStore) -> None:
+    class Small(MemoryStore):
+        def read_range(self, key: str, start: int, length: int) -> bytes:
+            assert length <= RANGE_BYTES
+            return super().read_range(key, start, length)
+
+    key, claimed = layout.manifest("m", "v2"), 2**53 - 1
+    store.replace(key, store.read(key).replace(b'"size_bytes":5', b'"size_bytes":%d' % claimed))
+    (problem,) = look(Small("m", store._bucket), "v2").wrong
+    assert (problem.fault, problem.message) == ("truncated", f"has 5 bytes instead of {claimed:,}")
 
 
 def test_only_what_one_version_needs_is_looked_at(store: MemoryStore) -> None:

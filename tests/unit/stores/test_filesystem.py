@@ -208,3 +208,9 @@ def test_without_links_of_many_creators_one_wins(tmp_path: Path, monkeypatch: py
         with ThreadPoolExecutor(8) as pool:
             assert sum(pool.map(race, range(8))) == 1
         (tmp_path / "a").unlink()
+
+
+def test_a_range_beyond_the_end_costs_no_more_than_what_is_there(tmp_path: Path) -> None:
+    store = FilesystemStore(tmp_path)
+    store.create("key", b"0123456789")
+    assert store.read_range("key", 4, 2**60) == b"456789"

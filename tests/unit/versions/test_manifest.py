@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from modelrepo.environments.record import EnvironmentRecord
 from modelrepo.errors import Corrupt, InvalidInput, NewerFormat
-from modelrepo.versions.manifest import CheckpointRecord, ChunkRecord, FileRecord, Manifest
+from modelrepo.versions.manifest import PLAIN, CheckpointRecord, ChunkRecord, FileRecord, Manifest
 from modelrepo.versions.paths import path_problem
 
 ENVIRONMENT = EnvironmentRecord(python="3.11", requires_python=">=3.11", digest="e" * 64, pyproject_sha256="f" * 64)
@@ -135,6 +135,7 @@ def test_unknown_keys_are_ignored() -> None:
         {"checkpoints": {"../x": {"files": []}}},
         {"checkpoints": {"a": {"files": [], "single": True}}},
         {"code": [{**file("x", b"1").to_json(), "size_bytes": 2}]},
+        {"code": [FileRecord("x", PLAIN, 2**53, "0" * 64, (ChunkRecord("0" * 64, 2**53),)).to_json()]},
         {"code": [{**file("x", b"1").to_json(), "sha256": "../../x"}]},
         {"code": [{**file("x", b"1").to_json(), "chunks": [{"sha256": "0" * 64, "size_bytes": -1}]}]},
         {"environment": {}},

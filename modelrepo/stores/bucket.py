@@ -10,21 +10,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from modelrepo.errors import InvalidInput, MissingExtra, ModelRepoError, ObjectChanged, ObjectNotFound
+from modelrepo.errors import MissingExtra, ModelRepoError, ObjectChanged, ObjectNotFound
+from modelrepo.stores import single_put
 from modelrepo.stores.bucket_faults import Taken, create_or_compare, translate
 from modelrepo.stores.port import ObjectStat, ObjectStore, StoreAbility, StoreIdentity, check_key, check_prefix
+from modelrepo.stores.taking_over import copied
 
 _SINGLE_PUT_LIMIT_BYTES = 100 * 2**20 - 1
 """From 100 MiB on s3fs cuts an object into parts, and then drops `IfMatch` without a word."""
-
-ANSWER_TIMEOUT_S = 60
-SLOWEST_WRITE = 64 << 10  # bytes per second
-"""The client's own time-out begins when all is sent; on a half-open connection that, or a go-ahead, never comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +46,7 @@ DIALECTS: Mapping[str, Dialect] = {
             "max_concurrency": 1,
             "config_kwargs": {
                 "connect_timeout": 10,
-                "read_timeout": ANSWER_TIMEOUT_S,
+                "read_timeout": single_put.ANSWER_TIMEOUT_S,
                 "max_pool_connections": 64,
                 "retries": {"mode": "standard", "total_max_attempts": 1},
             },
@@ -129,18 +127,20 @@ class BucketStore:
             return data
 
     def create(self, key: str, data: bytes) -> None:
-        self._check_size(key, data)
+        single_put.check_size(self, key, data)
 
         def put() -> None:
             with self._mapped("create", key):
-                self._filesystem.pipe_file(self._path(key), data, mode="create", timeout=_write_limit_s(data))
+                self._filesystem.pipe_file(
+                    self._path(key), data, mode="create", timeout=single_put.longest_write_s(len(data))
+                )
 
         create_or_compare(self, key, data, put)
 
     def replace(self, key: str, data: bytes, *, if_etag: str | None = None) -> None:
         condition: dict[str, Any] = {}
         if if_etag is not None:
-            self._check_size(key, data)
+            single_put.check_size(self, key, data)
             if self._condition is not None:
                 condition[self._condition] = if_etag
         changed = f"cannot replace {key} in {self.url}: it was changed in between; read it again"
@@ -148,7 +148,9 @@ class BucketStore:
             if if_etag is not None and not condition and self.stat(key).etag != if_etag:
                 raise ObjectChanged(changed)
             with self._mapped("replace", key):
-                self._filesystem.pipe_file(self._path(key), data, timeout=_write_limit_s(data), **condition)
+                self._filesystem.pipe_file(
+                    self._path(key), data, timeout=single_put.longest_write_s(len(data)), **condition
+                )
         except (Taken, ObjectNotFound) as error:
             raise ObjectChanged(changed) from error
 
@@ -184,22 +186,8 @@ class BucketStore:
         )
 
     def take_over(self, source: ObjectStore, key: str, etag: str) -> bool:
-        place, _, folder = source.url.removeprefix("s3://").partition("/")
-        bucket = place.rpartition("@")[2]
-        try:
-            answer = self._filesystem.call_s3(
-                "copy_object",
-                Bucket=self._bucket,
-                Key=self._path(key).removeprefix(f"{self._bucket}/"),
-                CopySource={"Bucket": bucket, "Key": f"{folder}/{key}" if folder else key},
-                CopySourceIfMatch=etag,
-                IfNoneMatch="*",
-            )
-        except Exception:  # noqa: BLE001 - whatever the reason, the ordinary way says what is the matter
-            return False
-        # Of one PUT the etag is that of the bytes, so a server that ignores a condition is found out here.
-        taken = str(answer.get("CopyObjectResult", {}).get("ETag", ""))
-        return taken.strip('"') == etag.strip('"')
+        copy_object = partial(self._filesystem.call_s3, "copy_object")
+        return copied(copy_object, self._bucket, self._path(key).removeprefix(f"{self._bucket}/"), source, key, etag)
 
     def put_file(self, key: str, path: Path) -> None:
         """Write a file of any size, in parts where it is large; without any condition."""
@@ -231,13 +219,6 @@ class BucketStore:
     def _path(self, key: str) -> str:
         return self._root + check_key(key)
 
-    def _check_size(self, key: str, data: bytes) -> None:
-        if len(data) > _SINGLE_PUT_LIMIT_BYTES:
-            raise InvalidInput(
-                f"cannot write {key} in {self.url}: {len(data):,} bytes are more than one conditional write may carry "
-                f"({_SINGLE_PUT_LIMIT_BYTES:,}); cut it into chunks"
-            )
-
     @contextmanager
     def _mapped(self, verb: str, key: str) -> Iterator[None]:
         try:
@@ -246,7 +227,3 @@ class BucketStore:
             raise
         except Exception as error:
             raise translate(error, verb=verb, key=key, url=self.url, credentials=self.credentials) from error
-
-
-def _write_limit_s(data: bytes) -> float:
-    return ANSWER_TIMEOUT_S + len(data) / SLOWEST_WRITE

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from modelrepo.errors import ModelRepoError, Unreachable
-from modelrepo.stores.port import LocalFolders, ObjectStat, ObjectStore, StoreAbility, StoreIdentity, TakesOver
+from modelrepo.stores.passing_on import PassingOn
+from modelrepo.stores.port import LocalFolders, ObjectStat, ObjectStore, TakesOver
 
 T = TypeVar("T")
 
@@ -36,7 +37,7 @@ class Fault:
     verbs: frozenset[Verb] | None = None
 
 
-class FaultyStore:
+class FaultyStore(PassingOn):
     """A store that passes everything on to `inner`, but for its faults; it counts and names the operations.
 
     `before` is called ahead of each operation, `on_kill` where a fault kills (to end the whole process, say).
@@ -56,18 +57,6 @@ class FaultyStore:
         self._before, self._on_kill = before, on_kill
         self._killed = False
         self._lock = threading.Lock()
-
-    @property
-    def url(self) -> str:
-        return self.inner.url
-
-    @property
-    def ability(self) -> StoreAbility:
-        return self.inner.ability
-
-    @property
-    def identity(self) -> StoreIdentity:
-        return self.inner.identity
 
     def read(self, key: str) -> bytes:
         return self._run("read", key, lambda: self.inner.read(key))
@@ -149,8 +138,6 @@ def _bare(store: ObjectStore) -> ObjectStore:
 
 class FaultyLocalStore(FaultyStore):
     """The same over a store of local files."""
-
-    inner: ObjectStore
 
     def locked(self, folder: str) -> AbstractContextManager[None]:
         return self._folders().locked(folder)

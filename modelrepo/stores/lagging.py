@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from modelrepo.errors import ObjectNotFound
-from modelrepo.stores.port import ObjectStat, ObjectStore, StoreAbility, StoreIdentity
+from modelrepo.stores.passing_on import PassingOn
+from modelrepo.stores.port import ObjectStat, ObjectStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,24 +57,12 @@ class Lag:
         return iter([found[key] for key in sorted(found)])
 
 
-class LaggingStore:
+class LaggingStore(PassingOn):
     """A client of `inner`; every client that writes must be one, with the same `lag`."""
 
     def __init__(self, inner: ObjectStore, lag: Lag) -> None:
         self.inner, self._lag = inner, lag
         self.read, self.read_range, self.stat = inner.read, inner.read_range, inner.stat
-
-    @property
-    def url(self) -> str:
-        return self.inner.url
-
-    @property
-    def ability(self) -> StoreAbility:
-        return self.inner.ability
-
-    @property
-    def identity(self) -> StoreIdentity:
-        return self.inner.identity
 
     def create(self, key: str, data: bytes) -> None:
         before = self._stat(key)

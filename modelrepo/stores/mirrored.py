@@ -16,7 +16,8 @@ from contextlib import AbstractContextManager
 from modelrepo import layout
 from modelrepo.errors import ModelRepoError, ObjectNotFound
 from modelrepo.stores.opening import open_store
-from modelrepo.stores.port import LocalFolders, ObjectStat, ObjectStore, StoreAbility, StoreIdentity
+from modelrepo.stores.passing_on import PassingOn
+from modelrepo.stores.port import LocalFolders, ObjectStat, ObjectStore
 from modelrepo.stores.retrying import IMPATIENT
 
 FIRST_REST_S = 30.0
@@ -106,23 +107,11 @@ class Mirror:
             self._tell(f"object mirror {self.url} is left alone for a while, objects come from the repository: {why}")
 
 
-class MirroredStore:
+class MirroredStore(PassingOn):
     """Reads whole objects from the first of `mirrors` that has them, and does everything else on `inner`."""
 
     def __init__(self, inner: ObjectStore, mirrors: Sequence[Mirror]) -> None:
         self.inner, self._mirrors = inner, tuple(mirrors)
-
-    @property
-    def url(self) -> str:
-        return self.inner.url
-
-    @property
-    def ability(self) -> StoreAbility:
-        return self.inner.ability
-
-    @property
-    def identity(self) -> StoreIdentity:
-        return self.inner.identity
 
     def read(self, key: str) -> bytes:
         digest = layout.digest_of(key)

@@ -21,7 +21,8 @@ from functools import cache
 from typing import Any, TypeVar
 
 from modelrepo.errors import ModelRepoError, ObjectChanged, ObjectNotFound, Unreachable
-from modelrepo.stores.port import ObjectStat, ObjectStore, StoreAbility, StoreIdentity
+from modelrepo.stores.passing_on import PassingOn
+from modelrepo.stores.port import ObjectStat, ObjectStore
 
 T = TypeVar("T")
 
@@ -55,7 +56,7 @@ IMPATIENT = Patience(tries=1, fewest_tries=1)
 """For those who would rather do something else than wait."""
 
 
-class RetryingStore:
+class RetryingStore(PassingOn):
     """Passes everything on to `inner`, again and again where there was no answer. `retrying` makes one."""
 
     def __init__(
@@ -70,18 +71,6 @@ class RetryingStore:
         self.inner, self.patience = inner, patience
         self._monotonic, self._sleep, self._draw = monotonic, sleep, draw
         self._has_answered = False
-
-    @property
-    def url(self) -> str:
-        return self.inner.url
-
-    @property
-    def ability(self) -> StoreAbility:
-        return self.inner.ability
-
-    @property
-    def identity(self) -> StoreIdentity:
-        return self.inner.identity
 
     def read(self, key: str) -> bytes:
         return self._run(lambda: self.inner.read(key))

@@ -16,18 +16,18 @@ from typing import Any
 import obstore
 from obstore.store import S3Store as Client
 
-from modelrepo.errors import InvalidInput, ModelRepoError, ObjectChanged, ObjectNotFound
+from modelrepo.errors import ModelRepoError, ObjectChanged, ObjectNotFound
+from modelrepo.stores import single_put
 from modelrepo.stores.bucket_faults import Taken, create_or_compare, translate
 from modelrepo.stores.port import ObjectStat, ObjectStore, StoreAbility, StoreIdentity, check_key, check_prefix
 from modelrepo.stores.s3_settings import S3Settings
+from modelrepo.stores.taking_over import copied
 
 SINGLE_PUT_LIMIT_BYTES = 5 << 30
 PART_BYTES = 16 << 20
 PIECE_BYTES = 256 << 10
 """What one step of a stream holds: it stays in the processor's cache until it is hashed and written."""
 
-ANSWER_TIMEOUT_S = 60
-SLOWEST_WRITE = 64 << 10  # bytes per second
 _LONGEST_READ_S = 24 * 3600  # of any length, as long as it moves
 _SMALL_WRITE_BYTES = 64 << 10
 
@@ -84,7 +84,7 @@ class S3Store:
                 yield memoryview(piece)
 
     def create(self, key: str, data: bytes) -> None:
-        self._check_size(key, data)
+        single_put.check_size(self, key, data)
 
         def put() -> None:
             with self._mapped("create", key):
@@ -93,7 +93,7 @@ class S3Store:
         create_or_compare(self, key, data, put)
 
     def replace(self, key: str, data: bytes, *, if_etag: str | None = None) -> None:
-        self._check_size(key, data)
+        single_put.check_size(self, key, data)
         mode: Any = "overwrite" if if_etag is None else {"e_tag": if_etag}
         try:
             with self._mapped("replace", key):
@@ -124,21 +124,10 @@ class S3Store:
         return source.url.startswith("s3://") and source.identity.endpoint == self.identity.endpoint
 
     def take_over(self, source: ObjectStore, key: str, etag: str) -> bool:
-        place, _, folder = source.url.removeprefix("s3://").partition("/")
-        bucket = place.rpartition("@")[2]
-        try:
-            answer = self._settings.client.copy_object(
-                Bucket=self._bucket,
-                Key=self._path(key),
-                CopySource={"Bucket": bucket, "Key": f"{folder}/{key}" if folder else key},
-                CopySourceIfMatch=etag,
-                IfNoneMatch="*",
-            )
-        except Exception:  # noqa: BLE001 - whatever the reason, the ordinary way says what is the matter
-            return False
-        # Of one PUT the etag is that of the bytes, so a server that ignores a condition is found out here.
-        taken = str(answer.get("CopyObjectResult", {}).get("ETag", ""))
-        return taken.strip('"') == etag.strip('"')
+        def copy_object(**request: Any) -> Mapping[str, Any]:
+            return self._settings.client.copy_object(**request)  # type: ignore[no-any-return]
+
+        return copied(copy_object, self._bucket, self._path(key), source, key, etag)
 
     def put_file(self, key: str, path: Path) -> None:
         """Write a file of any size, in parts where it is large; without any condition."""
@@ -162,13 +151,6 @@ class S3Store:
     def _path(self, key: str) -> str:
         return self._folder + check_key(key)
 
-    def _check_size(self, key: str, data: bytes) -> None:
-        if len(data) > SINGLE_PUT_LIMIT_BYTES:
-            raise InvalidInput(
-                f"cannot write {key} in {self.url}: {len(data):,} bytes are more than one conditional write may carry "
-                f"({SINGLE_PUT_LIMIT_BYTES:,}); cut it into chunks"
-            )
-
     def _reader(self) -> Client:
         return self._client(0)
 
@@ -188,10 +170,10 @@ class S3Store:
             if written_bytes not in self._clients:
                 options: Any = self._settings.client_options()
                 if written_bytes:
-                    options["timeout"] = timedelta(seconds=ANSWER_TIMEOUT_S + written_bytes / SLOWEST_WRITE)
+                    options["timeout"] = timedelta(seconds=single_put.longest_write_s(written_bytes))
                 else:
                     options["timeout"] = timedelta(seconds=_LONGEST_READ_S)
-                    options["read_timeout"] = timedelta(seconds=ANSWER_TIMEOUT_S)
+                    options["read_timeout"] = timedelta(seconds=single_put.ANSWER_TIMEOUT_S)
                 self._clients[written_bytes] = Client(
                     self._bucket,
                     client_options=options,

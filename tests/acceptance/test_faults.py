@@ -19,7 +19,7 @@ import pytest
 
 from modelrepo import IndexSettings, PushOptions, Repository, layout
 from modelrepo.errors import Unreachable
-from modelrepo.stores import bucket, s3
+from modelrepo.stores import bucket, single_put
 from modelrepo.stores.founding import open_founded
 from modelrepo.stores.opening import open_store
 from modelrepo.stores.port import ObjectStore
@@ -194,8 +194,7 @@ def behind(proxy: Proxy, template: Path, seaweed_server: SeaweedFS) -> Iterator[
             patch.delenv(name)
         for name, value in settings.items():
             patch.setenv(name, value)
-        patch.setattr(bucket, "ANSWER_TIMEOUT_S", READ_TIMEOUT_S)
-        patch.setattr(s3, "ANSWER_TIMEOUT_S", READ_TIMEOUT_S)
+        patch.setattr(single_put, "ANSWER_TIMEOUT_S", READ_TIMEOUT_S)
         patch.setattr(bucket, "DIALECTS", {**bucket.DIALECTS, "s3": dialect})
         Repository.init("s3://faults/first")
         yield open_store("s3://faults")

@@ -2,16 +2,17 @@
 
 <cache>/environments/<digest>/<extra or _>/<python tag>-<platform>/          READY written last
 <cache>/environments/<digest>/<extra or _>/<python tag>-<platform>+copy/     the same with bytes of its own
-<cache>/environments/<digest>/<extra or _>/.building-<random>/               what is being built
+<cache>/environments/<digest>/<extra or _>/.building-<name>-<random>/        what is being built under that name
+<cache>/environments/<digest>/<extra or _>/.lock-<name>                      flock of who builds it
 <cache>/uv/                                                                  uv's cache, on the same file system
 <cache>/wheels/  <cache>/bytecode/                                           carried wheels, compiled files: by content
-<cache>/locks/environment-<name>.lock                                        flock: a dead holder's lock is free
+<cache>/holds/environment-<digest>                                           flock: shared by who builds or uses one
+<cache>/holds/supplies                                                       flock: shared by who builds any
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -21,8 +22,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from modelrepo.contract.conditions import AcceleratorFacts
 from modelrepo.environments.bytecode import add_bytecode
@@ -35,15 +34,14 @@ from modelrepo.environments.record import NO_EXTRA, EnvironmentRecord
 from modelrepo.environments.torch_build import check_torch_build
 from modelrepo.environments.uv_tool import LinkMode, Uv, failed
 from modelrepo.environments.wheel_store import WheelStore
-from modelrepo.errors import EnvironmentFailed, InvalidInput, Stopped
+from modelrepo.errors import EnvironmentFailed, InvalidInput
+from modelrepo.holds import Hold, take, try_take
 
 Progress = Callable[[str, int, int | None], None]
 
 READY = "READY"
 # A uv.toml of the user, or a pyproject.toml above the cache, may name another folder to install into.
 _NO_CONFIG = ("--no-config",)
-_LOCK_POLL_S = 0.05
-_STOP_POLL_S = 0.5
 _UNBUILT = re.compile(
     r"(?i)[`'\"]?([A-Za-z0-9][\w.-]*)==[^\s`'\"]+[`'\"]?[^\n]*(?:no usable wheels|no wheels|building source dist)"
 )
@@ -76,7 +74,7 @@ class EnvironmentCache:
         """Return the virtual environment, building it where this box lacks it; its Python is `<venv>/bin/python`.
 
         What `wheels` offers is installed from there, and where that is everything no index is asked. With
-        `accelerator`, a torch that cannot use it is refused.
+        `accelerator`, a torch that cannot use it is refused. Whoever uses what is returned has a `hold` on it.
 
         Raises: InterpreterMissing, EnvironmentFailed, Corrupt (a wheel), Unreachable (index, wheels), NoSpace, Stopped.
         """
@@ -88,7 +86,7 @@ class EnvironmentCache:
             )
         venv = self.path(record, extra, interpreter)
         if not is_ready(venv):
-            with self._locked(venv, progress, stop):
+            with self._alone(venv, record, progress, stop):
                 if not is_ready(venv):  # somebody else may have built it meanwhile
                     incoming = f".incoming-{record.digest[:16]}-{extra or NO_EXTRA}-{venv.name}"
                     kept = WheelStore(self.root.absolute() / "wheels", wheels, incoming)
@@ -112,6 +110,10 @@ class EnvironmentCache:
         )
         return self.folder / record.digest / (extra or NO_EXTRA) / name
 
+    def hold(self, digest: str) -> Hold:
+        """Keep an environment from being evicted, be it here yet or not, for as long as the hold lasts."""
+        return self._held(f"environment-{digest}", None)
+
     @property
     def folder(self) -> Path:
         return self.root.absolute() / "environments"
@@ -119,10 +121,9 @@ class EnvironmentCache:
     def _build(
         self, venv: Path, wanted: WantedEnvironment, progress: Progress | None, stop: Callable[[], bool] | None
     ) -> None:
-        for leftover in venv.parent.glob(".building-*"):
+        for leftover in venv.parent.glob(f".building-{venv.name}-*"):
             shutil.rmtree(leftover, ignore_errors=True)
-        building = venv.parent / f".building-{uuid.uuid4().hex[:8]}"
-        building.parent.mkdir(parents=True, exist_ok=True)
+        building = venv.parent / f".building-{venv.name}-{uuid.uuid4().hex[:8]}"
         uv = Uv(self.index, cache=self.root.absolute() / "uv", link_mode=self.link_mode)
         try:
             _tell(progress, f"making an environment of Python {wanted.interpreter.version}")
@@ -134,9 +135,10 @@ class EnvironmentCache:
             if made.returncode != 0:
                 raise failed(f"cannot make a virtual environment below {venv.parent}", made)
             self._install(uv, building, wanted, progress, stop)
+            os.sync()  # new bytes may have come to this box: READY must not outlive them in a power cut
             _write_ready(building, wanted)
             if venv.exists():
-                shutil.rmtree(venv)  # never READY, or its interpreter is gone
+                remove_environment(venv)  # never READY, or its interpreter is gone
             building.rename(venv)
             _sync_folder(venv.parent)
         finally:
@@ -169,8 +171,7 @@ class EnvironmentCache:
             raise self._why(wanted, plan, done)
         _tell(progress, "compiling bytecode")
         store = self.root.absolute() / "bytecode" / wanted.interpreter.tag
-        if add_bytecode(building, store, environment=uv.environment(), copy=self.link_mode == "copy", stop=stop):
-            os.sync()  # new bytes came to this box: READY must not outlive them in a power cut
+        add_bytecode(building, store, environment=uv.environment(), copy=self.link_mode == "copy", stop=stop)
 
     def _why(self, wanted: WantedEnvironment, plan: Plan, done: Finished) -> Exception:
         what = f"cannot install environment {wanted.record.digest[:12]} (extra {wanted.extra or 'none'})"
@@ -188,31 +189,37 @@ class EnvironmentCache:
         return error
 
     @contextmanager
-    def _locked(self, venv: Path, progress: Progress | None, stop: Callable[[], bool] | None) -> Iterator[None]:
-        locks = self.root.absolute() / "locks"
-        locks.mkdir(parents=True, exist_ok=True)
-        name = hashlib.sha256(str(venv.relative_to(self.folder)).encode()).hexdigest()[:24]
-        lock = FileLock(locks / f"environment-{name}.lock", poll_interval=_LOCK_POLL_S)
-        waiting = False
-        while True:
-            try:
-                lock.acquire(timeout=_STOP_POLL_S)
-                break
-            except Timeout:
-                if stop is not None and stop():
-                    raise Stopped("stopped while another process built the same environment") from None
-                if not waiting:
-                    _tell(progress, "waiting for another process that builds this environment")
-                waiting = True
-        try:
-            yield
-        finally:
-            lock.release()
+    def _alone(
+        self, venv: Path, record: EnvironmentRecord, progress: Progress | None, stop: Callable[[], bool] | None
+    ) -> Iterator[None]:
+        """Let nobody else build this environment, nor evict it or what it is built from meanwhile."""
+        what = "another process built the same environment"
+        with self._held(f"environment-{record.digest}", stop), self._held("supplies", stop):
+            venv.parent.mkdir(parents=True, exist_ok=True)
+            lock = venv.parent / f".lock-{venv.name}"
+            alone = try_take(lock, shared=False)
+            if alone is None:
+                _tell(progress, "waiting for another process that builds this environment")
+                alone = take(lock, shared=False, stop=stop, what=what)
+            with alone:
+                yield
+
+    def _held(self, name: str, stop: Callable[[], bool] | None) -> Hold:
+        folder = self.root.absolute() / "holds"
+        folder.mkdir(parents=True, exist_ok=True)
+        return take(folder / name, shared=True, stop=stop, what="room was made in the cache")
 
 
 def is_ready(venv: Path) -> bool:
     """Tell whether an environment is whole, and the Python that it stands on still there."""
     return (venv / READY).is_file() and (venv / "bin" / "python").exists()
+
+
+def remove_environment(venv: Path) -> None:
+    """Remove an environment that nobody uses. Cut short at any point, nothing half is taken for whole."""
+    (venv / READY).unlink(missing_ok=True)
+    _sync_folder(venv)
+    shutil.rmtree(venv)
 
 
 def assert_ours(venv: Path, folder: Path) -> None:

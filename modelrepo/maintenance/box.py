@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from modelrepo.environments.cache import remove_environment
 from modelrepo.environments.verifying import EnvironmentProblem, environments_in, verify_environment
 from modelrepo.holds import holders_of, take, try_take
 from modelrepo.versions.box_check import LocalProblem, remove_broken, verify_box
@@ -81,7 +82,7 @@ def _remove(folder: CacheFolder, environment: Path) -> str | None:
             pids = ", ".join(map(str, holders_of(path))) or "unknown"
             return f"{environment} is used by pid {pids}; end it, and run this again"
         with hold:
-            Disk().remove_tree(environment)
+            remove_environment(environment)
     return None
 
 

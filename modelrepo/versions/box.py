@@ -151,10 +151,3 @@ class VersionCache:
         folder = self.folder(version)
         paths = {name: version.checkpoint_path(folder, name) for name in sorted(names)}
         return LocalVersion(version, folder, folder / "code", paths)
-
-
-def hold_environment(cache: Path, digest: str) -> Hold:
-    """Keep an environment that no version in a cache runs in from being evicted, for as long as the hold lasts."""
-    folder = CacheFolder(cache.absolute())
-    folder.holds.mkdir(parents=True, exist_ok=True)
-    return take(folder.hold(f"environment-{digest}"), shared=True)

@@ -8,6 +8,7 @@
 <cache>/incoming/<digest>/                   a version that is being fetched; wanted.json lists its contents
 <cache>/incoming/objects/<content>           a content that is being fetched: after a death the next fetch goes on there
 <cache>/holds/<digest>                       flock: shared by who fetches or uses a version, exclusive for its eviction
+<cache>/holds/environment-<digest>, supplies    the same of an environment, and of what the next one is built from
 <cache>/locks/                               <digest>.lock, contents, eviction: a dead holder's lock is free
 """
 

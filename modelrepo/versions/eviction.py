@@ -149,6 +149,7 @@ class Room:
             name = item.path.name
             if item.kind is Kind.VERSION:
                 disk.remove_tree(folder.incoming(name))
+                disk.remove(folder.version_lock(name))
             disk.remove(folder.hold(name if item.kind is Kind.VERSION else f"environment-{name}"))
 
     def _take_mark(self, ready: Path) -> None:

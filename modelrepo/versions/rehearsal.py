@@ -59,15 +59,19 @@ def check_push(
         extra = choose_extra(spec.accelerators, options.facts or AcceleratorFacts(kind="cpu"))
     except NoExtraFits as error:
         return (f"the entrypoint was not imported, the environment was only resolved: {error}",)
-    venv = EnvironmentCache(options.cache or default_cache(), index=options.index_settings()).ensure(
-        prepared.record,
-        extra=extra,
-        wheels=wheels,
-        python=prepared.python,
-        progress=progress,
-        stop=stop,
-    )
-    with tempfile.TemporaryDirectory(prefix="modelrepo-check-") as scratch:
+    environments = EnvironmentCache(options.cache or default_cache(), index=options.index_settings())
+    with (
+        environments.hold(prepared.record.digest),  # no version names it yet
+        tempfile.TemporaryDirectory(prefix="modelrepo-check-") as scratch,
+    ):
+        venv = environments.ensure(
+            prepared.record,
+            extra=extra,
+            wheels=wheels,
+            python=prepared.python,
+            progress=progress,
+            stop=stop,
+        )
         staged = Path(scratch) / "code"
         stage(code_files(folder, spec), staged)
         check(CheckRequest(staged, spec, venv / "bin" / "python"))

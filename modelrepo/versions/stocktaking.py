@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Set
 from contextlib import ExitStack
@@ -13,8 +12,6 @@ from modelrepo.versions.cache_folder import EVICTED, READY, CacheFolder, Ready, 
 from modelrepo.versions.disk import bytes_on_disk
 from modelrepo.versions.inventory import Inventory, Item, Kind, files_below
 
-# A push checks its model in an environment that no version names yet; nothing holds that longer than this.
-JUST_USED_S = 3600.0
 SUPPLIES = ("uv", "wheels", "bytecode")
 
 
@@ -49,10 +46,9 @@ class _Stocktaking:
                 self._wanted.update(read_sizes(folder.wanted(digest)))
         items = [*self._versions(), *self._leftovers(coming), *self._contents(), *self._environments()]
         seen = {"versions", "objects", "incoming", "environments", *SUPPLIES}
-        quiet = not any(folder.environments.glob("*/*/.building-*"))
         for name in SUPPLIES:
             path = folder.root / name
-            kept = not quiet or (name == "uv" and not self._is_uv_idle(path))
+            kept = self._is_held("supplies") or (name == "uv" and not self._is_uv_idle(path))
             items.append(Item(Kind.SUPPLY, name, path, inodes=self._inodes(path), kept=kept))
         for path in _entries(folder.root):
             if path.name not in seen:
@@ -96,8 +92,7 @@ class _Stocktaking:
     def _environments(self) -> Iterator[Item]:
         for path in _entries(self._folder.environments):
             used = max([_time(self._folder.hold(f"environment-{path.name}")), *map(_time, path.glob("*/*/READY"))])
-            busy = time.time() - used < JUST_USED_S or any(path.glob("*/.building-*"))
-            kept = busy or self._is_held(f"environment-{path.name}")
+            kept = self._is_held(f"environment-{path.name}")
             yield Item(Kind.ENVIRONMENT, path.name, path, used, self._inodes(path), kept=kept)
 
     def _is_held(self, name: str) -> bool:

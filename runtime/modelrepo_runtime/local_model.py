@@ -27,7 +27,7 @@ from modelrepo.errors import InvalidInput
 from modelrepo.holds import Hold
 from modelrepo.names import near_names, parse_reference
 from modelrepo.repository import Repository
-from modelrepo.versions.box import VersionCache, hold_environment
+from modelrepo.versions.box import VersionCache
 from modelrepo.versions.cache_folder import default_cache
 from modelrepo.versions.checkpoints import SourceCheckpoint, find_checkpoints
 from modelrepo.versions.manifest import Manifest
@@ -188,8 +188,9 @@ def version_model(repository: Repository, reference: str, box: Box, *, stage: st
 def build_environment(folder: Path, spec: ModelSpec, box: Box, fit: Fit, work: Path, holds: list[Hold]) -> Path:
     """Build the environment of a model folder for this box, add a hold on it, and return its interpreter."""
     prepared = prepare(folder, spec, work=work, index=box.index_settings, cache=box.cache_folder, lock=box.lock)
-    holds.append(hold_environment(box.cache_folder, prepared.record.digest))
-    venv = box.environments().ensure(
+    environments = box.environments()
+    holds.append(environments.hold(prepared.record.digest))
+    venv = environments.ensure(
         prepared.record,
         extra=fit.extra,
         wheels=prepared.wheels(),

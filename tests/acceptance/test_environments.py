@@ -25,10 +25,14 @@ from modelrepo.environments import (
     prepare,
     verify_environment,
 )
+from modelrepo.environments.cache import remove_environment
 from modelrepo.environments.interpreters import interpreters
 from modelrepo.environments.offers import FolderWheels, OfferedWheel
 from modelrepo.environments.preparing import prepare as prepare_environment
 from modelrepo.errors import Corrupt, EnvironmentFailed, InterpreterMissing, InvalidInput, LockOutOfDate, Stopped
+from modelrepo.holds import Hold, try_take
+from modelrepo.versions.push_options import PushOptions
+from modelrepo.versions.rehearsal import check_push
 
 from .packages import make_index, make_sdist, make_wheel, served
 
@@ -399,7 +403,7 @@ def test_a_killed_build_leaves_nothing_that_is_taken_for_whole(box: Path) -> Non
     venv = cache.ensure(prepared.record, extra=None, wheels=prepared.wheels())
     assert value_in(venv, "tiny.m7.X", "tiny.m7") == "7"
     # What a killed build had started may still write for a moment; the next build removes what it left.
-    assert [path.name for path in venv.parent.iterdir() if not path.name.startswith(".building-")] == [venv.name]
+    assert [path.name for path in venv.parent.iterdir() if not path.name.startswith(".")] == [venv.name]
 
 
 def test_a_process_that_waits_for_another_stops_on_request(box: Path) -> None:
@@ -425,6 +429,56 @@ def test_a_process_that_waits_for_another_stops_on_request(box: Path) -> None:
         leave.set()
         holder.join(30)
     assert cache.find(prepared.record, extra=None) is not None
+
+
+def test_two_environments_of_one_lock_are_built_at_once(box: Path) -> None:
+    make_wheel(box / "wheels", "tiny")
+    prepared = prepared_from(box, "tiny")
+    of_links, of_copies = EnvironmentCache(box / "worker"), EnvironmentCache(box / "worker", link_mode="copy")
+
+    class Meanwhile(FolderWheels):
+        def bring(self, wheels: Sequence[OfferedWheel], folder: Path) -> None:
+            of_copies.ensure(prepared.record, extra=None, wheels=prepared.wheels())
+            FolderWheels.bring(self, wheels, folder)
+
+    venv = of_links.ensure(prepared.record, extra=None, wheels=Meanwhile(prepared.wheels().files))
+    copied = of_copies.find(prepared.record, extra=None)
+    assert copied is not None
+    assert value_in(venv, "tiny.VERSION") == value_in(copied, "tiny.VERSION")
+
+
+def test_an_environment_that_a_push_looks_at_is_not_evicted(box: Path) -> None:
+    prepared = prepared_from(box)
+    hold = box / "worker" / "holds" / f"environment-{prepared.record.digest}"
+    seen: list[Hold | None] = []
+    (box / "m" / "model.py").touch()
+    check_push(
+        box / "m",
+        SPEC,
+        prepared,
+        PushOptions(cache=box / "worker"),
+        lambda request: seen.append(try_take(hold, shared=False)),
+        prepared.wheels(),
+    )
+    assert seen == [None]
+    assert try_take(hold, shared=False) is not None
+
+
+def test_what_is_left_of_an_environment_that_is_being_removed_is_none(
+    box: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = prepared_from(box)
+    cache = EnvironmentCache(box / "worker")
+    venv = cache.ensure(prepared.record, extra=None)
+
+    def killed(folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("modelrepo.environments.cache.shutil.rmtree", killed)
+        remove_environment(venv)
+    assert cache.find(prepared.record, extra=None) is None
+    assert cache.ensure(prepared.record, extra=None) == venv
 
 
 def test_another_python_has_another_environment(box: Path) -> None:

@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 from modelrepo import layout
+from modelrepo.environments import EnvironmentCache
 from modelrepo.errors import Corrupt, InvalidInput, NoSpace, Stopped
 from modelrepo.holds import take
 from modelrepo.stores.faults import FaultyStore, faulty
 from modelrepo.stores.memory import MemoryBucket, MemoryStore
 from modelrepo.testing.small_versions import assert_right, small_version
 from modelrepo.versions import fetching
-from modelrepo.versions.box import VersionCache, hold_environment
+from modelrepo.versions.box import VersionCache
 from modelrepo.versions.cache_folder import CacheFolder, content_key
 from modelrepo.versions.disk import SPARE_BYTES, Disk
 from modelrepo.versions.single_flight import ContentLocks
@@ -297,31 +298,30 @@ def test_a_limit_that_became_smaller_is_kept_as_far_as_nobody_is_hurt(
     served, idle = cache.fetch(make("v1")), let_go(cache.fetch(make("v2")))
     VersionCache(tmp_path, store, limit_bytes=1).tidy()
     assert cache.ready(idle.version) is None
+    locks = {path.name for folder in ("holds", "locks") for path in (tmp_path / folder).iterdir()}
+    assert not [name for name in locks if name.startswith(idle.version.digest)]
     assert_right(served)
 
 
 def test_environments_go_after_the_versions_that_run_in_them(
-    store: MemoryStore, make: Callable[..., Version], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: MemoryStore, make: Callable[..., Version], tmp_path: Path
 ) -> None:
     def environment(digest: str) -> Path:
         venv = tmp_path / "environments" / digest / "_" / "cp311-linux"
         venv.mkdir(parents=True)
         (venv / "lib.so").write_bytes(bytes(300 * KIB))
         (venv / "READY").write_text(json.dumps({}))
-        os.utime(venv / "READY", (1.0, 1.0))
+        (venv.parent / ".building-1").mkdir()  # of a build that was killed: it keeps nothing
         return venv
 
     cache = VersionCache(tmp_path, store, limit_bytes=1000 * KIB)
     served = cache.fetch(make("v1", 100 * KIB, environment="a" * 64))
     let_go(cache.fetch(make("v2", 100 * KIB, environment="b" * 64)))
     of_served, of_idle = environment("a" * 64), environment("b" * 64)
-    held = hold_environment(tmp_path, "b" * 64)
+    held = EnvironmentCache(tmp_path).hold("b" * 64)
     with pytest.raises(NoSpace):
         cache.fetch(make("v3", 300 * KIB))
     held.release()
-    with pytest.raises(NoSpace):  # a push may be looking at a model in it
-        cache.fetch(make("v3", 300 * KIB))
-    monkeypatch.setattr("modelrepo.versions.stocktaking.JUST_USED_S", -1.0)
     assert_right(cache.fetch(make("v3", 300 * KIB)))
     assert not of_idle.exists()
     assert (of_served / "READY").exists()
@@ -341,12 +341,11 @@ def test_what_only_a_next_build_wants_goes_last_and_never_under_a_uv_at_work(
     with pytest.raises(NoSpace):
         cache.fetch(make("v3", 400 * KIB))
     at_work.release()
-    building = tmp_path / "environments" / ("e" * 64) / "_" / ".building-1"
-    building.mkdir(parents=True)
+    building = take(tmp_path / "holds" / "supplies", shared=True)
     with pytest.raises(NoSpace):
         cache.fetch(make("v3", 400 * KIB))
     assert cache.ready(idle.version) is not None
-    building.rmdir()
+    building.release()
     assert_right(cache.fetch(make("v3", 400 * KIB)))
     assert not wheel.exists()
     assert lock.exists()

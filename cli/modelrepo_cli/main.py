@@ -110,7 +110,11 @@ def _version(ctx: click.Context, _parameter: click.Parameter, value: bool) -> No
         ctx.exit()
 
 
-@click.command(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.command(
+    cls=Verbs,
+    no_args_is_help=False,  # click makes an error of it, and an error is one line here
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print it and end.")
 def cli() -> None:
     """Keep models in a bucket, ship them as immutable versions, serve them and swap them in place."""

@@ -19,7 +19,7 @@ LITTLE_SPACE_BYTES = 20 * 2**30
 """One environment with torch takes 5 GiB and more, and weights come on top."""
 
 LITTLE_INODES = 100_000  # one environment with torch has some 20,000 files
-_DISTRIBUTIONS = ("modelrepo-toolkit", "fsspec", "s3fs", "gcsfs", "adlfs")
+_DISTRIBUTIONS = ("modelrepo-toolkit", "obstore", "botocore", "fsspec", "s3fs", "gcsfs", "adlfs")
 _ASK_TIMEOUT_S = 20.0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from modelrepo.errors import Forbidden, InvalidInput, MissingExtra, ModelRepoErr
 from modelrepo.versions.paths import path_problem
 
 SCHEME = "hf://"
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
 class ImportSource(Protocol):
@@ -157,5 +160,6 @@ def open_source(text: str) -> FolderSource | HubSource:
         raise InvalidInput(f"cannot import {text!r}: give a folder, or hf://ORG/NAME@REVISION")
     path = Path(text).expanduser()
     if not path.exists():
-        raise NotFound(f"cannot import {path}: it does not exist")
+        hub = f"; a model of that name on the Hub is {SCHEME}{text}@main" if _HUB_NAME.fullmatch(text) else ""
+        raise NotFound(f"cannot import {path}: it does not exist{hub}")
     return FolderSource(path.absolute())

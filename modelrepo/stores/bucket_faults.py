@@ -89,6 +89,13 @@ def translate(error: Exception, *, verb: str, key: str, url: str, credentials: C
         return ObjectNotFound(f"{key} is not in {url}", key=key)
     said = _said(error)
     found = f"{code or type(error).__name__}: {said}" if said else code or type(error).__name__
+    if "ProfileNotFound" in names:
+        return Forbidden(f"{what}: {said}; correct the URL or AWS_PROFILE, or write the profile into ~/.aws/config")
+    if "NoCredentialsError" in said or "NoCredentialsError" in names:
+        return Forbidden(
+            f"{what}: there are no credentials, neither in the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY), "
+            "nor in ~/.aws, nor on the machine; set them, or name a profile: AWS_PROFILE, or s3://PROFILE@BUCKET/FOLDER"
+        )
     if status in (401, 403) or isinstance(error, PermissionError) or names & _REFUSED_CLASSES:
         return Forbidden(
             f"{what}: refused ({found}); credentials tried: {credentials()}; grant them access or set others"

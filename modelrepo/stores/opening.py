@@ -28,6 +28,9 @@ def open_store(url: str, *, patience: Patience = PATIENT) -> ObjectStore:
     if "://" not in url:
         if not url:
             raise InvalidInput("a store's URL is empty; name a folder or a bucket, such as s3://bucket/models")
+        scheme, colon, rest = url.partition(":")
+        if colon and scheme.lower() in ("s3", "gs", "az"):
+            raise InvalidInput(f"URL {url!r} lacks a slash; write {scheme.lower()}://{rest.lstrip('/')}")
         return FilesystemStore(Path(url).expanduser())
     parts = urlsplit(url)
     profile, at, host = parts.netloc.rpartition("@")

@@ -241,8 +241,14 @@ def test_missing_credentials_are_said_to_be(bucket: str, monkeypatch: pytest.Mon
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
     store = open_store(f"s3://{bucket}")
-    with pytest.raises(Forbidden, match="none found in the environment"):
+    with pytest.raises(Forbidden, match="there are no credentials, neither in the environment"):
         store.read("a")
+
+
+def test_a_profile_that_is_not_there_is_no_fault_of_the_network(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+    with pytest.raises(Forbidden, match=r"profile \(nobody\) could not be found; correct the URL or AWS_PROFILE"):
+        open_store(f"s3://nobody@{bucket}/models").read("a")
 
 
 def test_refused_credentials_name_their_source(bucket: str, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -32,5 +33,6 @@ def command(call: Call, source: str, folder: Path, name: str | None, copy: bool,
     if imported.commit is not None:
         lines.append(f"from {imported.source}")
     lines += [f"to do: {note}" for note in imported.notes]
-    lines += ["", f"next: modelrepo check {imported.folder}; modelrepo push {imported.folder} --lock"]
+    quoted = shlex.quote(str(imported.folder))
+    lines += ["", f"next: modelrepo check {quoted}; modelrepo push {quoted} --lock"]
     call.output.show(imported, "\n".join(lines))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -22,5 +23,6 @@ def command(call: Call, folder: Path, name: str | None) -> None:
 
     name = check_model_name(name or folder.resolve().name)
     files = create(folder, name)
-    text = "\n".join([*map(str, files), "", f"next: modelrepo check {folder}; modelrepo run {folder} -i text=hi"])
+    quoted = shlex.quote(str(folder))
+    text = "\n".join([*map(str, files), "", f"next: modelrepo check {quoted}; modelrepo run {quoted} -i text=hi"])
     call.output.show({"model": name, "path": folder, "files": files}, text)

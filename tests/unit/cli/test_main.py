@@ -83,7 +83,8 @@ def test_no_arguments_show_help_on_standard_error_and_exit_2(capsys: pytest.Capt
     assert main.main([]) == 2
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert "promote" in shown.err
+    assert shown.err.startswith("Usage: modelrepo ")
+    assert "  promote   Make a version the active one.\n" in shown.err
 
 
 def test_unknown_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,6 +34,12 @@ def test_new_fills_an_empty_folder(tmp_path: Path) -> None:
     assert load_spec(tmp_path / "mine").name == "other"
 
 
+def test_what_comes_next_can_be_typed_as_it_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "my models" / "first one"
+    assert main(["new", str(folder), "--name", "first"]) == 0
+    assert f"modelrepo check '{folder}'; modelrepo run '{folder}' -i text=hi\n" in capsys.readouterr().out
+
+
 def test_new_refuses_a_name_that_is_not_allowed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["new", str(tmp_path / "Bad Name"), "--json"]) == 2
     assert json.loads(capsys.readouterr().out)["error"]["code"] == "invalid_name"

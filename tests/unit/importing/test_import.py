@@ -333,6 +333,11 @@ def test_sources_that_are_none_are_refused(hub: FakeHub, tmp_path: Path, url: st
         import_model(url, tmp_path / "mine")
 
 
+def test_the_name_of_a_model_on_the_hub_is_met_with_its_url(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match=r"hf://org/llama@main$"):
+        import_model("org/llama", tmp_path / "mine")
+
+
 def test_the_extra_is_named_where_the_hubs_client_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(MissingExtra, match=r"modelrepo-toolkit\[hf\]"):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -85,14 +88,14 @@ def _wait(process: subprocess.Popen[bytes], stop: Callable[[], bool] | None) -> 
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a program that is still at work, and what it has started: a compiler would go on for hours."""
     if process.poll() is not None:
         return
-    process.terminate()
-    try:
-        process.wait(timeout=_STOP_GRACE_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=_STOP_GRACE_S)
 
 
 def _text(stream: IO[bytes]) -> str:

@@ -8,6 +8,7 @@ import pytest
 
 from modelrepo.environments.processes import run_process
 from modelrepo.errors import EnvironmentFailed, Stopped
+from modelrepo.holds import take
 
 
 def test_a_program_gets_exactly_the_environment_given(tmp_path: Path) -> None:
@@ -28,6 +29,15 @@ def test_a_program_that_is_to_stop_is_gone(tmp_path: Path) -> None:
         )
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid.read_text()), 0)
+
+
+def test_what_a_program_started_ends_with_it(tmp_path: Path) -> None:
+    started = "import fcntl, time; file = open('held', 'w'); fcntl.flock(file, 2); open('begun', 'w'); time.sleep(60)"
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {started!r}])"
+    with pytest.raises(Stopped):
+        run_process([sys.executable, "-c", code], cwd=tmp_path, env={}, stop=(tmp_path / "begun").exists)
+    tries = iter(range(200))
+    take(tmp_path / "held", shared=False, stop=lambda: next(tries, None) is None).release()
 
 
 def test_any_amount_of_output_is_read_to_its_end(tmp_path: Path) -> None:

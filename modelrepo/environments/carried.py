@@ -110,7 +110,8 @@ def build_wheel(uv: Uv, source: Path, interpreter: Interpreter, work: Path) -> P
     """Build a source tree or sdist into a wheel under `work`. Raises: EnvironmentFailed, Unreachable."""
     out = work / ("built-" + hashlib.sha256(str(source).encode()).hexdigest()[:12])
     shutil.rmtree(out, ignore_errors=True)
-    arguments: list[str | Path] = ["build", "--wheel", "--out-dir", out]
+    # Configuration above the work folder is not this source's, and in /tmp anybody's.
+    arguments: list[str | Path] = ["build", "--no-config", "--wheel", "--out-dir", out]
     built = uv.run([*arguments, *uv.index.arguments(), "--python", interpreter.path, source], cwd=work)
     if built.returncode != 0:
         raise failed(f"cannot build a wheel of {source}", built)

@@ -13,6 +13,7 @@ from modelrepo.environments.pip_configuration import pip_setting
 
 # What uv reads for a named index, and who holds the passwords of all of them.
 _CREDENTIALS = re.compile(r"UV_INDEX_\w+_(USERNAME|PASSWORD)|UV_KEYRING_PROVIDER")
+_PASSWORD = re.compile(r"://(?:[^/@:]*:)?([^/@]+)@")  # or a token that stands alone
 _TRUE = ("1", "true", "yes", "on")
 
 
@@ -102,6 +103,13 @@ class IndexSettings:
             "SSL_CERT_FILE": self.cert,
         }
         return {name: value for name, value in found.items() if value} | dict(self.credentials)
+
+    def secrets(self) -> tuple[str, ...]:
+        """Return the passwords among the settings, as they are written; the longest first."""
+        found = {value for name, value in self.credentials if name.endswith("_PASSWORD") and value}
+        for address in filter(None, (self.default_index, *self.indexes, *self.find_links)):
+            found |= {form for secret in _PASSWORD.findall(address) for form in (secret, unquote(secret))}
+        return tuple(sorted(found, key=lambda secret: (-len(secret), secret)))
 
 
 def local_path(address: str) -> Path | None:

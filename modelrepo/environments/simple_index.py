@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 from packaging.utils import InvalidSdistFilename, InvalidWheelFilename, canonicalize_name, parse_sdist_filename
@@ -51,8 +52,8 @@ class SimpleIndex:
 
     def asked(self) -> str:
         """Name the places, for messages."""
-        indexes = [without_password(index.url) for index in self._settings.addresses()]
-        return ", ".join([*self._settings.find_links, *indexes]) or "no index at all"
+        places = [*self._settings.find_links, *(index.url for index in self._settings.addresses())]
+        return ", ".join(map(without_password, places)) or "no index at all"
 
     def _listed(self, project: str) -> Iterator[IndexFile]:
         for place in self._settings.find_links:
@@ -87,15 +88,24 @@ def _local_page(path: Path) -> Page:
     return Page(path.absolute().as_uri(), kind, path.read_text("utf-8", "replace"))
 
 
-def _links(page: Page) -> Iterator[IndexFile]:
-    if page.content_type.endswith("json"):
-        try:
-            for file in json.loads(page.text)["files"]:
-                digest = (file.get("hashes") or {}).get("sha256")
-                yield IndexFile(file["filename"], urljoin(page.url, file["url"]), digest)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise EnvironmentFailed(f"{without_password(page.url)} is no page of a package index: {error!r}") from None
-        return
+def _links(page: Page) -> list[IndexFile]:
+    """Return what a page lists. Raises: EnvironmentFailed where it is no page of an index."""
+    if not page.content_type.endswith("json"):
+        return list(_anchors(page))
+    try:
+        return [_listed_file(page, file) for file in json.loads(page.text)["files"]]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise EnvironmentFailed(f"{without_password(page.url)} is no page of a package index: {error!r}") from None
+
+
+def _listed_file(page: Page, file: Any) -> IndexFile:
+    digest = (file.get("hashes") or {}).get("sha256")
+    if not isinstance(file["filename"], str) or not isinstance(digest, str | None):
+        raise TypeError("a file's name or digest is no text")
+    return IndexFile(file["filename"], urljoin(page.url, file["url"]), digest)
+
+
+def _anchors(page: Page) -> Iterator[IndexFile]:
     parser = _Anchors(page.url)
     parser.feed(page.text)
     for link in parser.found:
@@ -114,14 +124,20 @@ class _Anchors(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         target = dict(attrs).get("href")
-        if target and tag == "base":
-            self._base = urljoin(self._base, target)
-        elif target and tag == "a":
-            self.found.append(urljoin(self._base, target))
+        if not target or tag not in ("a", "base"):
+            return
+        try:
+            link = urljoin(self._base, target)
+        except ValueError:
+            return  # it leads nowhere
+        if tag == "base":
+            self._base = link
+        else:
+            self.found.append(link)
 
 
 def _is_of(filename: str, requirement: Requirement) -> bool:
-    if "/" in filename or "\\" in filename:
+    if "/" in filename or "\\" in filename or not filename.isprintable():
         return False
     try:
         if filename.endswith(".whl"):

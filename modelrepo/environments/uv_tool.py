@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -68,9 +68,16 @@ class Uv:
         command = [uv_binary(), *map(str, arguments)]
         env = self.environment(offline=offline)
         done = run_process(command, cwd=cwd, env=env, stop=stop)
+        done = replace(done, stderr=self._without_secrets(done.stderr))
         if done.returncode != 0 and _FULL.search(done.stderr):
             raise NoSpace(f"uv: {_last_line(done.stderr)}")
         return done
+
+    def _without_secrets(self, text: str) -> str:
+        """Leave out what a build may print of the environment that it is given: messages and logs travel far."""
+        for secret in self.index.secrets():
+            text = text.replace(secret, "****")
+        return text
 
 
 @cache

@@ -25,6 +25,7 @@ _Answer = TypeVar("_Answer")
 TIMEOUT_S = 60.0
 ASK_AGAIN_S = (0.5, 2.0)
 _BLOCK_BYTES = 1 << 20
+_LARGEST_PAGE_BYTES = 64 << 20  # the largest projects on PyPI have pages of a few MiB
 _LOST = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
 
 
@@ -50,7 +51,9 @@ class Web:
 
         def read() -> Page:
             with self._opened(url, accept) as answer:
-                body: bytes = answer.read()
+                body: bytes = answer.read(_LARGEST_PAGE_BYTES + 1)
+                if len(body) > _LARGEST_PAGE_BYTES:
+                    raise Unreachable(f"the package index does not end at {without_password(url)}; name another")
                 return Page(answer.url, answer.headers.get_content_type(), body.decode("utf-8", "replace"))
 
         try:
@@ -68,7 +71,7 @@ class Web:
                     if stop is not None and stop():
                         raise Stopped(f"stopped on request while {without_password(url)} was fetched")
                 promised = answer.headers.get("Content-Length")
-                if promised is not None and stream.tell() != int(promised):
+                if promised is not None and promised.isdecimal() and stream.tell() != int(promised):
                     raise http.client.IncompleteRead(b"", int(promised) - stream.tell())
 
         try:

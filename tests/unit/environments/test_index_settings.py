@@ -3,10 +3,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
-from modelrepo.environments import pip_configuration
+from modelrepo.environments import choose_interpreter, pip_configuration
+from modelrepo.environments.carried import build_wheel
 from modelrepo.environments.index_settings import IndexSettings, local_path
 from modelrepo.environments.uv_tool import Uv
+from modelrepo.errors import EnvironmentFailed
 
 
 @pytest.fixture
@@ -151,3 +154,33 @@ def test_a_relative_folder_is_that_of_whoever_wrote_it(
 )
 def test_a_local_address_has_a_path(address: str, path: str | None) -> None:
     assert local_path(address) == (None if path is None else Path(path))
+
+
+def test_what_a_build_prints_of_its_environment_has_no_passwords(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(
+        '[project]\nname = "x"\nversion = "1"\n'
+        '[build-system]\nrequires = []\nbuild-backend = "telling"\nbackend-path = ["."]\n'
+    )
+    (tmp_path / "telling.py").write_text(
+        "import os\ndef get_requires_for_build_wheel(*_): return []\n"
+        "def build_wheel(*_): raise SystemExit(str(dict(os.environ)))\n"
+    )
+    settings = IndexSettings(
+        default_index="https://me:one%40two@127.0.0.1:9/simple",
+        indexes=("https://three@127.0.0.1:9/simple", "p=https://127.0.0.1:9/p"),
+        credentials=(("UV_INDEX_P_PASSWORD", "four"), ("UV_INDEX_P_USERNAME", "me")),
+    )
+    assert settings.secrets() == ("one%40two", "one@two", "three", "four")
+    with pytest.raises(EnvironmentFailed) as caught:
+        build_wheel(Uv(settings, cache=tmp_path / "uv"), tmp_path, choose_interpreter(SpecifierSet()), tmp_path)
+    told = f"{caught.value} {caught.value.log}"
+    assert "UV_INDEX_P_PASSWORD" in told
+    assert not [secret for secret in settings.secrets() if secret in told]
+
+
+def test_a_build_reads_no_configuration_above_its_work_folder(tmp_path: Path) -> None:
+    (tmp_path / "uv.toml").write_text("neither = [toml\n")
+    (tmp_path / "work").mkdir()
+    with pytest.raises(EnvironmentFailed, match="cannot build a wheel") as caught:
+        build_wheel(Uv(cache=tmp_path / "uv"), tmp_path / "none", choose_interpreter(SpecifierSet()), tmp_path / "work")
+    assert "uv.toml" not in str(caught.value)

@@ -51,6 +51,29 @@ def test_a_page_of_json_is_read(tmp_path: Path) -> None:
         files(settings)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 200_000,
+        '{"files": [{"filename": 5, "url": "x"}]}',
+        '{"files": [{"filename": "a", "url": 5}]}',
+        '{"files": [{"filename": "a", "url": "x", "hashes": {"sha256": ["x"]}}]}',
+        '{"files": [{"filename": "a", "url": "http://[x"}]}',
+    ],
+)
+def test_json_that_is_garbage_is_said_to_be(tmp_path: Path, text: str) -> None:
+    (tmp_path / "my-lib").mkdir()
+    (tmp_path / "my-lib" / "index.json").write_text(text)
+    with pytest.raises(EnvironmentFailed, match="is no page of a package index"):
+        files(IndexSettings(default_index=str(tmp_path)))
+
+
+def test_anchors_that_lead_nowhere_are_passed_over(tmp_path: Path) -> None:
+    text = f"""<base href="http://[x"><a href="http://[x/{WHEEL}">x</a><a href="my_lib-1.0-py3-none-any.%00.whl">x</a>
+      <a href="https://files.example/{WHEEL}">x</a>"""
+    assert [one.url for one in files(html(tmp_path, text))] == [f"https://files.example/{WHEEL}"]
+
+
 def test_a_folder_and_a_page_of_links_are_read_before_any_index(tmp_path: Path) -> None:
     (tmp_path / "wheels").mkdir()
     (tmp_path / "wheels" / WHEEL).touch()

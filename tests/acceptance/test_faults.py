@@ -17,7 +17,7 @@ from typing import Literal
 
 import pytest
 
-from modelrepo import IndexSettings, PushOptions, Repository, layout
+from modelrepo import Repository, layout
 from modelrepo.errors import Unreachable
 from modelrepo.stores import bucket, single_put
 from modelrepo.stores.founding import open_founded
@@ -27,10 +27,10 @@ from modelrepo.stores.retrying import Patience
 from modelrepo.testing.proxy import Act, Answer, CutAnswer, CutRequest, Hang, Proxy, Reset, Slow, Swallow
 from modelrepo.testing.s3_servers import SeaweedFS
 from modelrepo.versions.clock import Clock
+from tests.acceptance.tiny_model import OPTIONS, write_model
 from tests.acceptance.wholeness import check_repository
 
 FULL = os.environ.get("MODELREPO_ACCEPTANCE") == "full"
-OPTIONS = PushOptions(lock=True, check="none", index=IndexSettings(no_index=True))
 TEMPLATE = "memory://faults-template"
 READ_TIMEOUT_S = 3
 PATIENCE = Patience(tries=4, fewest_tries=3, total_s=5.0, delete_s=5.0, first_pause_s=0.001, longest_pause_s=0.01)
@@ -164,12 +164,7 @@ def proxy(seaweed_server: SeaweedFS) -> Iterator[Proxy]:
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model's folder, of which two versions are published in TEMPLATE; the second is active."""
-    folder = tmp_path_factory.mktemp("template") / "model"
-    (folder / "w").mkdir(parents=True)
-    (folder / "model.yaml").write_text("contract: 1\nname: tiny\nentrypoint: model:M\ncheckpoints: {w: w}\n")
-    (folder / "model.py").write_text("class M: pass\n")
-    (folder / "pyproject.toml").write_text('[project]\nname = "tiny"\nversion = "0"\nrequires-python = ">=3.11"\n')
-    (folder / "w" / "b.bin").write_bytes(b"b" * 5000)
+    folder = write_model(tmp_path_factory.mktemp("template") / "model", weights={"b.bin": b"b" * 5000})
     repository = Repository.init(TEMPLATE)
     for data in (b"one" * 1000, b"two" * 1000):
         (folder / "w" / "a.bin").write_bytes(data)

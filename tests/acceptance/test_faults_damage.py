@@ -15,14 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from modelrepo import IndexSettings, PushOptions, Repository, VersionCache, layout
+from modelrepo import Repository, VersionCache, layout
 from modelrepo.errors import Corrupt, InvalidActiveFile, ModelRepoError, NewerFormat, StoreNotTrusted
 from modelrepo.stores.memory import shared_bucket
 from modelrepo.stores.port import ObjectStore
 from modelrepo_cli.main import main
+from tests.acceptance.tiny_model import OPTIONS, write_model
 from tests.acceptance.wholeness import check_repository
 
-OPTIONS = PushOptions(lock=True, check="none", index=IndexSettings(no_index=True))
 TEMPLATE = "memory://damage-template"
 MODEL_PY = "class M:\n    def load(self, ctx): pass\n    def run(self, job): return 'ran'\n"
 _numbers = count()
@@ -32,13 +32,7 @@ _numbers = count()
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model's folder, of which TEMPLATE holds v1 and v2, each promoted in its turn."""
     folder = tmp_path_factory.mktemp("template") / "model"
-    (folder / "w").mkdir(parents=True)
-    (folder / "model.yaml").write_text(
-        "contract: 1\nname: tiny\nentrypoint: model:M\ncheckpoints: {w: w}\nstages: [{name: run, on: cpu}]\n"
-    )
-    (folder / "model.py").write_text(MODEL_PY)
-    (folder / "pyproject.toml").write_text('[project]\nname = "tiny"\nversion = "0"\nrequires-python = ">=3.11"\n')
-    (folder / "w" / "other.bin").write_bytes(b"b" * 3000)
+    write_model(folder, weights={"other.bin": b"b" * 3000}, code=MODEL_PY, spec="stages: [{name: run, on: cpu}]\n")
     repository = Repository.init(TEMPLATE)
     for data in (b"one" * 1000, b"two" * 1000):
         (folder / "w" / "a.bin").write_bytes(data)

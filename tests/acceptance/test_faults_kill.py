@@ -18,7 +18,7 @@ from typing import Literal
 
 import pytest
 
-from modelrepo import IndexSettings, PushOptions, Repository, layout
+from modelrepo import Repository, layout
 from modelrepo.copying.repository_copy import CopyOptions
 from modelrepo.maintenance.prune import prune
 from modelrepo.stores.faults import Fault, FaultyStore, KillNow, faulty
@@ -27,10 +27,10 @@ from modelrepo.stores.memory import MemoryBucket, MemoryStore
 from modelrepo.stores.opening import open_store
 from modelrepo.testing.s3_servers import SeaweedFS
 from modelrepo.versions.clock import Clock
+from tests.acceptance.tiny_model import OPTIONS, write_model
 from tests.acceptance.wholeness import Whole, check_repository
 
 FULL = os.environ.get("MODELREPO_ACCEPTANCE") == "full"
-OPTIONS = PushOptions(lock=True, check="none", index=IndexSettings(no_index=True))
 DAY_S = 24 * 3600.0
 GARBAGE = "ab" + "0" * 62
 PATIENCE_S = 120.0
@@ -41,12 +41,7 @@ Moment = Literal["before", "after"]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("template") / "model"
-    (folder / "w").mkdir(parents=True)
-    (folder / "model.yaml").write_text("contract: 1\nname: tiny\nentrypoint: model:M\ncheckpoints: {w: w}\n")
-    (folder / "model.py").write_text("class M: pass\n")
-    (folder / "pyproject.toml").write_text('[project]\nname = "tiny"\nversion = "0"\nrequires-python = ">=3.11"\n')
-    return folder
+    return write_model(tmp_path_factory.mktemp("template") / "model")
 
 
 @dataclass

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import pytest
 
-from modelrepo import IndexSettings, PushOptions, Repository, layout
+from modelrepo import Repository, layout
 from modelrepo.canonical import sha256
 from modelrepo.errors import Unreachable
 from modelrepo.promotion import Kind
@@ -28,12 +28,12 @@ from modelrepo.stores.faults import Fault, FaultyStore, KillNow, faulty
 from modelrepo.stores.founding import open_founded
 from modelrepo.stores.opening import open_store
 from modelrepo.versions.delivery import missing_objects
+from tests.acceptance.tiny_model import OPTIONS, write_model
 
 FULL = os.environ.get("MODELREPO_ACCEPTANCE") == "full"
 STORES = ["memory", "file", "s3"] if FULL else ["memory", "file"]
 PUSHERS, PUSHES_EACH = 8, 20 if FULL else 4
 EDIT_AT_EACH = 3  # results
-OPTIONS = PushOptions(lock=True, check="none", index=IndexSettings(no_index=True))
 PATIENCE_S = 180.0
 MOST_OPERATIONS = 100
 
@@ -79,13 +79,8 @@ for number in range(int(times)):
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model's folder with its lock, which a first push made."""
-    folder = tmp_path_factory.mktemp("template") / "model"
-    (folder / "w").mkdir(parents=True)
-    (folder / "model.yaml").write_text("contract: 1\nname: tiny\nentrypoint: model:M\ncheckpoints: {w: w}\n")
-    (folder / "model.py").write_text("class M: pass\n")
-    (folder / "pyproject.toml").write_text('[project]\nname = "tiny"\nversion = "0"\nrequires-python = ">=3.11"\n')
-    (folder / "w" / "a.bin").write_bytes(b"a" * 3000)
-    (folder / "w" / "b.bin").write_bytes(b"b" * 5000)
+    weights = {"a.bin": b"a" * 3000, "b.bin": b"b" * 5000}
+    folder = write_model(tmp_path_factory.mktemp("template") / "model", weights=weights)
     Repository.init("memory://publish-template").push(folder, OPTIONS)
     return folder
 

@@ -15,15 +15,15 @@ from typing import Any
 
 import pytest
 
-from modelrepo import IndexSettings, PushOptions, Repository, layout
+from modelrepo import PushOptions, Repository, layout
 from modelrepo.errors import InvalidCheckpoint
 from modelrepo.stores.opening import open_store
 from modelrepo.testing.tensor_files import tensor_bytes
 from modelrepo.versions import digest_cache, origins
+from tests.acceptance.tiny_model import OPTIONS, write_model
 from tests.conftest import Bucket
 
 MIB, KIB = 1 << 20, 1 << 10
-OPTIONS = PushOptions(lock=True, check="none", index=IndexSettings(no_index=True))
 
 
 @pytest.fixture(autouse=True)
@@ -33,12 +33,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "model"
-    (folder / "weights").mkdir(parents=True)
-    (folder / "model.yaml").write_text("contract: 1\nname: tiny\nentrypoint: model:M\ncheckpoints: {w: weights}\n")
-    (folder / "model.py").write_text("class M: pass\n")
-    (folder / "pyproject.toml").write_text('[project]\nname = "tiny"\nversion = "0"\nrequires-python = ">=3.11"\n')
-    return folder
+    return write_model(tmp_path / "model", checkpoint="weights")
 
 
 @pytest.fixture

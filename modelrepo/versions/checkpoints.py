@@ -21,6 +21,7 @@ from modelrepo.versions.manifest import CheckpointRecord, Manifest
 from modelrepo.versions.packing import SourceFile, source_file
 from modelrepo.versions.paths import name_problem, path_problem
 from modelrepo.versions.stored_sources import StoredCheckpoint, find_stored
+from modelrepo.versions.tensors import is_tensor_file, stated_size
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 LFS_POINTER_LIMIT_BYTES = 1024  # the specification's own limit
@@ -53,7 +54,7 @@ def find_checkpoints(
     read again.
 
     Raises:
-        InvalidCheckpoint: one is missing, empty, a Git-LFS pointer, or has a name that cannot be written down.
+        InvalidCheckpoint: one is missing, empty, cut short, a Git-LFS pointer, or has a name that cannot be packed.
         MissingExtra: a source needs a library that is not installed.
     """
     found: dict[str, FoundCheckpoint] = {}
@@ -147,6 +148,14 @@ def _check_bytes(name: str, file: SourceFile) -> None:
                 raise InvalidCheckpoint(
                     f"checkpoint {name!r}: {file.file} is a Git-LFS pointer, not the weights; run `git lfs pull`"
                 )
+    if is_tensor_file(file.path):
+        with file.file.open("rb") as stream:
+            stated = stated_size(file.size_bytes, lambda start, size: os.pread(stream.fileno(), size, start))
+        if stated > file.size_bytes:
+            raise InvalidCheckpoint(
+                f"checkpoint {name!r}: {file.file} is cut short, or no safetensors file: by its beginning it has "
+                f"{stated:,} bytes at least, and there are {file.size_bytes:,}; download it again"
+            )
 
 
 def _from_repository(name: str, source: CheckpointSource, lookup: Lookup) -> CheckpointRecord:

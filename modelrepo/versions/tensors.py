@@ -63,6 +63,23 @@ def read_header(size_bytes: int, read: ReadRange) -> Header | None:
     return Header(header, ordered) if _cover(ordered, header, size_bytes) else None
 
 
+def stated_size(size_bytes: int, read: ReadRange) -> int:
+    """Return the bytes that a file of `size_bytes` should have at least, by what its beginning says of it.
+
+    A file with more than it has was cut short on its way here, or is none of this kind: a page that says "not found".
+    """
+    length = int.from_bytes(read(0, LENGTH_BYTES), "little") if size_bytes >= LENGTH_BYTES else 0
+    stated = LENGTH_BYTES + length
+    if stated > size_bytes or length > HEADER_LIMIT_BYTES:
+        return stated
+    try:
+        entries = json.loads(read(LENGTH_BYTES, length))
+        ends = [_count(entry["data_offsets"][1]) for name, entry in entries.items() if name != METADATA]
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+        return stated
+    return stated + max(ends, default=0)
+
+
 def _tensor(name: str, entry: Any, header_bytes: int) -> Tensor:
     begin, end = entry["data_offsets"]
     shape = tuple(_count(size) for size in entry["shape"])

@@ -15,6 +15,7 @@ from modelrepo.environments.record import EnvironmentRecord
 from modelrepo.errors import InvalidCheckpoint
 from modelrepo.stores.faults import faulty
 from modelrepo.stores.memory import MemoryStore
+from modelrepo.testing.tensor_files import tensor_bytes
 from modelrepo.versions.account import account
 from modelrepo.versions.drafting import draft, look, pack
 from modelrepo.versions.manifest import Manifest
@@ -88,7 +89,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     asked: list[str] = []
     snapshot = tmp_path / "hub" / COMMIT
     snapshot.mkdir(parents=True)
-    (snapshot / "model.safetensors").write_bytes(b"weights")
+    (snapshot / "model.safetensors").write_bytes(tensor_bytes({"t": b"weights"}))
 
     def download(repository: str, **options: object) -> str:
         asked.append(repository)

@@ -10,6 +10,7 @@ import pytest
 
 from modelrepo.contract import load_spec
 from modelrepo.errors import InvalidCheckpoint, InvalidCode, MissingExtra
+from modelrepo.testing.tensor_files import tensor_bytes
 from modelrepo.versions.checkpoints import SourceCheckpoint, find_checkpoints
 from modelrepo.versions.manifest import CheckpointRecord, Manifest
 from modelrepo.versions.packing import code_files
@@ -172,7 +173,7 @@ def test_ignore_rules_do_not_touch_checkpoints_and_symlinks_in_them_are_followed
     make_folder: MakeFolder, tmp_path: Path
 ) -> None:
     blob = tmp_path / "blob"
-    blob.write_bytes(b"weights")
+    blob.write_bytes(tensor_bytes({"t": b"weights"}))
     folder = make_folder(
         spec="checkpoints: {w: checkpoints/w}\n",
         files={".gitignore": "*.bin\ncheckpoints/\n", "checkpoints/w/sub/a.bin": "x", "checkpoints/w/.git/x": "x"},
@@ -180,7 +181,7 @@ def test_ignore_rules_do_not_touch_checkpoints_and_symlinks_in_them_are_followed
     (folder / "checkpoints/w/model.safetensors").symlink_to(blob)
     found = checkpoint(folder)
     assert [file.path for file in found.files] == ["model.safetensors", "sub/a.bin"]
-    assert found.files[0].size_bytes == len(b"weights")
+    assert found.files[0].size_bytes == blob.stat().st_size
     assert not found.single
 
 
@@ -206,6 +207,14 @@ def test_include_and_exclude_choose_files_in_every_folder(make_folder: MakeFolde
         ("w", {"w/a.safetensors": "", "w/b.json": "x"}, "empty"),
         ("w", {"w": POINTER}, "Git-LFS pointer"),
         ("w", {"w/a.bin": POINTER, "w/b": "x"}, "Git-LFS pointer"),
+        (
+            "w",
+            {"w/a.safetensors": tensor_bytes({"t": b"12345678"})[:-1], "w/b": "x"},
+            "72 bytes at least, and there are 71",
+        ),
+        ("w", {"w/a.safetensors": tensor_bytes({"t": b"12345678"})[:60]}, "cut short"),
+        ("w", {"w/a.safetensors": "cut"}, "cut short"),
+        ("w", {"w/a.safetensors": "<!DOCTYPE html><title>Not found</title>"}, "no safetensors file"),
         ("{source: w, include: ['*.bin']}", {"w/a.txt": "x"}, "leave none"),
         (".", {}, "own folder"),
         (".venv/w", {".venv/w": "x"}, "never packed"),
@@ -249,7 +258,7 @@ def test_the_hub_is_asked_for_the_files_that_are_wanted(
     commit, asked = "0123abc" * 5, []
     snapshot = tmp_path / "snapshots" / commit
     snapshot.mkdir(parents=True)
-    (tmp_path / "blob").write_bytes(b"weights")
+    (tmp_path / "blob").write_bytes(tensor_bytes({"t": b"weights"}))
     (snapshot / "a.safetensors").symlink_to(tmp_path / "blob")
 
     def download(repository: str, **wanted: object) -> str:

@@ -98,6 +98,7 @@ def test_files_cut_by_another_rule_are_compared_by_their_bytes_up_to_a_limit(
 
 
 def test_a_file_without_a_header_has_no_tensors(store: MemoryStore, put: Publish) -> None:
-    one, two = put({"m.safetensors": b"x" * 50}), put({"m.safetensors": b"y" * 50})
+    odd = (2).to_bytes(8, "little")
+    one, two = put({"m.safetensors": odd + b"x" * 50}), put({"m.safetensors": odd + b"y" * 50})
     assert changes(store, one, two) == []
     assert changes(store, one, put({"m.bin": b"z"})) == []

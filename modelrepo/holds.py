@@ -7,6 +7,8 @@ may unlink it: those who wait see that it is no longer the one at its path, and 
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import os
 import time
@@ -49,15 +51,16 @@ class Hold:
 def try_take(path: Path, *, shared: bool) -> Hold | None:
     """Take a hold if it is free; None where it is not. The file is made; its folder must be there.
 
-    A shared hold stamps the file's time as it is taken and as it is let go: the last use of what it stands for.
+    A shared hold stamps the file's time as it is taken and as it is let go: the last use of what it stands for. Who may
+    only read has it without a stamp.
     """
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        descriptor = _open(path, shared)
         try:
             fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
             if _is_at(descriptor, path):
                 if shared:
-                    os.utime(descriptor)
+                    _stamp(descriptor)
                 return Hold(descriptor, path, shared=shared)
         except BlockingIOError:
             os.close(descriptor)
@@ -108,6 +111,24 @@ def _has_open(process: Path, wanted: os.stat_result) -> bool:
     return False
 
 
+def _open(path: Path, shared: bool) -> int:
+    flags = os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o644)
+    except OSError as error:
+        if not shared or error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        try:
+            return os.open(path, os.O_RDONLY | flags)  # somebody else's cache, or a disk that is only read
+        except FileNotFoundError:
+            raise error from None
+
+
+def _stamp(descriptor: int) -> None:
+    with contextlib.suppress(OSError):
+        os.utime(descriptor)
+
+
 def _is_at(descriptor: int, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
@@ -118,6 +139,6 @@ def _is_at(descriptor: int, path: Path) -> bool:
 def _let_go(descriptor: int, shared: bool) -> None:
     try:
         if shared:
-            os.utime(descriptor)
+            _stamp(descriptor)
     finally:
         os.close(descriptor)

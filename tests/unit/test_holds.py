@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import subprocess
@@ -90,3 +91,24 @@ def test_use_stamps_the_file_and_a_look_at_it_does_not(tmp_path: Path) -> None:
     os.utime(path, (1.0, 1.0))
     hold.release()
     assert path.stat().st_mtime > 1.0
+
+
+def test_who_may_only_read_holds_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, really = tmp_path / "hold", os.open
+
+    def reading(path: Path, flags: int, mode: int = 0o777) -> int:
+        if flags & os.O_RDWR:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return really(path, flags, mode)
+
+    path.touch()
+    with monkeypatch.context() as patch:
+        patch.setattr("modelrepo.holds.os.open", reading)
+        held = taken(path, shared=True)
+        with pytest.raises(PermissionError):
+            try_take(path, shared=False)
+        with pytest.raises(PermissionError):
+            try_take(tmp_path / "absent", shared=True)
+    assert try_take(path, shared=False) is None
+    held.release()
+    assert try_take(path, shared=False) is not None

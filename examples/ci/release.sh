@@ -8,10 +8,15 @@
 # MODELREPO_QUEUE: where it is set, wait until every worker runs the version; WAIT is how long, 30m unless said.
 set -eu
 
-model=$1
+model=${1:?"give MODEL [FOLDER]"}
 folder=${2:-.}
+export CI="${CI:-true}" # a missing uv.lock is then an error, and not made here
 reuse=${REUSE-$model@active}
 commit=$(git -C "$folder" rev-parse HEAD)
+named=$(sed -n "s/^name: *[\"']*\([a-z0-9._-]*\).*/\1/p" "$folder/model.yaml")
+if [ "${named:-$model}" != "$model" ]; then
+  echo "$folder/model.yaml is that of '$named', not of '$model'" >&2 && exit 2
+fi
 
 is_there() { # yes or no; what is neither ends the script
   code=0

@@ -139,6 +139,11 @@ def test_a_release_ends_where_something_is_wrong(checkout: Checkout) -> None:
     unlocked.write_text(unlocked.read_text().replace(">=3.11", ">=3.10"))
     checkout.commit("need another Python")
     assert checkout.release().returncode == 2
+    unlocked.with_name("uv.lock").unlink()
+    by_hand = checkout.release(CI="")
+    assert (by_hand.returncode, "has no uv.lock" in by_hand.stderr) == (2, True), by_hand.stderr
+    misspelt = checkout.run("sh", str(SCRIPT), "tinny", str(checkout.folder), wanted=2)
+    assert misspelt.stderr.endswith("model.yaml is that of 'tiny', not of 'tinny'\n")
     nowhere = checkout.release(AWS_ENDPOINT_URL="http://127.0.0.1:9")
     assert nowhere.returncode == 5, nowhere.stderr
     assert check_repository(Repository.open(url)) == before

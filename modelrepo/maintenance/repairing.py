@@ -61,7 +61,7 @@ class Repairs:
         """Keep prune from what is about to be written, as a push does."""
         if digests:
             PushLease(self.store, model="verify", by=self.by, digests=digests, clock=self.clock).take()
-            PendingPrunes.look(self.store, self.clock).release(digests)
+            PendingPrunes(self.store, self.clock).release(digests)
 
     def _named(self, fetched: _Fetched) -> set[str]:
         """Return the objects and the environment that a document counts on; one of a newer format cannot be asked."""

@@ -88,6 +88,7 @@ class Delivery:
         self._store, self._clock = store, clock or Clock()
         self._progress, self._stop, self._threads = progress, stop, threads
         self._lease = PushLease(store, model=model, by=by, clock=self._clock)
+        self._prunes = PendingPrunes(store, self._clock)
         self._objects: dict[str, int] = {}
         self._environments: set[str] = set()
         self._origins: dict[str, Origin] = {}
@@ -187,7 +188,7 @@ class Delivery:
 
     def _bring(self, objects: Mapping[str, int], environments: Collection[str], at_hand: dict[str, bytes]) -> None:
         # All of them, and before looking: what is not there may be sent, and then be taken away by a late delete.
-        lost = PendingPrunes.look(self._store, self._clock).release({*objects, *environments})
+        lost = self._prunes.release({*objects, *environments})
         there = objects.keys() - missing_objects(self._store, objects, stop=self._asked_to_stop)
         skipped = there - (lost & self._origins.keys())
         self._skipped |= skipped

@@ -81,27 +81,29 @@ class PushLease:
 
 @dataclass(slots=True)
 class PendingPrunes:
-    """The prunes under way when a push began, and the objects and environments that each condemns."""
+    """The prunes under way, as one writer sees them; each is read, called off or waited for once."""
 
     store: ObjectStore
     clock: Clock
-    condemned: dict[str, frozenset[str]] = field(default_factory=dict)
+    _condemned: dict[str, frozenset[str]] = field(default_factory=dict)
+    _over: set[str] = field(default_factory=set)
 
-    @classmethod
-    def look(cls, store: ObjectStore, clock: Clock) -> PendingPrunes:
-        """List `prunes/` and read those that are neither done nor called off."""
-        keys = {stat.key for stat in store.list(layout.PRUNES)}
-        condemned: dict[str, frozenset[str]] = {}
+    def look(self) -> Mapping[str, frozenset[str]]:
+        """List `prunes/`; return the objects and environments that those condemn which are neither done nor off."""
+        keys = {stat.key for stat in self.store.list(layout.PRUNES)}
+        pending: dict[str, frozenset[str]] = {}
         for key in keys:
-            if not key.endswith(".json"):
-                continue
             prune_id = key.removeprefix(layout.PRUNES).removesuffix(".json")
-            if layout.prune_done(prune_id) in keys:
+            if not key.endswith(".json") or prune_id in self._over:
                 continue
-            if layout.prune_decision(prune_id) in keys and decision(store, prune_id) == CANCEL:
+            called_off = layout.prune_decision(prune_id) in keys and decision(self.store, prune_id) == CANCEL
+            if called_off or layout.prune_done(prune_id) in keys:
+                self._close(prune_id)
                 continue
-            condemned[prune_id] = _read_condemned(store, key)
-        return cls(store, clock, condemned)
+            if prune_id not in self._condemned:
+                self._condemned[prune_id] = _read_condemned(self.store, key)
+            pending[prune_id] = self._condemned[prune_id]
+        return pending
 
     def release(self, wanted: Collection[str]) -> frozenset[str]:
         """Call off every prune that condemns what is wanted, there or not; return what a sweeper got to first.
@@ -109,12 +111,19 @@ class PendingPrunes:
         Where a sweep has won, this waits until it is over; what is returned must then be sent without skipping.
         """
         lost: set[str] = set()
-        for prune_id, condemned in sorted(self.condemned.items()):
+        for prune_id, condemned in sorted(self.look().items()):
             at_stake = condemned.intersection(wanted)
-            if at_stake and not self._cancel(prune_id):
+            if not at_stake:
+                continue
+            if not self._cancel(prune_id):
                 self._await_sweep(prune_id)
                 lost |= at_stake
+            self._close(prune_id)
         return frozenset(lost)
+
+    def _close(self, prune_id: str) -> None:
+        self._over.add(prune_id)
+        self._condemned.pop(prune_id, None)
 
     def _cancel(self, prune_id: str) -> bool:
         try:

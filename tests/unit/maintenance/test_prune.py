@@ -170,13 +170,13 @@ def test_a_push_waits_for_a_sweep_and_a_dead_one_is_closed_by_the_next(garbage: 
     assert [waiting.sweeping for waiting in report.waiting] == [True]
     assert not report.marked
     began = time.seconds
-    assert PendingPrunes.look(garbage, time.client()).release([sha256(b"only in v1")])
+    assert PendingPrunes(garbage, time.client()).release([sha256(b"only in v1")])
     assert 0 <= time.seconds - began - SWEEP_LIMIT_S - REQUEST_TIMEOUT_S < 5
     time.advance(REQUEST_TIMEOUT_S + 1)
     report = run(garbage, time)
     assert report.abandoned == [prune_id]
     assert [each.objects for each in report.marked] == [1]
-    assert PendingPrunes.look(garbage, time.client()).condemned.keys() == {report.marked[0].id}
+    assert PendingPrunes(garbage, time.client()).look().keys() == {report.marked[0].id}
 
 
 def test_of_two_sweepers_at_once_one_sweeps(garbage: MemoryStore, time: Turned) -> None:

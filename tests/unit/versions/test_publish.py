@@ -3,12 +3,14 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from modelrepo import layout
+from modelrepo.canonical import sha256
 from modelrepo.errors import (
     Corrupt,
     InvalidInput,
@@ -23,7 +25,7 @@ from modelrepo.stores.port import ObjectStat
 from modelrepo.versions import leases
 from modelrepo.versions.catalogue import Catalogue
 from modelrepo.versions.clock import Clock
-from modelrepo.versions.delivery import missing_objects
+from modelrepo.versions.delivery import Delivery, missing_objects
 from modelrepo.versions.manifest import Manifest
 from modelrepo.versions.publish import Publication, publish
 
@@ -238,6 +240,22 @@ def test_a_sweeper_that_died_is_waited_for_no_longer_than_it_may_run(
     publish(store, make_draft(folder), clock=turned.clock())
     limit = leases.SWEEP_LIMIT_S + leases.REQUEST_TIMEOUT_S
     assert limit <= turned.seconds <= limit + leases.SWEEP_POLL_S
+
+
+def test_a_push_in_many_batches_reads_a_prune_once_and_waits_once_for_a_sweeper_that_died(store: MemoryStore) -> None:
+    batches = [f"batch {number}".encode() for number in range(4)]
+    for data in batches:
+        store.create(layout.object_(sha256(data)), data)
+    condemn(store, *map(sha256, batches))
+    condemn(store, "0" * 64, prune_id="p2")
+    store.create(layout.prune_decision("p1"), b"sweep")
+    turned, counted = Turned(), faulty(store)
+    with Delivery(counted, model="tiny", by="me", clock=turned.clock()) as delivery:
+        for data in batches:
+            delivery.bring({sha256(data): len(data)}, {})
+        delivery.finish({}, lambda: "tiny@v1")
+    assert turned.seconds <= leases.SWEEP_LIMIT_S + leases.REQUEST_TIMEOUT_S + leases.SWEEP_POLL_S
+    assert Counter(counted.operations)["read", layout.prune("p2")] == 1
 
 
 def test_a_long_push_renews_its_lease(store: MemoryStore) -> None:

@@ -39,6 +39,8 @@ class WheelName:
 
 def parse_wheel(filename: str) -> WheelName:
     """Raises: EnvironmentFailed."""
+    if "/" in filename or "\\" in filename or not filename.isprintable():  # build and platform tags may hold anything
+        raise EnvironmentFailed(f"{filename!r} is no wheel: it is not the name of a file")
     try:
         name, version, _, tags = parse_wheel_filename(filename)
     except InvalidWheelFilename as error:

@@ -172,6 +172,23 @@ def test_wheels_are_carried_for_every_platform_of_one_python(tag: str, fits: boo
     assert for_python(parse_wheel(f"x-1-{tag}.whl"), "3.11") is fits
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "x-1.0-1/../../y-py3-none-any.whl",
+        "x-1.0-py3-none-any./y.whl",
+        "x-1.0-1\\y-py3-none-any.whl",
+        "x-1.0-1\0-py3-none-any.whl",
+    ],
+)
+def test_a_wheel_that_is_carried_under_a_path_is_none(name: str) -> None:
+    with pytest.raises(EnvironmentFailed, match="not the name of a file"):
+        parse_wheel(name)
+    offered = OfferedWheel(name, "ee" * 32, 9)
+    mine = record(requirements={"_": (Requirement("x", "1.0"),)}, carried=(CarriedWheel(name, "ee" * 32, 9),))
+    assert choose_offer(mine.for_extra(None)[0], [offered], mine.carried, supported_tags(HERE)) is None
+
+
 def test_the_best_wheel_for_this_box_is_chosen() -> None:
     tags = supported_tags(HERE)
     kinds = ("py3-none-any", "cp311-cp311-win_amd64", "cp311-none-any")

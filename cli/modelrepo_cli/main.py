@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -127,12 +128,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code = _run(args, as_json)
         sys.stdout.flush()
+        if code == exit_codes.INTERRUPTED and argv is None:
+            _end_now()
         return code
     except (OutputClosedError, BrokenPipeError):  # a broken pipe here is that of the flush above
         # The interpreter flushes standard output once more at exit and would complain there.
         if argv is None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return exit_codes.OUTPUT_CLOSED
+
+
+def _end_now() -> None:
+    """End though a thread waits for a server that is silent; whatever it does may break off at any moment."""
+    if any(thread is not threading.main_thread() and not thread.daemon for thread in threading.enumerate()):
+        sys.stderr.flush()
+        os._exit(exit_codes.INTERRUPTED)
 
 
 def _run(args: list[str], as_json: bool) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from dataclasses import dataclass, field
 
 
@@ -67,7 +68,7 @@ class Seen:
 
 @dataclass(slots=True)
 class Rule:
-    """What is done with some of the requests that match. `struck` counts how often it was done."""
+    """What is done with some of the requests that match. `struck` counts how often it was done, `begun` awaits it."""
 
     act: Act
     method: re.Pattern[str]
@@ -76,6 +77,7 @@ class Rule:
     times: int | None
     matched: int = field(default=0, init=False)
     struck: int = field(default=0, init=False)
+    begun: threading.Event = field(default_factory=threading.Event, init=False)
 
     def matches(self, method: str, target: str) -> bool:
         """Count a request, and say whether this rule is due for it."""
@@ -91,4 +93,5 @@ def first_due(rules: list[Rule], method: str = "", target: str = "") -> Act | No
     if not due:
         return None
     due[0].struck += 1
+    due[0].begun.set()
     return due[0].act

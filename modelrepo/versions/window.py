@@ -19,7 +19,8 @@ class Window:
     """Run calls in a few threads while at most `in_flight_bytes` are held by them.
 
     The first error ends everything: later calls are dropped, and leaving the `with` block raises it. `on_failure` is
-    called once it is known, for calls that wait for something else.
+    called once it is known, for calls that wait for something else. Only after a KeyboardInterrupt are calls that are
+    under way not waited for.
     """
 
     def __init__(
@@ -45,7 +46,12 @@ class Window:
     ) -> None:
         if error is not None:
             self._fail(error)
-        self._pool.shutdown(wait=True)
+        try:
+            # Whoever presses Ctrl-C does not want to wait for a server that is silent.
+            self._pool.shutdown(wait=not isinstance(error, KeyboardInterrupt))
+        except BaseException as interrupt:
+            self._fail(interrupt)
+            raise
         if error is None and self._error is not None:
             raise self._error
 

@@ -85,3 +85,33 @@ def test_stop_ends_the_window() -> None:
         opened.submit(0, asked.set)
         for _ in range(1_000_000):
             opened.submit(0, lambda: None)
+
+
+def test_what_has_not_begun_is_dropped_when_the_wait_for_the_rest_is_interrupted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened, free, ran = Window(threads=1), threading.Event(), list[int]()
+    shutdown = opened._pool.shutdown
+
+    def interrupted(wait: bool = True) -> None:
+        assert wait
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(opened._pool, "shutdown", interrupted)
+    with pytest.raises(KeyboardInterrupt), opened:
+        opened.submit(0, free.wait)
+        for number in range(100):
+            opened.submit(0, ran.append, number)
+    free.set()
+    shutdown(wait=True)
+    assert ran == []
+
+
+def test_an_interrupt_waits_for_no_call_that_is_under_way() -> None:
+    free = threading.Event()
+    with pytest.raises(KeyboardInterrupt), Window(threads=1) as opened:
+        opened.submit(0, free.wait)
+        raise KeyboardInterrupt
+    assert not free.is_set()  # else this test would not have come so far
+    free.set()
+    opened._pool.shutdown(wait=True)

@@ -21,8 +21,8 @@ from typing import Any
 from modelrepo.contract import load_spec
 from modelrepo.environments import EnvironmentCache, IndexSettings, PreparedEnvironment, named_interpreter, prepare
 from modelrepo.environments.uv_tool import Uv
+from modelrepo.pushing.push_options import PushOptions
 from modelrepo.repository import Repository
-from modelrepo.versions.push import PushOptions
 from modelrepo.versions.version import Version
 
 BUDGET_S = 0.5  # for the attach

@@ -23,8 +23,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from modelrepo.pushing.push_options import PushOptions
 from modelrepo.repository import Repository
-from modelrepo.versions.push import PushOptions
 from modelrepo_runtime.client import Client
 from modelrepo_runtime.queue.address import sqlite_url
 

@@ -234,9 +234,9 @@ def measured(transfer: Callable[[], None]) -> dict[str, float]:
 
 def push(folder: Path, url: str) -> Callable[[], None]:
     """Send files as a push does, from hashing to the publication."""
+    from modelrepo.publication.delivery import Delivery
+    from modelrepo.pushing.content import Content, of_files
     from modelrepo.stores.opening import open_store
-    from modelrepo.versions.content import Content, of_files
-    from modelrepo.versions.delivery import Delivery
 
     def transfer() -> None:
         store = open_store(url)
@@ -250,9 +250,9 @@ def push(folder: Path, url: str) -> Callable[[], None]:
 
 def pull(_folder: Path, url: str, target: Path) -> Callable[[], None]:
     """Bring files as the cache of a box does, each verified and synced before it gets its name."""
+    from modelrepo.fetching.disk import READ_ONLY, Disk
+    from modelrepo.fetching.fetcher import Fetcher, Target
     from modelrepo.stores.opening import open_store
-    from modelrepo.versions.disk import READ_ONLY, Disk
-    from modelrepo.versions.fetching import Fetcher, Target
     from modelrepo.versions.manifest import read_file
 
     def transfer() -> None:

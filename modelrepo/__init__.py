@@ -13,25 +13,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from modelrepo.box_cache.version_cache import VersionCache
     from modelrepo.contract import ModelSpec, load_spec
     from modelrepo.copying.repository_copy import CopyOptions, CopyReport
     from modelrepo.environments import EnvironmentCache, IndexSettings
     from modelrepo.errors import ModelRepoError
     from modelrepo.names import Reference, parse_reference
     from modelrepo.promotion import ActiveState, HistoryEntry, Promotions
+    from modelrepo.pushing.account import PushPlan
+    from modelrepo.pushing.push import CheckRequest, PushOptions, PushResult
+    from modelrepo.pushing.vendor import VendorOptions, VendorResult
     from modelrepo.repository import Repository
     from modelrepo.stores.opening import open_store
-    from modelrepo.versions.account import PushPlan
-    from modelrepo.versions.box import VersionCache
     from modelrepo.versions.diff import VersionDiff
     from modelrepo.versions.manifest import Manifest
-    from modelrepo.versions.push import CheckRequest, PushOptions, PushResult
-    from modelrepo.versions.vendor import VendorOptions, VendorResult
     from modelrepo.versions.version import LocalVersion, Version, VersionSummary
 
 _HOMES = {
     "ActiveState": "modelrepo.promotion",
-    "CheckRequest": "modelrepo.versions.push",
+    "CheckRequest": "modelrepo.pushing.push",
     "CopyOptions": "modelrepo.copying.repository_copy",
     "CopyReport": "modelrepo.copying.repository_copy",
     "EnvironmentCache": "modelrepo.environments",
@@ -42,15 +42,15 @@ _HOMES = {
     "ModelRepoError": "modelrepo.errors",
     "ModelSpec": "modelrepo.contract",
     "Promotions": "modelrepo.promotion",
-    "PushOptions": "modelrepo.versions.push",
-    "PushPlan": "modelrepo.versions.account",
-    "PushResult": "modelrepo.versions.push",
+    "PushOptions": "modelrepo.pushing.push",
+    "PushPlan": "modelrepo.pushing.account",
+    "PushResult": "modelrepo.pushing.push",
     "Reference": "modelrepo.names",
     "Repository": "modelrepo.repository",
-    "VendorOptions": "modelrepo.versions.vendor",
-    "VendorResult": "modelrepo.versions.vendor",
+    "VendorOptions": "modelrepo.pushing.vendor",
+    "VendorResult": "modelrepo.pushing.vendor",
     "Version": "modelrepo.versions.version",
-    "VersionCache": "modelrepo.versions.box",
+    "VersionCache": "modelrepo.box_cache.version_cache",
     "VersionDiff": "modelrepo.versions.diff",
     "VersionSummary": "modelrepo.versions.version",
     "load_spec": "modelrepo.contract",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from modelrepo import layout
+from modelrepo.clock import Clock
 from modelrepo.contract import spec_from_json
 from modelrepo.copying.place import Place
 from modelrepo.copying.repository_copy import CopyOptions, CopyReport, copy_versions
@@ -25,6 +26,8 @@ from modelrepo.errors import (
     VersionDeleted,
     VersionNotFound,
 )
+from modelrepo.fetching.bundled_wheels import BundledWheels
+from modelrepo.fetching.pull import pull_version
 from modelrepo.identity import whoami
 from modelrepo.maintenance.deletion import DeletionPlan, plan_deletion
 from modelrepo.maintenance.needs import Scope
@@ -32,24 +35,21 @@ from modelrepo.maintenance.prune import PruneReport, prune
 from modelrepo.maintenance.repairing import Repairs
 from modelrepo.maintenance.verifying import VerifyReport, verify
 from modelrepo.names import check_model_name, parse_reference
+from modelrepo.progress import Progress
 from modelrepo.promotion import HistoryEntry, Promotions
+from modelrepo.publication.leases import GRACE_S
+from modelrepo.pushing.account import PushPlan
+from modelrepo.pushing.push import PushCheck, Pusher, PushOptions, PushResult
+from modelrepo.pushing.vendor import VendorOptions, VendorResult, vendor
 from modelrepo.stores.founding import Founded, found, open_founded
 from modelrepo.stores.mirrored import Mirror, mirrored
 from modelrepo.stores.opening import open_store
 from modelrepo.stores.port import ObjectStore
-from modelrepo.versions.account import PushPlan
-from modelrepo.versions.bundled_wheels import BundledWheels
 from modelrepo.versions.catalogue import Catalogue, Listed
-from modelrepo.versions.clock import Clock
 from modelrepo.versions.diff import VersionDiff, compare
-from modelrepo.versions.leases import GRACE_S
 from modelrepo.versions.manifest import Manifest
-from modelrepo.versions.progress import Progress
-from modelrepo.versions.pull import pull_version
-from modelrepo.versions.push import PushCheck, Pusher, PushOptions, PushResult
-from modelrepo.versions.vendor import VendorOptions, VendorResult, vendor
 from modelrepo.versions.version import Version, VersionSummary
-from modelrepo.versions.window import THREADS
+from modelrepo.window import THREADS
 
 Stop = Callable[[], bool]
 """Asked during long work; True ends it with Stopped."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from modelrepo.clock import Clock
 from modelrepo.errors import Stopped
-from modelrepo.versions.clock import Clock
 
 STOP_POLL_S = 0.5
 

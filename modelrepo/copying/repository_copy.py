@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from modelrepo.clock import Clock
 from modelrepo.copying.pace import Pace
 from modelrepo.copying.place import Place
 from modelrepo.copying.selection import Selection, versions_of
@@ -21,9 +22,8 @@ from modelrepo.errors import (
     VersionExists,
 )
 from modelrepo.names import parse_reference
-from modelrepo.versions.clock import Clock
-from modelrepo.versions.progress import Progress
-from modelrepo.versions.window import THREADS
+from modelrepo.progress import Progress
+from modelrepo.window import THREADS
 
 _OF_ONE_VERSION = (VersionExists, VersionDeleted, VersionBlocked, Corrupt, NewerFormat, NotFound, InvalidActiveFile)
 """What stands in the way of one version or model, and not of the others."""

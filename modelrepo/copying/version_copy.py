@@ -9,6 +9,7 @@ from typing import Literal
 
 from modelrepo import layout
 from modelrepo.canonical import sha256
+from modelrepo.clock import Clock
 from modelrepo.copying.objects import CopiedObject
 from modelrepo.copying.pace import Pace
 from modelrepo.copying.place import Place
@@ -24,12 +25,11 @@ from modelrepo.errors import (
     VersionDeleted,
     VersionExists,
 )
+from modelrepo.progress import Progress
+from modelrepo.publication.delivery import asked_again, deliver, missing_objects
 from modelrepo.versions.bundles import Bundles, read_bundle
-from modelrepo.versions.clock import Clock
-from modelrepo.versions.delivery import asked_again, deliver, missing_objects
 from modelrepo.versions.manifest import Manifest
-from modelrepo.versions.progress import Progress
-from modelrepo.versions.window import THREADS
+from modelrepo.window import THREADS
 
 Outcome = Literal["copied", "present", "planned", "failed"]
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from modelrepo import layout
+from modelrepo.clock import Clock
 from modelrepo.stores.port import ObjectStore
-from modelrepo.versions.clock import Clock
 
 ROUNDS, FEWEST_ROUNDS = 20, 3
 PIECES, PIECE_BYTES, THREADS = 16, 2**20, 4

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from modelrepo import layout
+from modelrepo.clock import Clock
 from modelrepo.diagnosis.finding import Finding, fail, looked_at, ok, warn
 from modelrepo.diagnosis.speed import Answers, Latency, Throughput, measure_throughput, time_reads, time_writes
 from modelrepo.errors import Forbidden
@@ -15,7 +16,6 @@ from modelrepo.stores.founding import Founded, open_founded, read_record
 from modelrepo.stores.opening import open_store
 from modelrepo.stores.port import ObjectStore
 from modelrepo.stores.probe import probe
-from modelrepo.versions.clock import Clock
 
 SLOW_ANSWER_S = 1.0  # a push looks at every object, and a worker asks every two seconds
 SLOW_BYTES_PER_S = 2 * 2**20  # 10 GB of weights take an hour and a half

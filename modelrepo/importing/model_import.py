@@ -16,7 +16,7 @@ from modelrepo.importing.model_folder import make_folder
 from modelrepo.importing.recognising import FOR_PEOPLE, Kind, Recognised, recognise
 from modelrepo.importing.sources import FolderSource, HubSource, open_source
 from modelrepo.names import check_model_name
-from modelrepo.versions.checkpoints import find_checkpoints
+from modelrepo.pushing.checkpoints import find_checkpoints
 from modelrepo.versions.manifest import Manifest
 
 CHECKPOINT = "weights"

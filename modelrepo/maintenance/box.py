@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from modelrepo.box_cache.cache_folder import CacheFolder
+from modelrepo.box_cache.checking import LocalProblem, remove_broken, verify_box
 from modelrepo.environments.cache import remove_environment
 from modelrepo.environments.verifying import EnvironmentProblem, environments_in, verify_environment
+from modelrepo.fetching.disk import Disk
 from modelrepo.holds import holders_of, take, try_take
-from modelrepo.versions.box_check import LocalProblem, remove_broken, verify_box
-from modelrepo.versions.cache_folder import CacheFolder
-from modelrepo.versions.disk import Disk
-from modelrepo.versions.progress import Progress
+from modelrepo.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)

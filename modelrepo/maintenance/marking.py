@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from modelrepo import layout
+from modelrepo.clock import Clock
 from modelrepo.maintenance.pending import Condemned
 from modelrepo.maintenance.references import References
+from modelrepo.publication.delivery import asked_again
 from modelrepo.stores.port import ObjectStore
-from modelrepo.versions.clock import Clock
-from modelrepo.versions.delivery import asked_again
 
 MOST_IN_A_RECORD = 50_000
 """Digests; every push reads every record, and one sweep has ten minutes for its own."""

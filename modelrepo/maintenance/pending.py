@@ -12,8 +12,8 @@ from typing import Any
 from modelrepo import canonical, layout
 from modelrepo.errors import Corrupt, ObjectNotFound
 from modelrepo.formats import FORMAT, check_format
+from modelrepo.publication.leases import CANCEL, decision
 from modelrepo.stores.port import ObjectStat, ObjectStore
-from modelrepo.versions.leases import CANCEL, decision
 
 
 class PruneState(StrEnum):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from modelrepo.clock import Clock
 from modelrepo.errors import InvalidInput
 from modelrepo.maintenance.marking import Kept, Mark, Marker, old_enough
 from modelrepo.maintenance.pending import PendingPrune, PruneState, pending_prunes
@@ -12,9 +13,8 @@ from modelrepo.maintenance.references import read_references
 from modelrepo.maintenance.store_time import store_now
 from modelrepo.maintenance.sweeping import Sweep, over, rehearse, sweep, write_done
 from modelrepo.maintenance.tidying import Tidied, tidy
+from modelrepo.publication.leases import GRACE_S
 from modelrepo.stores.port import ObjectStore
-from modelrepo.versions.clock import Clock
-from modelrepo.versions.leases import GRACE_S
 
 SHORTEST_GRACE_S = 3600.0
 """Far above what a listing may be behind, which is what a push relies on when it looks for prunes."""

@@ -11,11 +11,11 @@ from itertools import groupby
 
 from modelrepo import layout
 from modelrepo.errors import Corrupt, ObjectNotFound
+from modelrepo.publication.leases import GRACE_S, read_digests
 from modelrepo.stores.port import ObjectStat, ObjectStore
 from modelrepo.versions.bundles import read_bundle
-from modelrepo.versions.leases import GRACE_S, read_digests
 from modelrepo.versions.manifest import Manifest
-from modelrepo.versions.window import Window
+from modelrepo.window import Window
 
 LEASE_COUNTS_S = 2 * GRACE_S
 """A push renews its lease after half a grace, and leaves it for one after it has published."""

@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 
 from modelrepo import layout
 from modelrepo.canonical import sha256
+from modelrepo.clock import Clock
 from modelrepo.errors import Corrupt, NewerFormat, ObjectExists, ObjectNotFound
 from modelrepo.maintenance.needs import Problem
+from modelrepo.publication.leases import PendingPrunes, PushLease
 from modelrepo.stores.port import ObjectStore
 from modelrepo.versions.bundles import parse_bundle, read_bundles
-from modelrepo.versions.clock import Clock
-from modelrepo.versions.leases import PendingPrunes, PushLease
 from modelrepo.versions.manifest import Manifest
-from modelrepo.versions.window import Window
+from modelrepo.window import Window
 
 
 @dataclass(frozen=True, slots=True)

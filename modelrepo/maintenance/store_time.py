@@ -6,8 +6,8 @@ import secrets
 from dataclasses import dataclass
 
 from modelrepo import layout
+from modelrepo.clock import Clock
 from modelrepo.stores.port import ObjectStore
-from modelrepo.versions.clock import Clock
 
 
 def store_now(store: ObjectStore) -> float:

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from modelrepo import layout
+from modelrepo.clock import Clock
 from modelrepo.errors import ModelRepoError, ObjectExists, Unreachable
 from modelrepo.maintenance.pending import Condemned, PendingPrune
 from modelrepo.maintenance.references import References, read_references
 from modelrepo.maintenance.store_time import Stopwatch
+from modelrepo.publication.delivery import asked_again
+from modelrepo.publication.leases import CANCEL, REQUEST_TIMEOUT_S, SWEEP, SWEEP_LIMIT_S, decision
 from modelrepo.stores.port import ObjectStat, ObjectStore
-from modelrepo.versions.clock import Clock
-from modelrepo.versions.delivery import asked_again
-from modelrepo.versions.leases import CANCEL, REQUEST_TIMEOUT_S, SWEEP, SWEEP_LIMIT_S, decision
-from modelrepo.versions.window import Window
+from modelrepo.window import Window
 
 DONE = b"done"
 THREADS = 16  # deletes are small requests that wait for the store

@@ -9,8 +9,8 @@ from typing import Protocol, runtime_checkable
 from modelrepo import layout
 from modelrepo.maintenance.pending import PendingPrune, PruneState, remains
 from modelrepo.maintenance.references import expired, lease_families
+from modelrepo.publication.leases import GRACE_S
 from modelrepo.stores.port import ObjectStat, ObjectStore
-from modelrepo.versions.leases import GRACE_S
 
 
 @runtime_checkable

@@ -11,10 +11,10 @@ from modelrepo import layout
 from modelrepo.errors import ObjectNotFound, Stopped
 from modelrepo.maintenance.needs import Fault, Needs, Problem, Scope
 from modelrepo.maintenance.repairing import Repairs
+from modelrepo.progress import Progress
 from modelrepo.stores.pieces import pieces_of
 from modelrepo.stores.port import ObjectStore
-from modelrepo.versions.progress import Progress
-from modelrepo.versions.window import Window
+from modelrepo.window import Window
 
 QUICK_THREADS = 32  # they only wait for answers
 

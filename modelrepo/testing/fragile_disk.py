@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from modelrepo.versions.disk import Disk
+from modelrepo.fetching.disk import Disk
 
 
 class PowerCut(BaseException):

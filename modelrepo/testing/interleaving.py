@@ -6,7 +6,7 @@ import random
 import threading
 from collections.abc import Callable
 
-from modelrepo.versions.clock import Clock
+from modelrepo.clock import Clock
 
 SECOND, MINUTE, HOUR, DAY = 1.0, 60.0, 3600.0, 86400.0
 _RANKED_ANEW = 0.15  # how often, at a move

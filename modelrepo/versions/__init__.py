@@ -1,1 +1,1 @@
-"""Versions: what is packed, published, pulled and compared."""
+"""Versions: what one consists of, which there are, what two of them differ in."""

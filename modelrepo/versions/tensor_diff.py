@@ -13,7 +13,7 @@ from modelrepo import layout
 from modelrepo.stores.port import ObjectStore
 from modelrepo.versions.manifest import CheckpointRecord, FileRecord, Manifest
 from modelrepo.versions.tensors import Tensor, is_tensor_file, read_header
-from modelrepo.versions.window import THREADS
+from modelrepo.window import THREADS
 
 FIRST_READ_BYTES = 128 << 10  # holds most headers, in one request
 MOST_READ_BYTES = 64 << 20  # of tensors that share a chunk; beyond it one can only say that they may differ

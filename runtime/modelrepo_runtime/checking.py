@@ -10,11 +10,11 @@ from typing import Any
 
 from modelrepo.contract import ModelSpec, inputs, load_spec, size_class
 from modelrepo.errors import EntrypointFailed, InvalidJobInput
+from modelrepo.pushing.earlier import reuse_checkpoints
+from modelrepo.pushing.packing import code_files
+from modelrepo.pushing.push_options import CheckRequest
 from modelrepo.repository import Repository
-from modelrepo.versions.earlier import reuse_checkpoints
 from modelrepo.versions.manifest import Manifest
-from modelrepo.versions.packing import code_files
-from modelrepo.versions.push import CheckRequest
 from modelrepo_runtime.jobs import Json
 from modelrepo_runtime.local_model import Box, fit_to_check, folder_model
 from modelrepo_runtime.supervision import Child, ChildSpec, shared_spawner

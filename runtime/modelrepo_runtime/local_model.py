@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from modelrepo.box_cache.cache_folder import default_cache
+from modelrepo.box_cache.version_cache import VersionCache
 from modelrepo.canonical import Json
 from modelrepo.contract import (
     AcceleratorFacts,
@@ -26,13 +28,11 @@ from modelrepo.environments import EnvironmentCache, IndexSettings, LinkMode, na
 from modelrepo.errors import InvalidInput
 from modelrepo.holds import Hold
 from modelrepo.names import near_names, parse_reference
+from modelrepo.progress import Progress
+from modelrepo.pushing.checkpoints import SourceCheckpoint, find_checkpoints
+from modelrepo.pushing.stored_sources import StoredCheckpoint, download
 from modelrepo.repository import Repository
-from modelrepo.versions.box import VersionCache
-from modelrepo.versions.cache_folder import default_cache
-from modelrepo.versions.checkpoints import SourceCheckpoint, find_checkpoints
 from modelrepo.versions.manifest import Manifest
-from modelrepo.versions.progress import Progress
-from modelrepo.versions.stored_sources import StoredCheckpoint, download
 from modelrepo.versions.version import Version
 from modelrepo_runtime.accelerators import Device, child_environment, facts, probe, torch_devices
 from modelrepo_runtime.supervision import ChildSpec

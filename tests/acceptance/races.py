@@ -16,6 +16,8 @@ from modelrepo.environments.record import EnvironmentRecord
 from modelrepo.errors import Conflict, Corrupt, NotFound, Unreachable, VersionDeleted
 from modelrepo.maintenance.prune import prune
 from modelrepo.promotion import Promotions
+from modelrepo.publication.leases import REQUEST_TIMEOUT_S
+from modelrepo.publication.publish import Publication, publish
 from modelrepo.stores.faults import KillNow, Verb, faulty
 from modelrepo.stores.lagging import Lag, LaggingStore
 from modelrepo.stores.memory import MemoryBucket, MemoryStore
@@ -23,9 +25,7 @@ from modelrepo.stores.port import ObjectStore
 from modelrepo.testing.interleaving import DAY, HOUR, MINUTE, Actor, Interleaving
 from modelrepo.versions.bundles import Bundle, Bundles, read_bundle
 from modelrepo.versions.catalogue import Catalogue
-from modelrepo.versions.leases import REQUEST_TIMEOUT_S
 from modelrepo.versions.manifest import PLAIN, ChunkRecord, FileRecord, Manifest
-from modelrepo.versions.publish import Publication, publish
 
 LONGEST_LAG_S = 20 * MINUTE
 PAYLOADS = 12

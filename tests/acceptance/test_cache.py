@@ -16,13 +16,13 @@ from pathlib import Path
 import pytest
 
 from modelrepo import layout
+from modelrepo.box_cache.checking import verify_box
+from modelrepo.box_cache.version_cache import VersionCache
+from modelrepo.fetching.fetcher import THREADS
 from modelrepo.holds import try_take
 from modelrepo.stores.opening import open_store
 from modelrepo.stores.port import ObjectStore
 from modelrepo.testing.small_versions import assert_right, published, small_version
-from modelrepo.versions.box import VersionCache
-from modelrepo.versions.box_check import verify_box
-from modelrepo.versions.fetching import THREADS
 from modelrepo.versions.version import Version
 from modelrepo_runtime.testing.live import LiveBox, wait_gone
 from tests.conftest import Bucket
@@ -42,8 +42,8 @@ from modelrepo.stores.faults import FaultyStore
 from modelrepo.stores.opening import open_store
 from modelrepo.testing.fragile_disk import FragileDisk
 from modelrepo.testing.small_versions import assert_right, published
-from modelrepo.versions.box import VersionCache
-from modelrepo.versions.disk import Disk
+from modelrepo.box_cache.version_cache import VersionCache
+from modelrepo.fetching.disk import Disk
 
 url, cache, log, attic, die_at, limit, *names = sys.argv[1:]
 told = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)

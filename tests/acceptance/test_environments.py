@@ -31,8 +31,8 @@ from modelrepo.environments.offers import FolderWheels, OfferedWheel
 from modelrepo.environments.preparing import prepare as prepare_environment
 from modelrepo.errors import Corrupt, EnvironmentFailed, InterpreterMissing, InvalidInput, LockOutOfDate, Stopped
 from modelrepo.holds import Hold, try_take
-from modelrepo.versions.push_options import PushOptions
-from modelrepo.versions.rehearsal import check_push
+from modelrepo.pushing.push_options import PushOptions
+from modelrepo.pushing.rehearsal import check_push
 
 from .packages import make_index, make_sdist, make_wheel, served
 

@@ -18,6 +18,7 @@ from typing import Literal
 import pytest
 
 from modelrepo import Repository, layout
+from modelrepo.clock import Clock
 from modelrepo.errors import Unreachable
 from modelrepo.stores import bucket, single_put
 from modelrepo.stores.founding import open_founded
@@ -26,7 +27,6 @@ from modelrepo.stores.port import ObjectStore
 from modelrepo.stores.retrying import Patience
 from modelrepo.testing.proxy import Act, Answer, CutAnswer, CutRequest, Hang, Proxy, Reset, Slow, Swallow
 from modelrepo.testing.s3_servers import SeaweedFS
-from modelrepo.versions.clock import Clock
 from tests.acceptance.tiny_model import OPTIONS, write_model
 from tests.acceptance.wholeness import check_repository
 

@@ -19,6 +19,7 @@ from typing import Literal
 import pytest
 
 from modelrepo import Repository, layout
+from modelrepo.clock import Clock
 from modelrepo.copying.repository_copy import CopyOptions
 from modelrepo.maintenance.prune import prune
 from modelrepo.stores.faults import Fault, FaultyStore, KillNow, faulty
@@ -26,7 +27,6 @@ from modelrepo.stores.founding import found, open_founded
 from modelrepo.stores.memory import MemoryBucket, MemoryStore
 from modelrepo.stores.opening import open_store
 from modelrepo.testing.s3_servers import SeaweedFS
-from modelrepo.versions.clock import Clock
 from tests.acceptance.tiny_model import OPTIONS, write_model
 from tests.acceptance.wholeness import Whole, check_repository
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from modelrepo import layout
 from modelrepo.canonical import sha256
+from modelrepo.clock import Clock
 from modelrepo.maintenance.prune import PruneReport, _Prune
 from modelrepo.repository import Repository
-from modelrepo.versions.clock import Clock
 from tests.conftest import Bucket
 from tests.unit.maintenance.stocked import objects, put
 

@@ -13,10 +13,10 @@ from collections.abc import Callable, Collection, Mapping
 import pytest
 
 from modelrepo.maintenance import references, sweeping
+from modelrepo.publication import delivery
+from modelrepo.publication.delivery import Delivery
+from modelrepo.publication.leases import PendingPrunes
 from modelrepo.testing.interleaving import HOUR
-from modelrepo.versions import delivery
-from modelrepo.versions.delivery import Delivery
-from modelrepo.versions.leases import PendingPrunes
 from tests.acceptance.races import InlineWindow, Race, Violation
 
 FULL = os.environ.get("MODELREPO_ACCEPTANCE") == "full"

@@ -24,10 +24,10 @@ from modelrepo import Repository, layout
 from modelrepo.canonical import sha256
 from modelrepo.errors import Unreachable
 from modelrepo.promotion import Kind
+from modelrepo.publication.delivery import missing_objects
 from modelrepo.stores.faults import Fault, FaultyStore, KillNow, faulty
 from modelrepo.stores.founding import open_founded
 from modelrepo.stores.opening import open_store
-from modelrepo.versions.delivery import missing_objects
 from tests.acceptance.tiny_model import OPTIONS, write_model
 
 FULL = os.environ.get("MODELREPO_ACCEPTANCE") == "full"

@@ -17,9 +17,10 @@ import pytest
 
 from modelrepo import PushOptions, Repository, layout
 from modelrepo.errors import InvalidCheckpoint
+from modelrepo.publication import origins
+from modelrepo.pushing import digest_cache
 from modelrepo.stores.opening import open_store
 from modelrepo.testing.tensor_files import tensor_bytes
-from modelrepo.versions import digest_cache, origins
 from tests.acceptance.tiny_model import OPTIONS, write_model
 from tests.conftest import Bucket
 

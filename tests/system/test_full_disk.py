@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from modelrepo.box_cache.checking import verify_box
+from modelrepo.box_cache.version_cache import VersionCache
 from modelrepo.environments import EnvironmentCache, EnvironmentRecord
 from modelrepo.errors import NoSpace
+from modelrepo.fetching.disk import Disk
+from modelrepo.fetching.pull import pull_version
 from modelrepo.stores.faults import FaultyStore, faulty
 from modelrepo.stores.filesystem import FilesystemStore
 from modelrepo.stores.memory import MemoryBucket, MemoryStore
 from modelrepo.testing.small_versions import assert_right, small_version
-from modelrepo.versions.box import VersionCache
-from modelrepo.versions.box_check import verify_box
-from modelrepo.versions.disk import Disk
-from modelrepo.versions.pull import pull_version
 from modelrepo.versions.version import LocalVersion, Version
 
 pytestmark = pytest.mark.system

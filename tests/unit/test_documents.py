@@ -18,16 +18,16 @@ from hypothesis import strategies as st
 
 from modelrepo import canonical, layout
 from modelrepo.canonical import Json
+from modelrepo.clock import Clock
 from modelrepo.errors import Corrupt, ModelRepoError, NewerFormat
 from modelrepo.maintenance.pending import Condemned
 from modelrepo.names import Reference, parse_reference
 from modelrepo.promotion import yaml_text
 from modelrepo.promotion.active_file import Rollout, parse
 from modelrepo.promotion.history import HistoryEntry, Kind
+from modelrepo.publication.leases import PushLease, read_digests
 from modelrepo.stores.memory import MemoryBucket, MemoryStore
 from modelrepo.versions.bundles import Bundle, parse_bundle
-from modelrepo.versions.clock import Clock
-from modelrepo.versions.leases import PushLease, read_digests
 from modelrepo.versions.manifest import PLAIN, ChunkRecord, FileRecord
 from modelrepo.versions.paths import name_problem
 

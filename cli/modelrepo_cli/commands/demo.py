@@ -25,7 +25,7 @@ def command(call: Call, torch: bool, folder: Path | None) -> None:
     then the worker is killed in the middle of a job, which ends on the next one. Accelerators are left alone. Exit 1
     if a job was lost.
     """
-    from modelrepo.versions.cache_folder import default_cache
+    from modelrepo.box_cache.cache_folder import default_cache
     from modelrepo_cli.demo import interrupts, report, scenario, story, telling
 
     cache = default_cache().absolute()

@@ -42,9 +42,9 @@ def command(call: Call, reference: str | None, worker: bool, probe: bool) -> Non
 
 
 def _store(call: Call, probe: bool) -> tuple[Finding, ...]:
+    from modelrepo.box_cache.cache_folder import default_cache
     from modelrepo.diagnosis import diagnose_box, diagnose_store
     from modelrepo.settings import repository_url
-    from modelrepo.versions.cache_folder import default_cache
 
     return (*diagnose_store(repository_url(call.repo), probe_again=probe), *diagnose_box(default_cache()))
 

@@ -15,9 +15,9 @@ from modelrepo_cli.verbs import Call, verb
 
 if TYPE_CHECKING:
     from modelrepo.contract import AcceleratorFacts
-    from modelrepo.versions.account import FileAccount, PushPlan
-    from modelrepo.versions.push import PushResult
-    from modelrepo.versions.push_options import CheckLevel, PushCheck
+    from modelrepo.pushing.account import FileAccount, PushPlan
+    from modelrepo.pushing.push import PushResult
+    from modelrepo.pushing.push_options import CheckLevel, PushCheck
 
 MOST_LINES = 20  # of files; --json has them all
 
@@ -68,7 +68,7 @@ def command(
 
     A version that a reader can see is complete. A push that dies leaves nothing visible; run again, it resumes.
     """
-    from modelrepo.versions.push import PushOptions
+    from modelrepo.pushing.push_options import PushOptions
 
     options = PushOptions(
         version=version,

@@ -12,7 +12,7 @@ from modelrepo_cli.output import plain, size
 from modelrepo_cli.verbs import Call, verb
 
 if TYPE_CHECKING:
-    from modelrepo.versions.vendor import VendoredBundle
+    from modelrepo.pushing.vendor import VendoredBundle
 
 
 @verb("repo")
@@ -36,7 +36,7 @@ def command(
     Wheels are fetched by the hashes of the lock; what has only a source distribution is built here, once. Workers on
     such a platform then need no index and no compiler. Run twice, it adds nothing.
     """
-    from modelrepo.versions.vendor import VendorOptions
+    from modelrepo.pushing.vendor import VendorOptions
 
     index = package_index.settings(index_url, extra_index_url, find_links)
     with call.progress() as progress:

@@ -72,8 +72,8 @@ def _line(problem: Problem) -> str:
 
 
 def _local(call: Call, remove: bool) -> None:
+    from modelrepo.box_cache.cache_folder import default_cache
     from modelrepo.maintenance.box import verify_cache
-    from modelrepo.versions.cache_folder import default_cache
 
     with call.progress() as progress:
         report = verify_cache(default_cache(), remove=remove, progress=progress)

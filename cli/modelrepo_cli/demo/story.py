@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modelrepo.errors import ModelRepoError
-from modelrepo.versions.push import PushOptions
+from modelrepo.pushing.push_options import PushOptions
 from modelrepo_cli.demo import contrast, downloads, kept_lock
 from modelrepo_cli.demo.accounts import SUCCEEDED, Accounts, count
 from modelrepo_cli.demo.examples import assemble

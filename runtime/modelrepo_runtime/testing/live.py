@@ -17,8 +17,8 @@ from typing import IO, Any, Self
 
 import psutil
 
+from modelrepo.pushing.push_options import PushOptions
 from modelrepo.repository import Repository
-from modelrepo.versions.push import PushOptions
 from modelrepo_runtime.client import Client
 from modelrepo_runtime.queue.address import sqlite_url
 from modelrepo_runtime.queue.opening import open_queue

@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
+from modelrepo.box_cache.version_cache import VersionCache
 from modelrepo.environments import EnvironmentCache, IndexSettings
 from modelrepo.errors import Corrupt, InvalidActiveFile, NewerFormat
 from modelrepo.repository import Repository
 from modelrepo.settings import repository_url
 from modelrepo.stores.mirrored import open_mirrors
-from modelrepo.versions.box import VersionCache
 from modelrepo_runtime.accelerators import Box, SlotLayout, facts, find_box, lay_out
 from modelrepo_runtime.jobs import Status
 from modelrepo_runtime.jobstore import JobStore

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import psutil
 
+from modelrepo.box_cache.cache_folder import CacheFolder, content_key
+from modelrepo.box_cache.version_cache import VersionCache
 from modelrepo.contract import check_host, choose_extra, effective_config, gather_host_facts, resolve_secrets
 from modelrepo.contract.quantities import format_size
 from modelrepo.diagnosis.finding import Finding, Standing, fail, looked_at, ok, warn
@@ -21,8 +23,6 @@ from modelrepo.environments.record import EnvironmentRecord, Requirement
 from modelrepo.environments.simple_index import SimpleIndex
 from modelrepo.environments.web import Web
 from modelrepo.repository import Repository
-from modelrepo.versions.box import VersionCache
-from modelrepo.versions.cache_folder import CacheFolder, content_key
 from modelrepo.versions.version import Version
 from modelrepo_runtime.accelerators import Box, SlotLayout, facts, find_box, lay_out
 from modelrepo_runtime.worker.preparing import SlotBox, stages_for

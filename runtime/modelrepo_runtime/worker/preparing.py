@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from modelrepo.box_cache.version_cache import VersionCache
 from modelrepo.contract import (
     AcceleratorFacts,
     HostFacts,
@@ -23,7 +24,6 @@ from modelrepo.contract import (
 from modelrepo.environments import EnvironmentCache
 from modelrepo.errors import HostNeedUnmet
 from modelrepo.repository import Repository
-from modelrepo.versions.box import VersionCache
 from modelrepo.versions.version import LocalVersion, Version
 from modelrepo_runtime.accelerators import SlotLayout, child_environment, torch_devices
 from modelrepo_runtime.jobs import Json, StageNeed

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from modelrepo.versions.account import FileAccount
-from modelrepo.versions.push import PushResult
+from modelrepo.pushing.account import FileAccount
+from modelrepo.pushing.push import PushResult
 from modelrepo.versions.tensor_diff import TensorChange, TensorFacts
 from modelrepo_cli.commands.diff import MOST_TENSORS, _tensors
 from modelrepo_cli.commands.push import MOST_LINES, _text

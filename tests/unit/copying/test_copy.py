@@ -6,6 +6,7 @@ import threading
 import pytest
 
 from modelrepo import layout
+from modelrepo.clock import Clock
 from modelrepo.copying.repository_copy import CopyOptions, CopyReport, copy_versions
 from modelrepo.copying.selection import Selection
 from modelrepo.errors import (
@@ -22,7 +23,6 @@ from modelrepo.promotion import Rollout
 from modelrepo.stores.faults import Fault, KillNow, faulty
 from modelrepo.stores.memory import MemoryBucket, MemoryStore
 from modelrepo.stores.port import ObjectStore
-from modelrepo.versions.clock import Clock
 from tests.unit.copying.conftest import AddVersion, add_bundle, contents, place_of
 from tests.unit.copying.test_pace import Turned
 

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from modelrepo.clock import Clock
 from modelrepo.copying.pace import Pace
 from modelrepo.errors import Stopped
-from modelrepo.versions.clock import Clock
 
 
 class Turned:

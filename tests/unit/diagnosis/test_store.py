@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from modelrepo.clock import Clock
 from modelrepo.diagnosis import Diagnosis, Finding, Standing, diagnose_store
 from modelrepo.errors import Forbidden, InvalidInput, ModelRepoError, Unreachable
 from modelrepo.stores.faults import Fault, FaultyStore
 from modelrepo.stores.founding import found
 from modelrepo.stores.memory import MemoryBucket, MemoryStore
 from modelrepo.stores.port import ObjectStore, StoreIdentity
-from modelrepo.versions.clock import Clock
 
 OK, WARN, FAIL = Standing.OK, Standing.WARN, Standing.FAIL
 

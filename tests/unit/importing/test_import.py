@@ -24,7 +24,7 @@ from modelrepo.errors import (
     Unreachable,
 )
 from modelrepo.importing.model_import import Imported, import_model
-from modelrepo.versions.checkpoints import SourceCheckpoint, find_checkpoints
+from modelrepo.pushing.checkpoints import SourceCheckpoint, find_checkpoints
 
 COMMIT = "3db67ab1af984cf10548a73467f0e5bca2aaaeb2"
 HEADER = json.dumps({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()

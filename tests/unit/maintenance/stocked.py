@@ -6,12 +6,12 @@ import os
 
 from modelrepo import layout
 from modelrepo.canonical import sha256
+from modelrepo.clock import Clock
 from modelrepo.environments.record import CarriedWheel, EnvironmentRecord
+from modelrepo.publication.publish import Publication, publish
 from modelrepo.stores.port import ObjectStore
 from modelrepo.versions.bundles import Bundle, Bundles
-from modelrepo.versions.clock import Clock
 from modelrepo.versions.manifest import PLAIN, ChunkRecord, FileRecord, Manifest
-from modelrepo.versions.publish import Publication, publish
 
 HOUR, DAY = 3600.0, 86400.0
 

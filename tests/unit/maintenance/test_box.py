@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from modelrepo.box_cache.cache_folder import CacheFolder
 from modelrepo.holds import take
 from modelrepo.maintenance.box import verify_cache
-from modelrepo.versions.cache_folder import CacheFolder
 
 DIGEST = "e" * 64
 

@@ -16,12 +16,12 @@ from modelrepo.maintenance import marking
 from modelrepo.maintenance.deletion import plan_deletion
 from modelrepo.maintenance.prune import PruneReport, prune
 from modelrepo.maintenance.sweeping import Sweep
+from modelrepo.publication.leases import CANCEL, REQUEST_TIMEOUT_S, SWEEP_LIMIT_S, PendingPrunes, PushLease
 from modelrepo.stores.faults import Fault, KillNow, faulty
 from modelrepo.stores.filesystem import FilesystemStore
 from modelrepo.stores.memory import MemoryBucket, MemoryStore
 from modelrepo.stores.port import ObjectStore
 from modelrepo.versions.bundles import Bundle
-from modelrepo.versions.leases import CANCEL, REQUEST_TIMEOUT_S, SWEEP_LIMIT_S, PendingPrunes, PushLease
 from tests.unit.maintenance.stocked import DAY, HOUR, Turned, bury, keys, objects, put, record
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from modelrepo import layout
 from modelrepo.canonical import sha256
+from modelrepo.clock import Clock
 from modelrepo.errors import VersionDeleted, VersionNotFound
 from modelrepo.maintenance.needs import Scope
 from modelrepo.maintenance.prune import prune
@@ -22,7 +23,6 @@ from modelrepo.stores.memory import MemoryBucket, MemoryStore
 from modelrepo.stores.pieces import RANGE_BYTES
 from modelrepo.stores.port import ObjectStore
 from modelrepo.versions.catalogue import Catalogue
-from modelrepo.versions.clock import Clock
 from tests.unit.maintenance.stocked import DAY, Turned, bury, keys, objects, put
 
 MANIFEST = "models/m/versions/v1/manifest.json"

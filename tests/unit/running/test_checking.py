@@ -7,8 +7,8 @@ import pytest
 from modelrepo.contract import inputs, load_spec, parse_spec
 from modelrepo.environments.record import EnvironmentRecord
 from modelrepo.errors import EntrypointFailed, InvalidCheckpoint, InvalidCode, InvalidSpec
+from modelrepo.pushing.push_options import CheckRequest
 from modelrepo.versions.manifest import CheckpointRecord, Manifest
-from modelrepo.versions.push import CheckRequest
 from modelrepo_runtime.checking import check_folder, import_entrypoint, make_up_inputs
 
 PYTHON = Path(sys.executable)

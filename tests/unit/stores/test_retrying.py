@@ -10,8 +10,11 @@ from typing import ClassVar
 
 import pytest
 
+from modelrepo.clock import Clock
 from modelrepo.errors import Forbidden, ObjectChanged, ObjectExists, ObjectNotFound, Unreachable
 from modelrepo.promotion import Promotions
+from modelrepo.publication.delivery import asked_again
+from modelrepo.publication.leases import REQUEST_TIMEOUT_S
 from modelrepo.stores.bucket_faults import translate
 from modelrepo.stores.faults import Fault, FaultyStore
 from modelrepo.stores.filesystem import FilesystemStore
@@ -20,9 +23,6 @@ from modelrepo.stores.opening import open_store
 from modelrepo.stores.port import LocalFolders, ReadsInPieces, TakesOver
 from modelrepo.stores.retrying import IMPATIENT, Patience, RetryingStore, retrying
 from modelrepo.versions.catalogue import Catalogue
-from modelrepo.versions.clock import Clock
-from modelrepo.versions.delivery import asked_again
-from modelrepo.versions.leases import REQUEST_TIMEOUT_S
 
 
 @dataclass

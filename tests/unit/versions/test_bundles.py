@@ -12,14 +12,14 @@ from modelrepo import canonical, layout
 from modelrepo.environments.interpreters import Interpreter
 from modelrepo.environments.record import CarriedWheel, EnvironmentRecord
 from modelrepo.errors import Corrupt, NewerFormat
+from modelrepo.fetching.bundled_wheels import BundledWheels
+from modelrepo.fetching.partial_file import PartialFile
+from modelrepo.pushing.content import Content
+from modelrepo.pushing.vendor import bundle_carried
 from modelrepo.stores.faults import FaultyStore
 from modelrepo.stores.memory import MemoryStore
-from modelrepo.versions.bundled_wheels import BundledWheels
 from modelrepo.versions.bundles import Bundle, parse_bundle, read_bundle
-from modelrepo.versions.content import Content
 from modelrepo.versions.manifest import ChunkRecord, FileRecord
-from modelrepo.versions.partial_file import PartialFile
-from modelrepo.versions.vendor import bundle_carried
 
 SPEC = "contract: 1\nname: hello\nentrypoint: model:Hello\n"
 PYTHON = Interpreter(Path("/usr/bin/python3"), "3.11.2", "linux_x86_64")

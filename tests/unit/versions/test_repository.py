@@ -22,7 +22,7 @@ from modelrepo.errors import (
     VersionExists,
     VersionNotFound,
 )
-from modelrepo.versions.publish import Publication, publish
+from modelrepo.publication.publish import Publication, publish
 
 MakeFolder = Callable[..., Path]
 MakeDraft = Callable[..., Publication]

@@ -9,12 +9,12 @@ from random import Random
 import pytest
 
 from modelrepo import layout
+from modelrepo.publication.publish import Publication, publish
 from modelrepo.stores.faults import faulty
 from modelrepo.stores.memory import MemoryStore
 from modelrepo.testing.tensor_files import tensor_bytes
 from modelrepo.versions import chunks, tensor_diff
 from modelrepo.versions.manifest import Manifest
-from modelrepo.versions.publish import Publication, publish
 from modelrepo.versions.tensor_diff import TensorFacts, compare_tensors
 
 MakeFolder = Callable[..., Path]

@@ -1,0 +1,1 @@
+"""The box's version cache: what it holds, who uses it, what goes when room is needed."""

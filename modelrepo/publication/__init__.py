@@ -1,0 +1,1 @@
+"""How bytes get into a repository beside prunes and other writers: docs/format.md, "Publication"."""

@@ -59,8 +59,7 @@ def add_bytecode(
         files = [site / source for one in missing for source in one.sources]
         if files:
             _compile(venv, files, environment, stop)
-        for one in missing:
-            _keep(one, site, store, venv.name, bring)
+            _keep(missing, site, store, venv.name, bring)
         compiled += len(files)
     return compiled
 
@@ -113,14 +112,18 @@ def _bring_all(sources: Iterable[str], start: Path, target: Path, bring: _Bring)
             bring(f"{source}/{inside}", f"{folder}/{inside}")
 
 
-def _keep(one: _Distribution, site: Path, store: Path, name: str, bring: _Bring) -> None:
-    kept = store / f".{name}-{uuid.uuid4().hex[:8]}"
-    kept.mkdir(parents=True)
-    _bring_all(one.sources, site, kept, bring)
-    try:
-        kept.rename(store / one.key)
-    except OSError:
-        shutil.rmtree(kept, ignore_errors=True)  # another build kept the same
+def _keep(distributions: Iterable[_Distribution], site: Path, store: Path, name: str, bring: _Bring) -> None:
+    """Keep the bytecode in `site` for other environments; what is kept is durable: nobody looks at it again."""
+    kept = {store / f".{name}-{uuid.uuid4().hex[:8]}": one for one in distributions}
+    for folder, one in kept.items():
+        folder.mkdir(parents=True)
+        _bring_all(one.sources, site, folder, bring)
+    os.sync()
+    for folder, one in kept.items():
+        try:
+            folder.rename(store / one.key)
+        except OSError:
+            shutil.rmtree(folder, ignore_errors=True)  # another build kept the same
 
 
 def _tag(*folders: Path) -> str:

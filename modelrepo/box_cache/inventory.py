@@ -6,6 +6,7 @@ Links make this more than a sum of sizes: a file's bytes come back when the last
 from __future__ import annotations
 
 import os
+import stat
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -116,12 +117,13 @@ def choose(inventory: Inventory, shortage: Shortage, *, at_best: bool = False) -
 
 
 def files_below(folder: Path) -> Iterator[os.stat_result]:
-    """Yield what a folder holds, itself included; what vanishes meanwhile is left out."""
+    """Yield what a folder holds, itself included; what vanishes meanwhile is left out, and no link followed."""
     try:
-        yield folder.lstat()
+        facts = folder.lstat()
     except OSError:
         return
-    folders = [folder]
+    yield facts
+    folders = [folder] if stat.S_ISDIR(facts.st_mode) else []
     while folders:
         try:
             with os.scandir(folders.pop()) as entries:

@@ -96,6 +96,9 @@ class Disk:
         path.unlink(missing_ok=True)
 
     def remove_tree(self, folder: Path) -> None:
+        """Remove a folder with all that it holds, if it is there; of a link only the link."""
+        if folder.is_symlink():
+            folder.unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
 
     def free(self, folder: Path) -> tuple[int, int]:

@@ -408,3 +408,20 @@ def test_a_size_that_cannot_be_read_is_named(
     monkeypatch.setenv("MODELREPO_CACHE_SIZE", "much")
     with pytest.raises(InvalidInput, match="MODELREPO_CACHE_SIZE: 'much' is no size"):
         VersionCache(tmp_path, store)
+
+
+def test_a_link_in_the_cache_is_evicted_and_what_it_leads_to_stays(
+    store: MemoryStore, make: Callable[..., Version], tmp_path: Path
+) -> None:
+    cache, elsewhere = VersionCache(tmp_path / "cache", store, limit_bytes=900 * KIB), tmp_path / "elsewhere"
+    (elsewhere / "mine").mkdir(parents=True)
+    (elsewhere / "mine" / "large").write_bytes(bytes(2000 * KIB))
+    served = cache.fetch(make("v1", 100 * KIB))
+    for name in ("versions", "environments", "incoming"):
+        (tmp_path / "cache" / name).mkdir(exist_ok=True)
+        (tmp_path / "cache" / name / ("c" * 64)).symlink_to(elsewhere)
+    assert_right(cache.fetch(make("v2", 100 * KIB)))  # there is room, whatever lies elsewhere
+    VersionCache(tmp_path / "cache", store, limit_bytes=1).tidy()
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_symlink()]
+    assert (elsewhere / "mine" / "large").stat().st_size == 2000 * KIB
+    assert_right(served)

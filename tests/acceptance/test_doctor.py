@@ -15,6 +15,7 @@ import pytest
 
 from modelrepo import IndexSettings, PushOptions, Repository
 from modelrepo.diagnosis import Diagnosis, Finding, Standing
+from modelrepo.environments import EnvironmentCache
 from modelrepo.stores.opening import open_store
 from modelrepo_runtime.accelerators import Box, FakeAccelerator
 from modelrepo_runtime.worker.fitness import diagnose_version, diagnose_worker
@@ -139,6 +140,14 @@ def test_packages_are_looked_for_in_bundles_and_then_in_the_index(tmp_path: Path
         found = fits(repository, settings(tmp_path, default_index=address), box())
     assert found["environment"].standing is FAIL
     assert "modelrepo vendor hello@v1" in found["environment"].advice
+
+
+def test_an_environment_that_is_here_is_known_in_the_link_mode_of_the_worker(tmp_path: Path) -> None:
+    repository = publish(tmp_path)
+    record = repository.version("hello", "v1").manifest.environment
+    EnvironmentCache(tmp_path / "worker", link_mode="copy").ensure(record, extra=None)
+    for mode, built in (("copy", True), ("hardlink", False)):
+        assert fits(repository, settings(tmp_path, link_mode=mode), box())["environment"].facts["built"] is built
 
 
 def test_a_cache_that_is_too_small_is_said_to_be(tmp_path: Path) -> None:

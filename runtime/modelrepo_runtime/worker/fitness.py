@@ -172,7 +172,10 @@ class _Fitness:
             yield from looked_at("environment", lambda: self._wheels(record, extra, pythons[0]))
 
     def _wheels(self, record: EnvironmentRecord, extra: str | None, python: Interpreter) -> Finding:
-        if EnvironmentCache(self.settings.cache, link_mode=self.settings.link_mode).find(record, extra=extra) is not None:
+        if (
+            EnvironmentCache(self.settings.cache, link_mode=self.settings.link_mode).find(record, extra=extra)
+            is not None
+        ):
             return ok("environment", "built on this box already", built=True)
         wanted = tuple(applicable(record, extra, python))
         offered = self.repository.wheels(self.version).offered(extra, python) if wanted else ()

@@ -9,22 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
-from modelrepo import layout
 from modelrepo.clock import Clock
-from modelrepo.contract import spec_from_json
 from modelrepo.copying.place import Place
 from modelrepo.copying.repository_copy import CopyOptions, CopyReport, copy_versions
 from modelrepo.errors import (
     Corrupt,
     InvalidActiveFile,
     InvalidInput,
-    InvalidReference,
-    InvalidSpec,
     NewerFormat,
-    NotFound,
     StoreNotTrusted,
-    VersionDeleted,
-    VersionNotFound,
 )
 from modelrepo.fetching.bundled_wheels import BundledWheels
 from modelrepo.fetching.pull import pull_version
@@ -34,20 +27,20 @@ from modelrepo.maintenance.needs import Scope
 from modelrepo.maintenance.prune import PruneReport, prune
 from modelrepo.maintenance.repairing import Repairs
 from modelrepo.maintenance.verifying import VerifyReport, verify
-from modelrepo.names import check_model_name, parse_reference
+from modelrepo.names import check_model_name
 from modelrepo.progress import Progress
 from modelrepo.promotion import HistoryEntry, Promotions
 from modelrepo.publication.leases import GRACE_S
 from modelrepo.pushing.account import PushPlan
 from modelrepo.pushing.push import PushCheck, Pusher, PushOptions, PushResult
 from modelrepo.pushing.vendor import VendorOptions, VendorResult, vendor
+from modelrepo.resolving import Resolver
 from modelrepo.stores.founding import Founded, found, open_founded
 from modelrepo.stores.mirrored import Mirror, mirrored
 from modelrepo.stores.opening import open_store
 from modelrepo.stores.port import ObjectStore
 from modelrepo.versions.catalogue import Catalogue, Listed
 from modelrepo.versions.diff import VersionDiff, compare
-from modelrepo.versions.manifest import Manifest
 from modelrepo.versions.version import Version, VersionSummary
 from modelrepo.window import THREADS
 
@@ -66,7 +59,8 @@ class Repository:
         self._catalogue = Catalogue(self.store)
         self.by = by or whoami()
         self.promotions = Promotions(self.store, self._catalogue, by=self.by)
-        self._pusher = Pusher(self.store, self._catalogue, self._lookup, self.by)
+        self._resolver = Resolver(self.url, self._catalogue, self.promotions)
+        self._pusher = Pusher(self.store, self._catalogue, self._resolver.manifest, self.by)
 
     @classmethod
     def open(cls, url: str, *, by: str | None = None, mirrors: Sequence[Mirror] = ()) -> Self:
@@ -122,19 +116,7 @@ class Repository:
             VersionDeleted
             InvalidReference: it cannot be read, or a commit is not unique.
         """
-        named = parse_reference(reference)
-        if named.version is None or named.version == "active":
-            state = self.promotions.state(named.model)
-            if state.version is None:
-                raise self._nothing_active(named.model, reference)
-            return self.version(named.model, state.version, digest=state.digest)
-        if named.version == "previous":
-            version = self._previous_or_raise(named.model)
-        elif named.commit is not None:
-            version = self._by_commit(named.model, named.commit)
-        else:
-            version = named.version
-        return self.version(named.model, version)
+        return self._resolver.resolve(reference)
 
     def version(self, model: str, version: str, *, digest: str | None = None) -> Version:
         """Return the version of exactly this id; raises as `resolve` does.
@@ -142,17 +124,7 @@ class Repository:
         Raises:
             Corrupt: its manifest has not the given digest.
         """
-        manifest, actual = self._catalogue.manifest(model, version)
-        if digest is not None and digest != actual:
-            raise Corrupt(
-                f"the manifest of {model}@{version} in {self.url} has sha256:{actual} instead of sha256:{digest}, "
-                "which was promoted; restore it from a copy, or promote another version",
-                path=layout.manifest(model, version),
-                digest=digest,
-            )
-        if self._catalogue.is_deleted(model, version):
-            raise VersionDeleted(f"{model}@{version} was deleted; its id stays taken, its bytes may be gone")
-        return Version(model, version, actual, manifest, spec_from_json(manifest.spec))
+        return self._resolver.version(model, version, digest=digest)
 
     def plan_push(
         self, folder: Path, options: PushOptions | None = None, *, progress: Progress | None = None
@@ -220,7 +192,7 @@ class Repository:
         if target.distrust is not None and not options.dry_run:
             raise StoreNotTrusted(f"cannot copy: {target.distrust}")
         source, there = (Place(each.store, each._catalogue, each.promotions) for each in (self, target))
-        find = self._named_version
+        find = self._resolver.named
         return copy_versions(source, there, reference, options, by=self.by, find=find, progress=progress, stop=stop)
 
     def diff(self, before: str, after: str) -> VersionDiff:
@@ -230,10 +202,6 @@ class Repository:
     def wheels(self, version: Version, *, progress: Progress | None = None, stop: Stop | None = None) -> BundledWheels:
         """Return the wheels that are kept for a version's environment, as `EnvironmentCache.ensure` takes them."""
         return BundledWheels(self.store, version.manifest.environment, str(version), progress=progress, stop=stop)
-
-    def _named_version(self, reference: str) -> tuple[str, str]:
-        version = self.resolve(reference)
-        return version.model, version.version
 
     def vendor(
         self,
@@ -298,28 +266,12 @@ class Repository:
         if repair_from is not None:
             self._check_trust("repair")
             repairs = Repairs(self.store, open_founded(open_store(repair_from)).store, self.by, Clock(), stop)
-        scope = Scope(self.store, self.promotions, None if reference is None else self._meant(reference))
+        scope = Scope(self.store, self.promotions, None if reference is None else self._resolver.meant(reference))
         return verify(scope, quick=quick, repairs=repairs, progress=progress, stop=stop)
-
-    def _meant(self, reference: str) -> tuple[str, str]:
-        """Return the version that a reference names, be it that its manifest cannot be read."""
-        try:
-            return self._named_version(reference)
-        except (Corrupt, NewerFormat, InvalidSpec):
-            named = parse_reference(reference)
-            version = named.version or "active"
-            if version == "active":
-                version = self.promotions.state(named.model).version or version
-            elif version == "previous" or named.commit is not None:
-                raise
-            return named.model, version
 
     def _check_trust(self, verb: str) -> None:
         if self.distrust is not None:
             raise StoreNotTrusted(f"cannot {verb}: {self.distrust}")
-
-    def _lookup(self, reference: str) -> Manifest:
-        return self.resolve(reference).manifest
 
     def _summary(
         self, model: str, one: Listed, active: str | None, previous: str | None, blocked: Collection[str]
@@ -357,36 +309,3 @@ class Repository:
         with contextlib.suppress(Corrupt, NewerFormat):
             return self.promotions.previous(model)
         return None
-
-    def _nothing_active(self, model: str, reference: str) -> NotFound:
-        listed = self._catalogue.versions(model)
-        if not listed:
-            return self._catalogue.unknown(model)
-        return VersionNotFound(
-            f"{reference} means the active version, and {model} has none; promote one or name one, such as "
-            f"{model}@{listed[-1]}"
-        )
-
-    def _previous_or_raise(self, model: str) -> str:
-        version = self.promotions.previous(model)
-        if version is not None:
-            return version
-        if not self._catalogue.listed(model):
-            raise self._catalogue.unknown(model)
-        raise VersionNotFound(f"{model} has no previous version: none that was active before is there and not blocked")
-
-    def _by_commit(self, model: str, commit: str) -> str:
-        listed = self._catalogue.versions(model)
-        if not listed:
-            raise self._catalogue.unknown(model)
-        found: dict[str, str] = {}  # commit -> the version published last from it
-        for version in listed:
-            known = self._catalogue.manifest(model, version)[0].git_commit
-            if known is not None and known.startswith(commit):
-                found[known] = version
-        if not found:
-            raise VersionNotFound(f"{model} has no version of commit {commit}; its last is {listed[-1]}")
-        if len(found) > 1:
-            commits = ", ".join(sorted(found))
-            raise InvalidReference(f"{model}@git:{commit} is not unique: it may be {commits}; give more digits")
-        return next(iter(found.values()))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from modelrepo_cli import package_index
-from modelrepo_cli.output import plain, size
+from modelrepo_cli.output import counted, plain, size
 from modelrepo_cli.verbs import Call, verb
 
 if TYPE_CHECKING:
@@ -51,5 +51,5 @@ def command(
 def _text(name: str, bundle: VendoredBundle) -> str:
     extra = f", extra {bundle.extra}" if bundle.extra else ""
     built = f" ({len(bundle.built)} built here)" if bundle.built and bundle.added else ""
-    what = f"{len(bundle.wheels)} wheel{'s' * (len(bundle.wheels) != 1)}{built} for {bundle.python}-{bundle.platform}{extra}"
+    what = f"{counted(len(bundle.wheels), 'wheel')}{built} for {bundle.python}-{bundle.platform}{extra}"
     return f"{name} is vendored: {what}" if bundle.added else f"{name} has these already: {what}"

@@ -57,7 +57,7 @@ def test_urls_without_a_meaning_are_refused(url: str) -> None:
 
 @pytest.mark.parametrize("url", ["s3:/bucket/models", "S3:bucket/models"])
 def test_a_bucket_with_a_slash_too_few_is_no_folder(url: str) -> None:
-    with pytest.raises(InvalidInput, match="write s3://bucket/models$"):
+    with pytest.raises(InvalidInput, match=r"write s3://bucket/models$"):
         open_store(url)
 
 

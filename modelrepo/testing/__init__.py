@@ -1,1 +1,3 @@
-"""Contract tests that ship: fill one in for an adapter of your own."""
+"""For tests of whatever builds on modelrepo: contract tests for an adapter of your own, a real S3 server, and networks,
+disks and moments that go wrong on purpose.
+"""

@@ -140,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _end_now() -> None:
     """End though a thread waits for a server that is silent; whatever it does may break off at any moment."""
-    if any(thread is not threading.main_thread() and not thread.daemon for thread in threading.enumerate()):
+    if threading.active_count() > 1:
         sys.stderr.flush()
         os._exit(exit_codes.INTERRUPTED)
 

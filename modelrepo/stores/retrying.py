@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import itertools
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
@@ -111,7 +113,7 @@ class RetryingStore(PassingOn):
         begun = self._monotonic()
         for tried in itertools.count(1):
             try:
-                result = operation()
+                result = _interruptibly(operation)
             except Unreachable as error:
                 if not error.transient:
                     raise
@@ -133,6 +135,25 @@ class RetryingStore(PassingOn):
                 self._has_answered = True
                 return result
         raise AssertionError("a count has no end")
+
+
+def _interruptibly(operation: Callable[[], T]) -> T:
+    """Call; from the main thread in such a way that Ctrl-C does not wait for a server that is silent.
+
+    A client may spend its time outside of Python, and there no signal is looked at.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return operation()
+    answer: Future[T] = Future()
+
+    def call() -> None:
+        try:
+            answer.set_result(operation())
+        except BaseException as error:  # noqa: BLE001 - it is raised where the answer is waited for
+            answer.set_exception(error)
+
+    threading.Thread(target=call, name="modelrepo-request", daemon=True).start()
+    return answer.result()
 
 
 def retrying(

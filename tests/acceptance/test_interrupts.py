@@ -40,7 +40,7 @@ def proxy(seaweed: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
         yield proxy
 
 
-@pytest.mark.parametrize("verb", ["verify", "pull", "copy"])
+@pytest.mark.parametrize("verb", ["verify", "pull", "copy", "list"])
 def test_a_command_ends_when_it_is_interrupted(proxy: Proxy, seaweed: Bucket, tmp_path: Path, verb: str) -> None:
     Repository.init(seaweed.url)
     small_version(open_store(seaweed.url), code={f"{number}.py": f"# {number}\n".encode() for number in range(40)})
@@ -48,9 +48,10 @@ def test_a_command_ends_when_it_is_interrupted(proxy: Proxy, seaweed: Bucket, tm
     arguments = {
         "verify": ["verify", "small@v1", "--repo", seaweed.url],
         "pull": ["pull", "small@v1", str(tmp_path / "pulled"), "--repo", seaweed.url],
+        "list": ["list", "--repo", seaweed.url],
         "copy": ["copy", "small@v1", seaweed.url, str(tmp_path / "other")],
     }
-    rule = proxy.on(Hang(), "GET", "/objects/", times=None)
+    rule = proxy.on(Hang(), "GET", "list-type" if verb == "list" else "/objects/", times=None)
     command = [sys.executable, "-m", "modelrepo_cli", *arguments[verb]]
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)

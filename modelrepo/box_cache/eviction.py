@@ -77,6 +77,7 @@ class Room:
                     due = [item for item in stock.items if item.kind is Kind.LEFTOVER and item.last_used < old]
                     self._evict([item for item in due if not item.kept])
             self._make(Need("nothing"), 0, at_best=True)
+            self._forget()
 
     def remove(self, item: Item) -> None:
         """Evict one thing; the caller holds it exclusively. Cut short at any point, nothing half is taken for whole."""
@@ -116,6 +117,17 @@ class Room:
                     free.release()  # that fetch died
         missing = {key: size for key, size in sizes.items() if not folder.content(key).exists()}
         return sum(missing.values()) - _arrived(folder, missing)
+
+    def _forget(self) -> None:
+        """Remove the files of holds on what is not here, such as environments that were never built."""
+        folder = self._folder
+        for path in folder.holds.iterdir():
+            environment = folder.environments / path.name.removeprefix("environment-")
+            if not any(one.exists() for one in (environment, folder.version(path.name), folder.incoming(path.name))):
+                hold = try_take(path, shared=False)
+                if hold is not None:
+                    with hold:
+                        self._disk.remove(path)
 
     def _leftovers_due(self) -> bool:
         old = time.time() - LEFTOVERS_KEPT_S

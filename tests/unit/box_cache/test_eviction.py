@@ -410,6 +410,18 @@ def test_a_size_that_cannot_be_read_is_named(
         VersionCache(tmp_path, store)
 
 
+def test_files_of_holds_on_what_is_not_here_go_once_nobody_has_them(
+    store: MemoryStore, make: Callable[..., Version], tmp_path: Path
+) -> None:
+    cache = VersionCache(tmp_path, store)
+    served, idle = cache.fetch(make("v1", environment="a" * 64)), let_go(cache.fetch(make("v2", environment="b" * 64)))
+    (tmp_path / "environments" / ("c" * 64)).mkdir(parents=True)
+    EnvironmentCache(tmp_path).hold("c" * 64).release()
+    cache.tidy()
+    here = {served.version.digest, idle.version.digest, f"environment-{'a' * 64}", f"environment-{'c' * 64}"}
+    assert {path.name for path in (tmp_path / "holds").iterdir()} == here
+
+
 def test_a_link_in_the_cache_is_evicted_and_what_it_leads_to_stays(
     store: MemoryStore, make: Callable[..., Version], tmp_path: Path
 ) -> None:

@@ -35,7 +35,11 @@ MOST_LINES = 20  # of files; --json has them all
     help="Take the checkpoints of that version as they are; those of this box are neither read nor needed.",
 )
 @click.option("--rehash", is_flag=True, help="Read every file anew, also what has not changed since an earlier push.")
-@click.option("--dry-run", is_flag=True, help="List every file, its size and digest; write nothing, and leave the environment alone.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="List every file, its size and digest; write nothing, and leave the environment alone.",
+)
 @click.option("--locked", is_flag=True, help="Fail where uv.lock is missing or out of date, rather than make it.")
 @click.option("--lock", is_flag=True, help="Make a missing uv.lock also where CI is set.")
 @click.option(

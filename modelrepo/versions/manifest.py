@@ -166,7 +166,7 @@ class Manifest:
             version=_text(tree, "version"),
             created_at=_text(tree, "created_at"),
             spec=dict(tree["spec"]),
-            environment=_environment(tree["environment"]),
+            environment=_environment(tree["environment"], name),
             code=read_files(tree["code"], name),
             checkpoints={
                 _checkpoint_name(label, name): _read_checkpoint(record, f"{name}, checkpoint {label!r}")
@@ -218,10 +218,13 @@ def _read_checkpoint(record: Mapping[str, Any], name: str) -> CheckpointRecord:
     return CheckpointRecord(files, single, None if source is None else dict(source))
 
 
-def _environment(record: Mapping[str, Any]) -> EnvironmentRecord:
+def _environment(record: Mapping[str, Any], name: str) -> EnvironmentRecord:
     environment = EnvironmentRecord.from_json(record)
     for digest in (environment.digest, *(wheel.sha256 for wheel in environment.carried)):
         _digest(digest)  # they become parts of keys and paths
+    for wheel in environment.carried:
+        if (problem := name_problem(wheel.filename)) is not None:  # and so does this
+            raise Corrupt(f"{name} carries a wheel named {wheel.filename!r}, which {problem}", path=wheel.filename)
     return environment
 
 

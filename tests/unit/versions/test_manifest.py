@@ -123,6 +123,10 @@ def test_unknown_keys_are_ignored() -> None:
     assert Manifest.from_bytes(altered({"colour": "blue"})) == manifest()
 
 
+def carried(filename: object) -> dict[str, Any]:
+    return {"filename": filename, "sha256": "a" * 64, "size_bytes": 1}
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -140,6 +144,9 @@ def test_unknown_keys_are_ignored() -> None:
         {"code": [{**file("x", b"1").to_json(), "chunks": [{"sha256": "0" * 64, "size_bytes": -1}]}]},
         {"environment": {}},
         {"environment": {**manifest().environment.to_json(), "digest": "../../x"}},
+        {"environment": {**manifest().environment.to_json(), "carried": [carried("../../x.whl")]}},
+        {"environment": {**manifest().environment.to_json(), "carried": [carried("/x.whl")]}},
+        {"environment": {**manifest().environment.to_json(), "carried": [carried(3)]}},
         {"code": [{**file("x", b"1").to_json(), "sha256": "0" * 64}]},
     ],
 )

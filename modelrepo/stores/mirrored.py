@@ -42,7 +42,7 @@ class Mirror:
     ) -> None:
         self._store, self._tell, self._clock = store, tell, clock
         self._guard = threading.Lock()
-        self._failing, self._on_trial = False, False
+        self._failing, self._on_trial, self._looked_at = False, False, False
         self._rest_s = 0.0
         self._rests_until = 0.0
 
@@ -60,6 +60,7 @@ class Mirror:
             data = self._store.read(key)
         except ObjectNotFound:
             self._done_well(trial)
+            self._look_once()
             return None
         except ModelRepoError as error:
             self._failed(trial, str(error))
@@ -77,6 +78,19 @@ class Mirror:
         else:
             self._done_well(trial)
         return data
+
+    def _look_once(self) -> None:
+        """Say so where the first object is missing because no repository was ever copied there."""
+        with self._guard:
+            looked_at, self._looked_at = self._looked_at, True
+        if looked_at:
+            return
+        try:
+            self._store.stat(layout.REPOSITORY)
+        except ObjectNotFound:
+            self._tell(f"object mirror {self.url} holds no repository; is its URL right? Objects come from elsewhere")
+        except ModelRepoError:
+            pass  # whether it answers is seen by the next read
 
     def _admit(self) -> bool | None:
         """Say whether a call is the one that tries a failing mirror; None where it is to be left alone."""

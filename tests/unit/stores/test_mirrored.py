@@ -33,6 +33,7 @@ class Bench:
         self.home, self.near = MemoryStore("home", MemoryBucket()), MemoryStore("near", MemoryBucket())
         self.home.create(self.key, self.data)
         self.near.create(self.key, self.data)
+        self.near.create(layout.REPOSITORY, b"{}")
         self.seconds, self.said = 0.0, list[str]()
         self.broken: Exception | None = None
         self.takes_s = 0.0
@@ -73,10 +74,19 @@ def test_what_the_mirror_lacks_comes_from_home_and_is_no_news(bench: Bench) -> N
     bench.near.delete(bench.key)
     for _ in range(3):
         assert bench.store.read(bench.key) == bench.data
-    assert bench.asked_mirror() == 3
+    assert bench.asked_mirror() == 3 + 1  # once, whether a repository is there at all
     assert not bench.said
     with pytest.raises(ObjectNotFound, match="memory://home"):
         bench.store.read(layout.object_("0" * 64))
+
+
+def test_a_mirror_that_holds_no_repository_is_said_to_once(bench: Bench) -> None:
+    bench.near.delete(bench.key)
+    bench.near.delete(layout.REPOSITORY)
+    for _ in range(3):
+        assert bench.store.read(bench.key) == bench.data
+    assert len(bench.said) == 1
+    assert "memory://near holds no repository" in bench.said[0]
 
 
 @pytest.mark.parametrize("found", [b"", b"weight", b"WEIGHTS", b"weights and more"])
@@ -100,7 +110,7 @@ def test_only_whole_objects_are_looked_for_in_a_mirror_and_nothing_is_written_th
     new = b"new"
     store.create(layout.object_(sha256(new).hexdigest()), new)
     assert not bench.seen.operations
-    assert [stat.key for stat in bench.near.list("")] == [bench.key]
+    assert [stat.key for stat in bench.near.list("")] == [bench.key, layout.REPOSITORY]
 
 
 @pytest.mark.parametrize("error", [Unreachable("gone away"), Forbidden("not you")])

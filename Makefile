@@ -41,8 +41,8 @@ lint: $(READY)  ## style, formatting and the direction of imports
 types: $(READY)  ## mypy, strict, tests included
 	$(BIN)/mypy
 
-bench: $(READY)  ## every benchmark, and docs/benchmarks.md from what they print
-	@$(BIN)/python bench/page.py
+bench: $(READY)  ## every benchmark (or BENCH="transfer.py env.py"), and docs/benchmarks.md from what they print
+	@$(BIN)/python bench/page.py $(BENCH)
 
 docs: $(READY)  ## regenerate the command reference
 	$(BIN)/python -m modelrepo_cli.reference

@@ -1,6 +1,7 @@
-"""Run every benchmark of this folder and write docs/benchmarks.md: the figures, with machine, versions and date.
+"""Run the benchmarks of this folder and write docs/benchmarks.md: the figures, with machine, versions and date.
 
-`--quick` runs fewer rounds and writes nothing, to see that they all work.
+With names, such as `transfer.py`, only those are run, and the page keeps what it says of the others. `--quick` runs
+fewer rounds and writes nothing, to see that they all work.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import platform
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -40,11 +42,16 @@ def main() -> None:
     """Run them one after the other; standard output gets one JSON object of theirs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer rounds; the page is left alone")
-    quick: bool = parser.parse_args().quick
-    results = {name: run(name, options if quick else []) for name, (_, options) in BENCHMARKS.items()}
+    parser.add_argument("names", nargs="*", metavar="NAME", choices=[[], *BENCHMARKS], help="only these")
+    options = parser.parse_args()
+    quick: bool = options.quick
+    names = options.names or list(BENCHMARKS)
+    results = {name: run(name, BENCHMARKS[name][1] if quick else []) for name in names}
     print(json.dumps(results, indent=2))
     if not quick:
-        PAGE.write_text(page(results), encoding="utf-8")
+        kept = sections(PAGE.read_text(encoding="utf-8")) if PAGE.exists() else {}
+        written = {name: section(name, result) for name, result in results.items()}
+        PAGE.write_text(page(kept | written), encoding="utf-8")
 
 
 def run(name: str, options: list[str]) -> dict[str, Any]:
@@ -56,31 +63,44 @@ def run(name: str, options: list[str]) -> dict[str, Any]:
     return result
 
 
-def page(results: dict[str, dict[str, Any]]) -> str:
-    """Write the figures down as tables."""
-    memory_gib = psutil.virtual_memory().total / 2**30
-    machine = f"{os.cpu_count()} cores, {memory_gib:.0f} GiB, {platform.system()} {platform.machine()}"
-    versions = f"CPython {platform.python_version()}, SQLite {sqlite3.sqlite_version}"
-    today = datetime.now(UTC).date()
-    lines = [
+def page(sections: dict[str, str]) -> str:
+    """Put the sections together, in the order of BENCHMARKS."""
+    head = [
         "# Benchmarks",
         "",
         "*For whoever wants to know what it costs. `make bench` runs them all and writes this page.*",
         "",
-        f"{machine}; {versions}; {today}.",
     ]
-    for name, result in results.items():
-        lines += ["", f"## bench/{name}", "", BENCHMARKS[name][0], "", "| figure | value |", "|---|---|"]
-        lines += [f"| `{key}` | {shown(value)} |" for key, value in result.items() if key != "notes"]
-        lines += ["", *(f"- {note}" for note in result.get("notes", ()))]
+    return "\n".join(head) + "".join(f"\n## bench/{name}\n{sections[name]}" for name in BENCHMARKS if name in sections)
+
+
+def sections(page: str) -> dict[str, str]:
+    """Read what a page says of each benchmark."""
+    parts = page.split("\n## bench/")[1:]
+    return {name: text.rstrip("\n") + "\n" for name, _, text in (part.partition("\n") for part in parts)}
+
+
+def section(name: str, result: dict[str, Any]) -> str:
+    """Write one benchmark's figures down as a table."""
+    memory_gib = psutil.virtual_memory().total / 2**30
+    machine = f"{os.cpu_count()} cores, {memory_gib:.0f} GiB, {platform.system()} {platform.machine()}"
+    versions = f"CPython {platform.python_version()}, SQLite {sqlite3.sqlite_version}"
+    today = datetime.now(UTC).date()
+    lines = ["", BENCHMARKS[name][0], "", f"{machine}; {versions}; {today}.", "", "| figure | value |", "|---|---|"]
+    lines += [f"| `{key}` | {value} |" for key, value in rows(result) if key != "notes"]
+    lines += ["", *(f"- {note}" for note in result.get("notes", ()))]
     return "\n".join(lines) + "\n"
 
 
-def shown(value: object) -> str:
-    """Write one figure as a table's cell."""
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {inner}" for key, inner in value.items())
-    return "not compared" if value is None else str(value)
+def rows(figures: dict[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the figures as names and cells; a group of groups has a row for each."""
+    for key, value in figures.items():
+        if isinstance(value, dict) and any(isinstance(inner, dict) for inner in value.values()):
+            yield from rows(value, f"{above}{key}.")
+        elif isinstance(value, dict):
+            yield above + key, ", ".join(f"{name} {inner}" for name, inner in value.items())
+        else:
+            yield above + key, "not compared" if value is None else str(value)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from modelrepo.errors import (
     Forbidden,
     ModelRepoError,
-    ObjectChanged,
     ObjectExists,
     ObjectNotFound,
     RepositoryNotFound,
@@ -40,34 +39,26 @@ class Taken(ModelRepoError):
     """A condition of a write did not hold; never leaves the adapter."""
 
 
-_CREATE_TRIES = 4
-"""A 409 says that another request for the key was under way, and nothing about who won: look, then try again."""
-
-
 def create_or_compare(store: ObjectStore, key: str, data: bytes, put: Callable[[], None]) -> None:
     """Create by `put`, which raises Taken; an object that is there with the same bytes counts as created.
 
     Raises:
         ObjectExists: it is there with other bytes.
+        Unreachable: another request for the key was under way, which says nothing about who won; to be asked again.
     """
-    for attempt in range(_CREATE_TRIES):
+    try:
+        return put()
+    except Taken as taken:
         try:
-            return put()
-        except Taken as taken:
-            try:
-                there = store.read(key)
-            except ObjectNotFound:
-                if attempt + 1 < _CREATE_TRIES:
-                    continue
-                raise ObjectChanged(
-                    f"cannot create {key} in {store.url}: it is refused as taken and yet absent; run it again"
-                ) from taken
-            if there != data:
-                raise ObjectExists(
-                    f"cannot create {key} in {store.url}: it is there with other bytes", key=key
-                ) from taken
-            return None
-    return None
+            there = store.read(key)
+        except ObjectNotFound:
+            raise Unreachable(
+                f"cannot create {key} in {store.url}: it is refused as taken and yet absent; run it again",
+                transient=True,
+                status=409,
+            ) from taken
+        if there != data:
+            raise ObjectExists(f"cannot create {key} in {store.url}: it is there with other bytes", key=key) from taken
 
 
 def translate(error: Exception, *, verb: str, key: str, url: str, credentials: Callable[[], str]) -> ModelRepoError:

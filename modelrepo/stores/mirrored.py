@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 
 from modelrepo import layout
-from modelrepo.errors import ModelRepoError, ObjectNotFound
+from modelrepo.errors import ModelRepoError, ObjectNotFound, Unreachable
 from modelrepo.stores.opening import open_store
 from modelrepo.stores.passing_on import PassingOn
-from modelrepo.stores.port import LocalFolders, ObjectStat, ObjectStore
+from modelrepo.stores.port import LocalFolders, ObjectStat, ObjectStore, ReadsInPieces
 from modelrepo.stores.retrying import IMPATIENT
 
 FIRST_REST_S = 30.0
@@ -27,6 +27,9 @@ PATIENCE_S = 5.0
 
 SLOWEST_BYTES_PER_S = 1 << 20
 """A mirror that gives less than this helps nobody."""
+
+LARGEST_BYTES = 128 << 20
+"""More than any object that is read whole: one without an end is no object."""
 
 Tell = Callable[[str], None]
 
@@ -55,9 +58,8 @@ class Mirror:
         trial = self._admit()
         if trial is None:
             return None
-        begun = self._clock()
         try:
-            data = self._store.read(key)
+            data, too_slow = self._read(key)
         except ObjectNotFound:
             self._done_well(trial)
             self._look_once()
@@ -68,16 +70,31 @@ class Mirror:
         except BaseException:
             self._failed(trial, "it was interrupted")
             raise
-        taken_s = self._clock() - begun
         if hashlib.sha256(data).hexdigest() != digest:
             self._done_well(trial)
             self._tell(f"object mirror {self.url} has other bytes under {key}; they are not used: remove them there")
             return None
-        if taken_s > PATIENCE_S + len(data) / SLOWEST_BYTES_PER_S:
-            self._failed(trial, f"it took {taken_s:.0f} s for {len(data):,} bytes")
-        else:
+        if too_slow is None:
             self._done_well(trial)
+        else:
+            self._failed(trial, too_slow)
         return data
+
+    def _read(self, key: str) -> tuple[bytes, str | None]:
+        """Return the object, and why it was too slow where it was; one that is so with more to come is given up."""
+        begun, pieces, done, too_slow = self._clock(), list[bytes](), 0, None
+        whole = (self._store.read(key) for _ in range(1))
+        for piece in self._store.read_pieces(key) if isinstance(self._store, ReadsInPieces) else whole:
+            if too_slow is not None:
+                raise Unreachable(too_slow)
+            pieces.append(bytes(piece))
+            done += len(piece)
+            if done > LARGEST_BYTES:
+                raise Unreachable(f"it gives more than {LARGEST_BYTES:,} bytes for {key}")
+            taken_s = self._clock() - begun
+            if taken_s > PATIENCE_S + done / SLOWEST_BYTES_PER_S:
+                too_slow = f"it took {taken_s:.0f} s for {done:,} bytes"
+        return b"".join(pieces), too_slow
 
     def _look_once(self) -> None:
         """Say so where the first object is missing because no repository was ever copied there."""

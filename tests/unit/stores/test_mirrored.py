@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from modelrepo.stores.filesystem import FilesystemStore
 from modelrepo.stores.memory import MemoryBucket, MemoryStore
 from modelrepo.stores.mirrored import (
     FIRST_REST_S,
+    LARGEST_BYTES,
     LONGEST_REST_S,
     PATIENCE_S,
     SLOWEST_BYTES_PER_S,
@@ -213,6 +214,34 @@ def test_a_mirror_that_is_slow_is_left_alone_though_its_bytes_are_used(bench: Be
     bench.asked_mirror()
     bench.store.read(bench.key)
     assert bench.asked_mirror() == 0
+
+
+class Dripping(MemoryStore):
+    """A store whose objects come byte by byte and never end."""
+
+    def __init__(self, bench: Bench, piece: bytes) -> None:
+        super().__init__("dripping", MemoryBucket())
+        self.bench, self.piece, self.given = bench, piece, 0
+
+    def read_pieces(self, key: str, start: int = 0) -> Iterator[memoryview]:
+        while True:
+            self.bench.seconds += 1.0
+            self.given += len(self.piece)
+            yield memoryview(self.piece)
+
+
+def test_a_mirror_that_drips_is_given_up_in_the_middle(bench: Bench) -> None:
+    dripping = Dripping(bench, b"w")
+    assert mirrored(bench.seen_home, [bench.mirror(dripping)]).read(bench.key) == bench.data
+    assert dripping.given == PATIENCE_S + 2
+    assert "took 6 s for 6 bytes" in bench.said[0]
+
+
+def test_a_mirror_without_an_end_is_given_up(bench: Bench) -> None:
+    endless = Dripping(bench, bytes(LARGEST_BYTES // 4))
+    assert mirrored(bench.seen_home, [bench.mirror(endless)]).read(bench.key) == bench.data
+    assert endless.given == LARGEST_BYTES + LARGEST_BYTES // 4
+    assert "more than" in bench.said[0]
 
 
 def test_mirrors_are_asked_in_their_order(bench: Bench) -> None:

@@ -16,7 +16,7 @@ demo: $(READY)  ## pack, serve, hot-swap and roll back a real PyTorch model on t
 
 test: $(READY)  ## everything that needs no root, compiler or Debian package, with reduced counts in the acceptance suites
 	$(PYTEST) tests/unit tests/contracts -m "not system" -n 2 --dist loadscope -q $(REPORT)
-	$(PYTEST) tests/acceptance -m "not system" -q $(REPORT)
+	$(PYTEST) tests/acceptance -m "not system" -n 2 --dist loadscope -q $(REPORT)
 	@echo
 	@echo "Left to 'make test-system' (root, a C compiler, memory cgroups):"
 	@$(PYTEST) tests -m system --collect-only -q 2>/dev/null | grep '::' | sed 's/^/  /' || true
@@ -29,7 +29,7 @@ test-system: $(READY)  ## what needs root, a C compiler or a Debian package; a m
 	$(PYTEST) tests -m system -q $(REPORT)
 
 acceptance: $(READY)  ## the acceptance suites at their full counts (tens of minutes)
-	MODELREPO_ACCEPTANCE=full $(PYTEST) tests/acceptance -m "not system" -q --durations=25 --timeout 3600
+	MODELREPO_ACCEPTANCE=full $(PYTEST) tests/acceptance -m "not system" -n 2 --dist loadscope -q --durations=25 --timeout 3600
 	MODELREPO_ACCEPTANCE=full $(PYTEST) tests -m system -q --timeout 3600
 
 lint: $(READY)  ## style, formatting and the direction of imports

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from modelrepo.contract.conditions import AcceleratorFacts
 from modelrepo.environments.bytecode import add_bytecode
+from modelrepo.environments.durability import make_durable
 from modelrepo.environments.index_settings import IndexSettings
 from modelrepo.environments.installing import Plan, WantedEnvironment, interpreter_for
 from modelrepo.environments.interpreters import Interpreter
@@ -135,7 +136,7 @@ class EnvironmentCache:
             if made.returncode != 0:
                 raise failed(f"cannot make a virtual environment below {venv.parent}", made)
             self._install(uv, building, wanted, progress, stop)
-            os.sync()  # new bytes may have come to this box: READY must not outlive them in a power cut
+            make_durable(building, self.root.absolute() / "uv", copied=self.link_mode == "copy")
             _write_ready(building, wanted)
             if venv.exists():
                 remove_environment(venv)  # never READY, or its interpreter is gone

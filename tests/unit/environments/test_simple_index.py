@@ -107,7 +107,7 @@ def test_an_index_that_does_not_answer_is_asked_again_and_then_told_without_its_
 
 
 def test_the_places_that_were_asked_are_named_without_passwords(tmp_path: Path) -> None:
-    settings = IndexSettings(indexes=("inner=https://u:p@inner/simple",), find_links=(str(tmp_path),))
-    assert SimpleIndex(settings, Web(settings)).asked() == f"{tmp_path}, https://inner/simple, https://pypi.org/simple"
+    settings = IndexSettings("https://outer/simple", ("inner=https://u:p@inner/simple",), (str(tmp_path),))
+    assert SimpleIndex(settings, Web(settings)).asked() == f"{tmp_path}, https://inner/simple, https://outer/simple"
     assert SimpleIndex(IndexSettings(no_index=True), Web(settings)).asked() == "no index at all"
     assert without_password("https://u:p@host:8/a?b") == "https://host:8/a?b"

@@ -9,15 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from modelrepo.environments.default_index import uvs_own_index
 from modelrepo.environments.pip_configuration import pip_setting
 
 # What uv reads for a named index, and who holds the passwords of all of them.
 _CREDENTIALS = re.compile(r"UV_INDEX_\w+_(USERNAME|PASSWORD)|UV_KEYRING_PROVIDER")
 _PASSWORD = re.compile(r"://(?:[^/@:]*:)?([^/@]+)@")  # or a token that stands alone
 _TRUE = ("1", "true", "yes", "on")
-
-
-PYPI = "https://pypi.org/simple"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +82,10 @@ class IndexSettings:
         )
 
     def addresses(self) -> tuple[NamedIndex, ...]:
-        """Return the indexes that are asked, the first first; PyPI where nobody names another."""
+        """Return the indexes that are asked, the first first; uv's own where nobody names another."""
         if self.no_index:
             return ()
-        named = [*self.indexes, self.default_index or PYPI]
+        named = [*self.indexes, self.default_index or uvs_own_index()]
         return tuple(NamedIndex.parse(address) for address in named)
 
     def arguments(self) -> tuple[str, ...]:

@@ -184,3 +184,9 @@ def test_a_build_reads_no_configuration_above_its_work_folder(tmp_path: Path) ->
     with pytest.raises(EnvironmentFailed, match="cannot build a wheel") as caught:
         build_wheel(Uv(cache=tmp_path / "uv"), tmp_path / "none", choose_interpreter(SpecifierSet()), tmp_path / "work")
     assert "uv.toml" not in str(caught.value)
+
+
+def test_where_nobody_names_an_index_uvs_own_is_asked() -> None:
+    (asked,) = IndexSettings().addresses()
+    assert asked.url.startswith("https://")
+    assert asked.url.endswith("/simple")

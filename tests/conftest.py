@@ -7,9 +7,11 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
+from modelrepo.testing.proxy import Proxy
 from modelrepo.testing.s3_servers import SeaweedFS
 
 _numbers = itertools.count()
@@ -48,6 +50,17 @@ def seaweed(seaweed_server: SeaweedFS, monkeypatch: pytest.MonkeyPatch) -> Itera
     seaweed_server.create_bucket(bucket.name)
     yield bucket
     seaweed_server.delete_bucket(bucket.name)
+
+
+@pytest.fixture
+def proxy(seaweed: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """What stands before `seaweed` and goes wrong on purpose; the test's environment points to it."""
+    address = urlsplit(seaweed.server.endpoint)
+    assert address.hostname is not None
+    assert address.port is not None
+    with Proxy(address.hostname, address.port) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        yield proxy
 
 
 NEEDS_SETTING = "needs_setting"

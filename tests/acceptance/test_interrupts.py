@@ -6,10 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -28,16 +26,6 @@ class Bucket(Protocol):
 
     url: str
     server: SeaweedFS
-
-
-@pytest.fixture
-def proxy(seaweed: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    address = urlsplit(seaweed.server.endpoint)
-    assert address.hostname is not None
-    assert address.port is not None
-    with Proxy(address.hostname, address.port) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
-        yield proxy
 
 
 @pytest.mark.parametrize("verb", ["verify", "pull", "copy", "list"])

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Protocol
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -22,16 +20,6 @@ class Bucket(Protocol):
 
     url: str
     server: SeaweedFS
-
-
-@pytest.fixture
-def proxy(seaweed: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    address = urlsplit(seaweed.server.endpoint)
-    assert address.hostname is not None
-    assert address.port is not None
-    with Proxy(address.hostname, address.port) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
-        yield proxy
 
 
 @pytest.fixture

@@ -84,13 +84,30 @@ class StageNeed:
     name: str
     on: str = "gpu"
     timeout_s: float = 3600.0
+    max_batch: int = 1
+    """Jobs that one call of the stage may take together."""
+    batch_wait_s: float = 0.0
+    """The longest that a slot waits for a batch to fill once it has its first job."""
 
     def to_json(self) -> dict[str, Json]:
-        return {"name": self.name, "on": self.on, "timeout_s": self.timeout_s}
+        known: dict[str, Json] = {"name": self.name, "on": self.on, "timeout_s": self.timeout_s}
+        if self.max_batch > 1:
+            known.update(max_batch=self.max_batch, batch_wait_s=self.batch_wait_s)
+        return known
 
     @classmethod
     def from_json(cls, value: Mapping[str, Json]) -> StageNeed:
-        return cls(value["name"], value["on"], value["timeout_s"])
+        return cls(
+            value["name"], value["on"], value["timeout_s"], value.get("max_batch", 1), value.get("batch_wait_s", 0.0)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """Where a job's events are posted, and the secret (`whsec_..`) that signs them."""
+
+    url: str
+    secret: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +129,9 @@ class Submission:
     """Input name -> key in the JobStore, for each input that is a file."""
     job_id: str | None = None
     """Chosen beforehand by whoever stores input files under it; else the queue chooses."""
+    size: str | None = None
+    """Size class: what the model's `size` makes of the inputs; learnt times are kept by it."""
+    webhook: Webhook | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,9 +179,13 @@ class Outcome:
     counted: bool = True
     """False gives the try back: it is not held against the job."""
     runtime_s: float = 0.0
+    cluster_bound: bool = False
+    """True: what it handed over lies in its cluster's own storage, so the next stage must run in that cluster."""
 
     def to_json(self) -> dict[str, Json]:
+        bound = {"cluster_bound": True} if self.cluster_bound else {}
         return {
+            **bound,
             "cause": self.cause.value,
             "result": self.result,
             "outputs": [output.to_json() for output in self.outputs],
@@ -196,6 +220,20 @@ class Claim:
     """Input name -> key in the JobStore."""
     slot: str = ""
     """The slot of the offer that this answers; one call may carry the offers of many slots."""
+    staged: bool = False
+    """True: its inputs may be fetched, but it begins only by `start`."""
+    size: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Eta:
+    """When a job is expected to start and to end, epoch seconds; None where nothing is known of it."""
+
+    start_at: float | None
+    finish_at: float | None
+
+    def to_json(self) -> dict[str, Json]:
+        return {"start_at": timestamp(self.start_at), "finish_at": timestamp(self.finish_at)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +268,8 @@ class Job:
     deadline: float | None = None
     log_key: str | None = None
     cancel_requested: bool = False
+    eta: Eta | None = None
+    size: str | None = None
 
     def to_json(self, urls: Mapping[str, tuple[str | None, float | None]] | None = None) -> dict[str, Json]:
         """Return the job object of the API; `urls` maps an output's key to (url, expiry)."""
@@ -247,7 +287,7 @@ class Job:
             "created_at": timestamp(self.created_at),
             "started_at": timestamp(self.started_at),
             "finished_at": timestamp(self.finished_at),
-            "eta": None,
+            "eta": self.eta.to_json() if self.eta is not None and not self.status.ended else None,
             "queue": None
             if self.status.ended
             else {"position": self.position, "slo_share": None if self.slo_share is None else round(self.slo_share, 4)},

@@ -41,6 +41,12 @@ class Offer:
     plan: tuple[StageNeed, ...] = ()
     """All stages of this version in order. A job that starts here and asked for no version follows this plan instead of
     the one it was submitted with. Empty: it keeps its own."""
+    staged: bool = False
+    """True: the slot still runs another job; a claim only lets it fetch this one's inputs until `start`."""
+    accelerator: str | None = None
+    """What kind of device it runs on, such as `NVIDIA H100`; learnt times are kept by it. None: the CPU."""
+    warm: bool = True
+    """False: the slot would have to load this version first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +77,9 @@ class SlotReport:
     device: str | None = None
     plan: str | None = None
     phases: Mapping[str, float] | None = None
+    on: tuple[str, ...] = ("cpu", "gpu")
+    """Which kinds of stages it runs."""
+    accelerator: str | None = None
     extra: Mapping[str, Json] = field(default_factory=dict)
 
 
@@ -85,13 +94,29 @@ class WorkerReport:
 
 
 @dataclass(frozen=True, slots=True)
+class Order:
+    """What an operator wants of a worker; repeated with every beat until it is confirmed or taken back."""
+
+    id: int
+    verb: str
+    """drain, cordon, uncordon, restart, assign or logs."""
+    slot: str | None = None
+    """None: all of them."""
+    argument: str | None = None
+    """The model of `assign`, or `model@version`."""
+
+
+@dataclass(frozen=True, slots=True)
 class BeatReply:
-    """What a worker must know of the jobs that it holds."""
+    """What a worker must know of the jobs that it holds, and what is wanted of it."""
 
     cancelled: frozenset[str]
     """Job ids to be stopped; each then wants a finish with cause `cancelled`."""
     lost: frozenset[tuple[str, Fence]]
     """Held, but no longer leased: stop at once, no finish will be accepted."""
+    orders: tuple[Order, ...] = ()
+    versions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Model -> versions that the worker's cluster serves or loads for a GPU stage: its CPU slots prepare for these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +137,8 @@ class Tier:
     allowed_miss: float
     """Part of its jobs that may wait longer, 0..1."""
     default: bool = False
+    refuse_late: bool = False
+    """True: a submission whose predicted start would miss the SLO is refused with the figure."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""The stateless HTTP server between workers or clients and the fleet's database."""

@@ -1,0 +1,1 @@
+"""A day of the fleet on a virtual clock, with the real policy code."""

@@ -157,6 +157,8 @@ class _Reader:
             for key in ("gpus", "gpu_memory") if on == "cpu" else ():
                 if key in stage:
                     raise self.fail((*at, key), "a stage on cpu has none; take it out or set on: gpu")
+            if "batch_wait" in stage and stage.get("max_batch", 1) == 1:
+                raise self.fail((*at, "batch_wait"), "a stage without batches waits for none; set max_batch above 1")
             for position, checkpoint in enumerate(stage.get("checkpoints") or ()):
                 if checkpoint not in checkpoints:
                     where = (*at, "checkpoints", position)
@@ -169,6 +171,9 @@ class _Reader:
                     gpu_memory_bytes=self.size_of((*at, "gpu_memory"), stage.get("gpu_memory")),
                     host_memory_bytes=self.size_of((*at, "host_memory"), stage.get("host_memory")),
                     max_batch=stage.get("max_batch", 1),
+                    batch_wait_s=self.read((*at, "batch_wait"), parse_duration, stage["batch_wait"])
+                    if "batch_wait" in stage
+                    else 0.0,
                     timeout_s=self.read((*at, "timeout"), parse_duration, stage["timeout"])
                     if "timeout" in stage
                     else DEFAULT_STAGE_TIMEOUT_S,

@@ -55,6 +55,7 @@ class StageSpec:
     max_batch: int = 1
     timeout_s: float = DEFAULT_STAGE_TIMEOUT_S
     checkpoints: tuple[str, ...] | None = None
+    batch_wait_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from modelrepo.errors import (
     VersionDeleted,
     VersionNotFound,
 )
-from modelrepo_runtime.jobs import Job, Json, StageNeed, Status, Submission, new_id
+from modelrepo_runtime.jobs import Job, Json, Status, Submission, new_id
 from modelrepo_runtime.jobstore import JobStore
 from modelrepo_runtime.queue.opening import default_files_url, default_queue_url, open_queue
 from modelrepo_runtime.queue.port import JobFilter, JobQueue
@@ -105,6 +105,7 @@ class Client:
         seconds. Raises: ModelNotFound, VersionNotFound, InvalidJobInput, InvalidInput, Unreachable.
         """
         from modelrepo.contract import inputs as contract_inputs
+        from modelrepo_runtime.plans import plan_of
 
         named, spec = self._spec(model, version)
         values = contract_inputs.check(spec, dict(inputs or {}))
@@ -117,7 +118,7 @@ class Client:
             submission = Submission(
                 model=model,
                 inputs=values,
-                stages=tuple(StageNeed(stage.name, stage.on, stage.timeout_s) for stage in spec.stages),
+                stages=plan_of(spec),
                 tier=tier,
                 tenant=tenant,
                 version=named if version is not None else None,
@@ -125,6 +126,7 @@ class Client:
                 metadata=dict(metadata or {}),
                 files=files,
                 job_id=job_id,
+                size=contract_inputs.size_class(spec, values),
             )
             job = self.queue.submit(submission, idempotency_key=idempotency_key)
         except Exception:

@@ -27,6 +27,7 @@ from modelrepo.repository import Repository
 from modelrepo.versions.version import LocalVersion, Version
 from modelrepo_runtime.accelerators import SlotLayout, child_environment, torch_devices
 from modelrepo_runtime.jobs import Json, StageNeed
+from modelrepo_runtime.plans import plan_of
 from modelrepo_runtime.supervision.spec import ChildSpec
 from modelrepo_runtime.worker.footprint import Footprint, declared
 from modelrepo_runtime.worker.target import Target
@@ -73,7 +74,7 @@ class Chosen:
     @property
     def plan(self) -> tuple[StageNeed, ...]:
         """All stages of the version, as the queue must know them."""
-        return tuple(StageNeed(stage.name, stage.on, stage.timeout_s) for stage in self.version.spec.stages)
+        return plan_of(self.version.spec)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ def test_every_key_is_read() -> None:
     assert [source.kind for source in spec.checkpoints.values()] == ["local", "hf", "repository"]
     assert spec.stages == (
         StageSpec("prepare", on="cpu", gpus=0, checkpoints=("t5",)),
-        StageSpec("generate", "gpu", 2, 60 * GIB, 80 * GIB, 4, 1200.0),
+        StageSpec("generate", "gpu", 2, 60 * GIB, 80 * GIB, 4, 1200.0, batch_wait_s=1.0),
         StageSpec("finish", on="cpu", gpus=0),
     )
     assert spec.accelerators == (AcceleratorRule("cuda >= 12.8", "cu128"), AcceleratorRule("rocm >= 6.2", "rocm"))
@@ -211,3 +211,11 @@ def test_a_file_that_is_no_utf8_is_refused(tmp_path: Path) -> None:
 def test_a_folder_is_read(tmp_path: Path) -> None:
     (tmp_path / "model.yaml").write_text(EVERY_KEY)
     assert load_spec(tmp_path) == parse_spec(EVERY_KEY)
+
+
+def test_a_batch_may_wait_to_fill_where_there_are_batches() -> None:
+    text = "contract: 1\nname: m\nentrypoint: model:Model\nstages: [{name: run, %s}]\n"
+    assert parse_spec(text % "max_batch: 8, batch_wait: 50ms").stages[0].batch_wait_s == 0.05
+    assert parse_spec(text % "max_batch: 8").stages[0].batch_wait_s == 0.0
+    with pytest.raises(InvalidSpec, match="without batches"):
+        parse_spec(text % "batch_wait: 50ms")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ssl
+import string
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
@@ -13,6 +14,7 @@ from modelrepo.errors import InvalidInput, Unreachable
 from modelrepo_runtime.gateway.addresses import AddressRefused, AddressRules, PinnedConnection, Target, shown
 
 PIECE_BYTES = 1 << 20
+_SAFE = frozenset(string.ascii_letters + string.digits + "._-")
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
@@ -41,7 +43,7 @@ class Fetched:
 class Fetcher:
     """Fetches URLs of tenants; may be shared by threads."""
 
-    rules: AddressRules = AddressRules()
+    rules: AddressRules = field(default_factory=AddressRules)
     limits: FetchLimits = FetchLimits()
     tls: ssl.SSLContext | None = None
 
@@ -94,7 +96,7 @@ class Fetcher:
 def file_name(url: str) -> str:
     """Return a name for what a URL names that is safe in any folder and in a key."""
     last = unquote(urlsplit(url).path).rpartition("/")[2]
-    safe = "".join(letter if letter.isalnum() and letter.isascii() or letter in "._-" else "_" for letter in last)
+    safe = "".join(letter if letter in _SAFE else "_" for letter in last)
     return safe.lstrip(".")[-100:] or "file"
 
 

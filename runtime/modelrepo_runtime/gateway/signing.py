@@ -43,7 +43,7 @@ class UrlSigner:
 
 
 def shared_secret(store: ObjectStore) -> bytes:
-    """Return the secret that every gateway before this store signs with; the first one makes it. Raises: Unreachable."""
+    """Return the secret that every gateway before this store signs with; the first makes it. Raises: Unreachable."""
     with suppress(ObjectNotFound):
         return store.read(SECRET_KEY)
     with suppress(ObjectExists):

@@ -23,9 +23,8 @@ EVERY_KEY = dedent(
     outputs: {video: {format: file, contentType: video/mp4}}
     size: "steps"
     stages:
-      - {name: prepare, on: cpu, checkpoints: [t5]}
-      - {name: generate, on: gpu, gpus: 2, gpu_memory: 60GiB, host_memory: 80GiB, max_batch: 4, batch_wait: 1s,
-         timeout: 20min}
+      - {name: prepare, on: cpu, checkpoints: [t5], max_batch: 2, batch_wait: 1s}
+      - {name: generate, on: gpu, gpus: 2, gpu_memory: 60GiB, host_memory: 80GiB, max_batch: 4, timeout: 20min}
       - {name: finish, on: cpu}
     accelerators:
       - {when: "cuda >= 12.8", extra: cu128}

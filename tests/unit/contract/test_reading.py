@@ -24,8 +24,8 @@ def test_every_key_is_read() -> None:
     assert spec.checkpoints["t5"] == CheckpointSource("hf://org/t5@abcdef", ("*.safetensors", "*.json"), ("*fp32*",))
     assert [source.kind for source in spec.checkpoints.values()] == ["local", "hf", "repository"]
     assert spec.stages == (
-        StageSpec("prepare", on="cpu", gpus=0, checkpoints=("t5",)),
-        StageSpec("generate", "gpu", 2, 60 * GIB, 80 * GIB, 4, 1200.0, batch_wait_s=1.0),
+        StageSpec("prepare", on="cpu", gpus=0, checkpoints=("t5",), max_batch=2, batch_wait_s=1.0),
+        StageSpec("generate", "gpu", 2, 60 * GIB, 80 * GIB, 4, 1200.0),
         StageSpec("finish", on="cpu", gpus=0),
     )
     assert spec.accelerators == (AcceleratorRule("cuda >= 12.8", "cu128"), AcceleratorRule("rocm >= 6.2", "rocm"))

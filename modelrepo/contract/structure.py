@@ -24,9 +24,12 @@ def json_schema() -> Mapping[str, Any]:
     return loaded
 
 
-def check_structure(document: Document, path: str) -> None:
-    """Refuse what the schema refuses; of several faults the first in the file is told. Raises: InvalidSpec."""
-    errors = [_deepest(error) for error in dialect()(json_schema()).iter_errors(document.value)]
+def check_structure(document: Document, path: str, schema: Mapping[str, Any] | None = None) -> None:
+    """Refuse what the schema (model.yaml's) refuses; of several faults the first in the file is told.
+
+    Raises: InvalidSpec.
+    """
+    errors = [_deepest(error) for error in dialect()(schema or json_schema()).iter_errors(document.value)]
     # A key is often missing because it is misspelt: then the misspelt one is what helps.
     faults = [(error.validator == "required", fault) for error in errors for fault in _faults(error)]
     if faults:

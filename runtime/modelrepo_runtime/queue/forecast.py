@@ -1,0 +1,210 @@
+"""Predicted start and finish: work ahead of a job in its lanes, live slots, learnt times, progress.
+
+What is ahead are the jobs that are there now; later arrivals of stricter tiers are not guessed. Unknown is None: no
+live slot, a paused lane, or a stage that has never run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from modelrepo_runtime.jobs import Eta, StageNeed
+from modelrepo_runtime.queue.estimates import Estimates, ServiceTime
+
+MOST_ROUNDS = 8
+"""A job's start decides which stricter jobs overtake it, and they decide its start; so often that is gone round."""
+CLOSE_ENOUGH = 0.01
+"""Part of a predicted wait by which two rounds may differ."""
+PROGRESS_TRUSTED = 0.05
+"""Progress from which a rest may be told from it alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaneLoad:
+    """A lane and how full it is."""
+
+    model: str
+    stage: str
+    on: str
+    """cpu or gpu."""
+    tier: str
+    weight: float
+    """What a second of wait adds to the rank of its jobs: 1 / SLO for `slo-share`."""
+    depth: int
+    oldest: float
+    newest: float
+    version: str | None = None
+    cluster: str | None = None
+    over: bool = False
+    paused: bool = False
+
+    def before(self, moment: float) -> float:
+        """Return about how many of its jobs were enqueued before `moment`, as if they came evenly."""
+        if self.depth <= 0 or moment <= self.oldest:
+            return 0.0
+        if moment > self.newest:
+            return float(self.depth)
+        return max(1.0, (self.depth - 1) * (moment - self.oldest) / (self.newest - self.oldest))
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What a slot does now."""
+
+    stage: str
+    started: float
+    size: str | None = None
+    progress: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SlotLoad:
+    """An open live slot that may take jobs now."""
+
+    model: str
+    version: str | None
+    on: tuple[str, ...] = ("cpu", "gpu")
+    cluster: str = "local"
+    accelerator: str | None = None
+    incoming: str | None = None
+    running: Running | None = None
+
+    def takes(self, on: str, version: str | None, cluster: str | None) -> bool:
+        """True if it may take jobs of this kind, version and cluster."""
+        return on in self.on and version in (None, self.version, self.incoming) and cluster in (None, self.cluster)
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """The queue and its slots at one moment."""
+
+    at: float
+    lanes: Sequence[LaneLoad]
+    slots: Sequence[SlotLoad]
+    estimates: Estimates
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A job whose times are wanted."""
+
+    model: str
+    stages: tuple[StageNeed, ...]
+    enqueued: float
+    weight: float
+    stage_index: int = 0
+    version: str | None = None
+    cluster: str | None = None
+    size: str | None = None
+    over: bool = False
+    paused: bool = False
+    due: float | None = None
+    """When its delay ends."""
+    started_at: float | None = None
+    """When its wait ended, if it has."""
+    running: Running | None = None
+    accelerator: str | None = None
+    """Of the slot that runs it."""
+
+
+def rest_s(time: ServiceTime | None, elapsed_s: float, progress: float | None) -> float | None:
+    """Return how much longer an attempt takes; progress counts for more the farther it is."""
+    part = progress or 0.0
+    if time is None:
+        return elapsed_s * (1 - part) / part if part >= PROGRESS_TRUSTED else None
+    if part > 0:
+        return (1 - part) * (elapsed_s + (1 - part) * time.mean_s)
+    return time.rest_s(elapsed_s)
+
+
+@dataclass(slots=True)
+class Forecaster:
+    """Answers for one Load; what many answers share is worked out once."""
+
+    load: Load
+    _lanes: dict[tuple[str, str], list[LaneLoad]] = field(default_factory=dict)
+    _free: dict[tuple[str, str, str | None, str | None], list[float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for lane in self.load.lanes:
+            if lane.depth > 0 and not lane.paused:
+                self._lanes.setdefault((lane.model, lane.on), []).append(lane)
+
+    def eta(self, job: Asked) -> Eta | None:
+        """Return when a job starts and ends; None where neither is known."""
+        moment: float | None = self.load.at if job.due is None else max(self.load.at, job.due)
+        start_at, index = job.started_at, job.stage_index
+        if job.running is not None:
+            moment = self._end_of_running(job, job.running)
+            index += 1
+        waits_for = next((stage.name for stage in job.stages if stage.on == "gpu"), job.stages[0].name)
+        for stage in job.stages[index:]:
+            moment = None if moment is None else self._start(job, stage, moment)
+            if stage.name == waits_for and start_at is None:
+                start_at = moment
+            time = self.load.estimates.of(job.model, stage.name, job.size)
+            moment = None if moment is None or time is None else moment + time.mean_s
+        return None if start_at is None and moment is None else Eta(start_at, moment)
+
+    def wait_s(self, lane: LaneLoad) -> float | None:
+        """Return how long a job waits that joins a lane now."""
+        asked = Asked(lane.model, (), self.load.at, lane.weight, 0, lane.version, lane.cluster, None, lane.over)
+        if lane.paused:
+            return None
+        start = self._start(asked, StageNeed(lane.stage, lane.on), self.load.at)
+        return None if start is None else start - self.load.at
+
+    def _end_of_running(self, job: Asked, running: Running) -> float | None:
+        time = self.load.estimates.of(job.model, running.stage, running.size, job.accelerator)
+        rest = rest_s(time, max(0.0, self.load.at - running.started), running.progress)
+        return None if rest is None else self.load.at + rest
+
+    def _start(self, job: Asked, stage: StageNeed, earliest: float) -> float | None:
+        """Return when a slot takes the job at this stage, `earliest` or later."""
+        free = self._free_in_s(job.model, stage.on, job.version, job.cluster)
+        if not free or job.paused:
+            return None
+        start = earliest
+        for _ in range(MOST_ROUNDS):
+            ahead, work_s = self._ahead(job, stage, start)
+            if work_s is None:
+                return None
+            rounds, place = divmod(int(ahead), len(free))
+            moment = self.load.at + free[place] + rounds * (work_s / ahead if ahead else 0.0)
+            before, start = start, max(earliest, moment)
+            if abs(start - before) <= CLOSE_ENOUGH * (start - self.load.at):
+                break
+        return start
+
+    def _ahead(self, job: Asked, stage: StageNeed, at: float) -> tuple[float, float | None]:
+        """Return how many jobs outrank this one at a moment, and their work in seconds."""
+        ahead, work_s = 0.0, 0.0
+        for lane in self._lanes.get((job.model, stage.on), ()):
+            if lane.over and not job.over:
+                continue  # served by spare capacity
+            if job.over and not lane.over:
+                count = float(lane.depth)
+            else:
+                count = lane.before(at - (at - job.enqueued) * job.weight / lane.weight)
+            if count:
+                time = self.load.estimates.of(job.model, lane.stage)
+                if time is None:
+                    return ahead, None
+                ahead, work_s = ahead + count, work_s + count * time.mean_s
+        return ahead, work_s
+
+    def _free_in_s(self, model: str, on: str, version: str | None, cluster: str | None) -> list[float]:
+        """Return in how many seconds each slot that may take such jobs is free, soonest first."""
+        key = (model, on, version, cluster)
+        if key not in self._free:
+            slots = [slot for slot in self.load.slots if slot.model == model and slot.takes(on, version, cluster)]
+            self._free[key] = sorted(self._rest_of(slot) for slot in slots)
+        return self._free[key]
+
+    def _rest_of(self, slot: SlotLoad) -> float:
+        if slot.running is None:
+            return 0.0
+        running = slot.running
+        time = self.load.estimates.of(slot.model, running.stage, running.size, slot.accelerator)
+        return rest_s(time, max(0.0, self.load.at - running.started), running.progress) or 0.0

@@ -19,6 +19,10 @@ class Lane:
     """None: any version may take it. Always set past the first stage."""
     avoid: frozenset[str] = frozenset()
     """Constraint class: places to keep away from while another live one may take the job."""
+    cluster: str | None = None
+    """Set where what the stage before handed over lies in one cluster's own storage; None: any cluster."""
+    over: bool = False
+    """True for the twin that holds the jobs of tenants who are ahead of their share."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from modelrepo.errors import StaleFence
+from modelrepo.errors import StaleFence, StaleSession
 from modelrepo_runtime.jobs import Cause, Claim, Fence, Job, Json, Outcome, StageNeed, Status, Submission
 
 
@@ -117,6 +117,24 @@ class BeatReply:
     orders: tuple[Order, ...] = ()
     versions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Model -> versions that the worker's cluster serves or loads for a GPU stage: its CPU slots prepare for these."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimCall:
+    """One `claim` of many that share a transaction."""
+
+    session: Session
+    seq: int
+    offers: Sequence[Offer]
+
+
+@dataclass(frozen=True, slots=True)
+class BeatCall:
+    """One `beat` of many that share a transaction."""
+
+    session: Session
+    held: Sequence[tuple[str, Fence]]
+    slots: Sequence[SlotReport]
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +277,9 @@ class JobQueue(Protocol):
         The same (session, seq) again returns the leases it still holds from the first time. Raises: StaleSession.
         """
 
+    def claim_all(self, calls: Sequence[ClaimCall]) -> tuple[tuple[Claim, ...] | StaleSession, ...]:
+        """Answer many claims in one transaction; each gets its own answer, refusals included."""
+
     def finish(
         self, session: Session, job_id: str, fence: Fence, outcome: Outcome, *, then: Offer | None = None
     ) -> FinishReply:
@@ -285,6 +306,9 @@ class JobQueue(Protocol):
 
         A lease that two beats leave out and that is older than three beats goes back, uncounted. Raises: StaleSession.
         """
+
+    def beat_all(self, calls: Sequence[BeatCall]) -> tuple[BeatReply | StaleSession, ...]:
+        """Answer many beats in one transaction; each gets its own answer, refusals included."""
 
     def beats(self) -> Mapping[str, int]:
         """Return the number of the newest beat of each session that holds leases; what the Reaper watches."""

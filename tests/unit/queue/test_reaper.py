@@ -121,7 +121,8 @@ def test_a_beat_begins_the_silence_anew(watch: Watch) -> None:
 
 
 def test_a_session_that_the_queue_forgot_is_expired_too(watch: Watch) -> None:
-    watch.queue._state.lives.clear()
+    watch.queue.database.connection.execute("delete from session")
+    watch.queue.database.connection.execute("delete from beat")
     assert watch.look(7) == 1
 
 

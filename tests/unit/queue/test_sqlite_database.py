@@ -15,7 +15,7 @@ from modelrepo_runtime.queue.port import Offer, WorkerInfo
 from modelrepo_runtime.queue.sqlite import database, filesystems
 from modelrepo_runtime.queue.sqlite.filesystems import network_type
 from modelrepo_runtime.queue.sqlite.queue import SqliteQueue
-from modelrepo_runtime.queue.sqlite.statements import all_statements, sql
+from modelrepo_runtime.queue.sqlite.statements import texts
 
 HOME = Path(database.__file__).parent
 
@@ -46,14 +46,14 @@ def test_the_schema_is_the_sum_of_its_migrations() -> None:
 def test_every_statement_is_understood_by_the_schema() -> None:
     with closing(sqlite3.connect(":memory:")) as connection:
         database.apply_script(connection, (HOME / "schema.sql").read_text())
-        for name, statement in all_statements().items():
+        for name, statement in texts().items():
             values = [None] * statement.count("?")
             try:
                 connection.execute(f"explain {statement}", values)
             except sqlite3.ProgrammingError as error:
                 assert "number of bindings" in str(error), name
     with pytest.raises(KeyError):
-        sql("no_such_statement")
+        texts()["no_such_statement"]
 
 
 def test_no_statement_of_the_hot_path_reads_a_whole_table(queue: SqliteQueue, path: Path) -> None:
@@ -63,7 +63,7 @@ def test_no_statement_of_the_hot_path_reads_a_whole_table(queue: SqliteQueue, pa
     hot += ("job_inputs", "delayed_of_job", "session_get", "slots_delete", "turns_of_model")
     with closing(sqlite3.connect(path)) as connection:
         for name in (*hot, "delayed_due", "deadlines_passed", "work_waiting", "attempts_of_job", "finish_on_record"):
-            statement = sql(name) + (" where lease.fence = ?" if name == "lease_view" else "")
+            statement = texts()[name] + (" where lease.fence = ?" if name == "lease_view" else "")
             highest = max([statement.count("?"), *(number for number in range(1, 10) if f"?{number}" in statement)])
             values = ["[]" if "json_each" in statement else 1] * highest
             plan = connection.execute(f"explain query plan {statement}", values[: _bindings(statement)]).fetchall()
@@ -77,10 +77,10 @@ def _bindings(statement: str) -> int:
 
 
 def test_every_commit_is_synced_and_logged_ahead(queue: SqliteQueue) -> None:
-    connection = queue._writer._connection
+    connection = queue.database.writer._connection
     assert connection.execute("pragma synchronous").fetchone()[0] == 2
     assert connection.execute("pragma journal_mode").fetchone()[0] == "wal"
-    assert queue._reader.execute("pragma wal_autocheckpoint").fetchone()[0] == 0
+    assert queue.database.reader.execute("pragma wal_autocheckpoint").fetchone()[0] == 0
 
 
 def test_a_newer_schema_is_refused_and_left_alone(path: Path) -> None:
@@ -145,14 +145,13 @@ def test_nothing_of_an_ended_job_stays_where_running_jobs_are_kept(queue: Sqlite
         else:
             queue.cancel(job.id)
     queue.tend()
-    with queue._read() as connection:
-        for table in ("ready", "delayed", "lease", "left_out", "pinned", "progress", "cancel", "lane"):
-            assert connection.execute(f"select count(*) from {table}").fetchone()[0] == 0, table
+    for table in ("ready", "delayed", "lease", "left_out", "pinned", "progress", "cancel", "lane"):
+        assert queue.database.reader.execute(f"select count(*) from {table}").fetchone()[0] == 0, table
 
 
 def test_a_failed_migration_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     SqliteQueue(path).close()
-    broken = [*database.migrations(), ("0002_broken.sql", "create table extra (x);\ncreate table job (x);\n")]
+    broken = [*database.migrations(), ("0003_broken.sql", "create table extra (x);\ncreate table job (x);\n")]
     monkeypatch.setattr(database, "migrations", lambda: broken)
     with pytest.raises(Unreachable, match="already exists"):
         SqliteQueue(path)

@@ -13,9 +13,10 @@ import pytest
 
 from modelrepo.errors import ModelRepoError, Unreachable
 from modelrepo_runtime.jobs import StageNeed, Submission
+from modelrepo_runtime.queue.relational.transaction import Refused, Transaction
 from modelrepo_runtime.queue.sqlite.queue import SqliteQueue
 from modelrepo_runtime.queue.sqlite.turnstile import Turnstile
-from modelrepo_runtime.queue.sqlite.writer import Refused, Transaction, Writer
+from modelrepo_runtime.queue.sqlite.writer import Writer
 
 
 @pytest.fixture
@@ -31,15 +32,14 @@ def queue(path: Path) -> Iterator[SqliteQueue]:
 
 def put(name: str) -> Callable[[Transaction], str]:
     def work(tx: Transaction) -> str:
-        tx.connection.execute("insert into turn values ('m', ?, 0)", (name,))
+        tx.run("turn_put", "m", name, 0)
         return name
 
     return work
 
 
 def names(queue: SqliteQueue) -> set[str]:
-    with queue._read() as connection:
-        return {row["slot"] for row in connection.execute("select slot from turn")}
+    return {row["slot"] for row in queue.database.reader.execute("select slot from turn")}
 
 
 class Held:
@@ -60,8 +60,8 @@ def gather(queue: SqliteQueue, path: Path, works: list[Callable[[Transaction], A
     pool = ThreadPoolExecutor(len(works))
     with pool:
         with Held(path):
-            futures = [pool.submit(queue._writer.run, work) for work in works]
-            wait_until(lambda: len(queue._writer._calls) == len(works))
+            futures = [pool.submit(queue.database.writer.run, work) for work in works]
+            wait_until(lambda: len(queue.database.writer._calls) == len(works))
         return [future.exception() or future.result() for future in futures]
 
 
@@ -75,7 +75,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 def commits(queue: SqliteQueue) -> int:
     """Return the number of writes to the database file's log that others can see: its data version."""
-    return int(queue._reader.execute("pragma data_version").fetchone()[0])
+    return int(queue.database.reader.execute("pragma data_version").fetchone()[0])
 
 
 def test_calls_that_wait_together_share_one_commit(queue: SqliteQueue, path: Path) -> None:
@@ -87,45 +87,45 @@ def test_calls_that_wait_together_share_one_commit(queue: SqliteQueue, path: Pat
 
 def test_a_call_that_fails_takes_only_its_own_changes_back(queue: SqliteQueue, path: Path) -> None:
     def fail(tx: Transaction) -> None:
-        tx.connection.execute("insert into turn values ('m', 'half', 0)")
-        tx.later("insert into turn values ('m', ?, 0)", ("later",))
+        tx.run("turn_put", "m", "half", 0)
+        tx.later("turn_put", "m", "later", 0)
         raise ModelRepoError("no")
 
     answers = gather(queue, path, [put("a"), fail, put("b")])
     assert answers[0] == "a" and answers[2] == "b" and str(answers[1]) == "no"
     assert names(queue) == {"a", "b"}
     with pytest.raises(ModelRepoError, match="no"):
-        queue._writer.run(fail)
+        queue.database.writer.run(fail)
     assert names(queue) == {"a", "b"}
 
 
 def test_a_refusal_keeps_what_it_wrote(queue: SqliteQueue) -> None:
     def refuse(tx: Transaction) -> Refused[ModelRepoError]:
-        tx.connection.execute("insert into turn values ('m', 'noted', 0)")
+        tx.run("turn_put", "m", "noted", 0)
         return Refused(ModelRepoError("refused"))
 
     with pytest.raises(ModelRepoError, match="refused"):
-        queue._writer.run(refuse)
+        queue.database.writer.run(refuse)
     assert names(queue) == {"noted"}
 
 
 def test_what_is_put_off_is_run_before_the_answer(queue: SqliteQueue) -> None:
-    queue._writer.run(lambda tx: tx.later("insert into turn values ('m', ?, 0)", ("off",)))
+    queue.database.writer.run(lambda tx: tx.later("turn_put", "m", "off", 0))
     assert names(queue) == {"off"}
 
 
 def test_an_error_of_the_database_reaches_every_caller_of_the_group(queue: SqliteQueue, path: Path) -> None:
     def broken(tx: Transaction) -> None:
-        tx.connection.execute("select * from no_such_table")
+        tx.select("tiers", "no such sql")
 
     answers = gather(queue, path, [put("a"), broken])
     assert all(isinstance(answer, Unreachable) for answer in answers)
     assert names(queue) == set()
-    assert queue._writer.run(put("b")) == "b"
+    assert queue.database.writer.run(put("b")) == "b"
 
 
 def test_a_call_that_is_not_answered_in_time_is_dropped(queue: SqliteQueue, path: Path) -> None:
-    impatient = Writer(path, queue._clock, queue._wakes, answer_s=0.05)
+    impatient = Writer(path, queue.database.clock, queue.database.wakes, answer_s=0.05)
     with Held(path), pytest.raises(Unreachable, match=r"queue\.db\.main"):
         impatient.run(put("late"))
     impatient.close()

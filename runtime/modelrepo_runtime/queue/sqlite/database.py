@@ -101,6 +101,19 @@ def _check_kind(connection: sqlite3.Connection, path: Path) -> None:
         )
 
 
+def make(connection: sqlite3.Connection) -> None:
+    """Give an empty database all that a queue has."""
+    connection.row_factory = sqlite3.Row
+    for _, script in migrations():
+        apply_script(connection, script)
+    _first_tiers(connection)
+
+
+def _first_tiers(connection: sqlite3.Connection) -> None:
+    rows = [(tier.name, tier.slo_s, tier.allowed_miss, int(tier.default)) for tier in SHIPPED_TIERS]
+    connection.executemany("insert into tier (name, slo_s, allowed_miss, is_default) values (?, ?, ?, ?)", rows)
+
+
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:
     known = migrations()
     number = connection.execute("pragma user_version").fetchone()[0]
@@ -118,8 +131,7 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
         connection.execute(f"pragma user_version = {len(known)}")
         connection.execute(f"pragma application_id = {APPLICATION_ID}")
         if number == 0:
-            rows = [(tier.name, tier.slo_s, tier.allowed_miss, int(tier.default)) for tier in SHIPPED_TIERS]
-            connection.executemany("insert into tier values (?, ?, ?, ?)", rows)
+            _first_tiers(connection)
         connection.execute("commit")
     except BaseException:
         connection.execute("rollback")

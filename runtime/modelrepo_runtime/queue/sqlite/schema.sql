@@ -11,7 +11,7 @@ create table job (
   deadline real,
   stages text not null,
   metadata text not null
-);
+, tag real not null default 0, size text, webhook text);
 create table payload (
   job integer primary key,
   inputs text not null,
@@ -38,23 +38,27 @@ create table deadline (
 ) without rowid;
 
 -- The registry of lanes: a lane is there while it may have rows; empty ones are swept.
-create table lane (
+create table "lane" (
   id integer primary key autoincrement,
   model text not null,
   stage text not null,
   tier text not null,
   version text not null,
   avoid text not null,
-  unique (model, stage, tier, version, avoid)
+  cluster text not null,
+  over integer not null,
+  unique (model, stage, tier, version, avoid, cluster, over)
 );
-create table ready (
+create table "ready" (
   lane integer not null,
-  enqueued real not null,
+  tag real not null,
   job integer not null,
+  enqueued real not null,
   stage_index integer not null,
   attempt integer not null,
-  primary key (lane, enqueued, job)
+  primary key (lane, tag, job)
 ) without rowid;
+create index ready_oldest on ready (lane, enqueued, job);
 create table delayed (
   job integer primary key,
   due real not null,
@@ -62,7 +66,7 @@ create table delayed (
   enqueued real not null,
   stage_index integer not null,
   attempt integer not null
-);
+, tag real not null default 0);
 create index delayed_due on delayed (due);
 create index delayed_lane on delayed (lane);
 

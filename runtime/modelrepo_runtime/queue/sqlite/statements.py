@@ -1,31 +1,40 @@
-"""The SQL of the embedded queue: named statements in `sql/*.sql`, each under a line `-- name: <name>`."""
+"""Running named statements on SQLite."""
 
 from __future__ import annotations
 
-import re
-from functools import cache
-from importlib.resources import files
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+
+from modelrepo_runtime.queue.relational.statements import statements_of
+from modelrepo_runtime.queue.relational.transaction import Row
 
 
-@cache
-def _statements() -> dict[str, str]:
-    found: dict[str, str] = {}
-    for source in sorted((files(__package__) / "sql").iterdir(), key=lambda entry: entry.name):
-        if not source.name.endswith(".sql"):
-            continue
-        for part in re.split(r"^-- name: ", source.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]:
-            name, _, body = part.partition("\n")
-            if name.strip() in found:
-                raise ValueError(f"two statements are named {name.strip()}")
-            found[name.strip()] = body.strip().rstrip(";")
-    return found
+def texts() -> Mapping[str, str]:
+    """Return every statement by name, as SQLite runs it."""
+    return statements_of(__package__)
 
 
-def sql(name: str) -> str:
-    """Return a statement by its name. Raises: KeyError."""
-    return _statements()[name]
+class SqliteStatements:
+    """See Statements."""
 
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+        self._texts = texts()
 
-def all_statements() -> dict[str, str]:
-    """Return every statement by name."""
-    return dict(_statements())
+    def rows(self, name: str, values: Sequence[object], tail: str = "") -> Sequence[Row]:
+        """See Statements."""
+        text = f"{self._texts[name]} {tail}" if tail else self._texts[name]
+        return self.connection.execute(text, values).fetchall()
+
+    def run_many(self, name: str, rows: Sequence[Sequence[object]]) -> None:
+        """See Statements."""
+        self.connection.executemany(self._texts[name], rows)
+
+    def array(self, values: Sequence[object]) -> object:
+        """See Statements."""
+        return json.dumps(values)
+
+    def among(self, column: str) -> str:
+        """See Statements."""
+        return f"{column} in (select value from json_each(?))"

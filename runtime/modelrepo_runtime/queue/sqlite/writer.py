@@ -15,51 +15,17 @@ from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 from modelrepo.errors import Unreachable
+from modelrepo_runtime.queue.relational.transaction import Answer, Refused, Transaction
 from modelrepo_runtime.queue.sqlite.database import identity, prepare, translated
+from modelrepo_runtime.queue.sqlite.statements import SqliteStatements
 from modelrepo_runtime.queue.sqlite.turnstile import Turnstile
 from modelrepo_runtime.queue.sqlite.wake import WakeFolder
 
-Answer = TypeVar("Answer")
-Error = TypeVar("Error", bound=Exception)
 LARGEST_GROUP = 200
 """Calls in one transaction: bounds how long other processes wait for their turn."""
-
-
-@dataclass(slots=True)
-class Transaction:
-    """What a call may use while it writes."""
-
-    connection: sqlite3.Connection
-    now: float
-    ready_models: set[str] = field(default_factory=set)
-    """Models that got ready jobs; their waiters are told after the commit."""
-    changed_jobs: set[str] = field(default_factory=set)
-    put_off: dict[str, list[tuple[object, ...]]] = field(default_factory=dict)
-    """Statement -> its rows; see `later`."""
-
-    def later(self, statement: str, row: tuple[object, ...]) -> None:
-        """Run a statement at the next `flush`, together with its like; a call's own are run before it is answered."""
-        self.put_off.setdefault(statement, []).append(row)
-
-    def flush(self) -> None:
-        """Run what was put off; before anything is read that it changes."""
-        for statement, rows in self.put_off.items():
-            self.connection.executemany(statement, rows)
-        self.put_off.clear()
-
-    def forget(self) -> None:
-        """Drop what was put off by a call that failed."""
-        self.put_off.clear()
-
-
-@dataclass(frozen=True, slots=True)
-class Refused(Generic[Error]):
-    """An answer that is an error, given without taking back what the call wrote."""
-
-    error: Error
 
 
 @dataclass(slots=True)
@@ -174,40 +140,19 @@ class Writer:
             _answer(call, answer)
 
     def _commit(self, group: list[_Call[Any]]) -> tuple[list[tuple[_Call[Any], Any]], Transaction]:
-        connection = self._connection
-        transaction = Transaction(connection, self._clock())
+        connection, statements = self._connection, SqliteStatements(self._connection)
+        transaction = Transaction(statements, self._clock())
         try:
             with translated(self._path):
                 connection.execute("begin immediate")
                 alone = len(group) == 1
-                answers = [(call, self._attempt(call, transaction, alone=alone)) for call in group]
+                answers = [(call, _attempt(connection, call, transaction, alone=alone)) for call in group]
                 connection.execute("commit")
         except Exception as error:  # noqa: BLE001 - whatever went wrong, it is every waiting caller's answer
             if connection.in_transaction:
                 connection.execute("rollback")
-            return [(call, Refused(error)) for call in group], Transaction(connection, transaction.now)
+            return [(call, Refused(error)) for call in group], Transaction(statements, transaction.now)
         return answers, transaction
-
-    def _attempt(self, call: _Call[Any], transaction: Transaction, *, alone: bool) -> Any:
-        connection = transaction.connection
-        if not alone:
-            connection.execute("savepoint call")
-        try:
-            answer = call.work(transaction)
-            transaction.flush()
-        except sqlite3.Error:
-            raise
-        except Exception as error:  # noqa: BLE001 - it belongs to the caller, not to this thread
-            transaction.forget()
-            connection.execute("rollback" if alone else "rollback to call")
-            if alone:
-                connection.execute("begin immediate")
-            else:
-                connection.execute("release call")
-            return Refused(error)
-        if not alone:
-            connection.execute("release call")
-        return answer
 
     def close(self) -> None:
         """Finish what waits, then close the database inside the turnstile; closing twice is legal."""
@@ -220,6 +165,27 @@ class Writer:
         with self._writing, self._turnstile.turn():
             self._connection.close()
         self._turnstile.close()
+
+
+def _attempt(connection: sqlite3.Connection, call: _Call[Any], transaction: Transaction, *, alone: bool) -> Any:
+    if not alone:
+        connection.execute("savepoint call")
+    try:
+        answer = call.work(transaction)
+        transaction.flush()
+    except sqlite3.Error:
+        raise
+    except Exception as error:  # noqa: BLE001 - it belongs to the caller, not to this thread
+        transaction.forget()
+        connection.execute("rollback" if alone else "rollback to call")
+        if alone:
+            connection.execute("begin immediate")
+        else:
+            connection.execute("release call")
+        return Refused(error)
+    if not alone:
+        connection.execute("release call")
+    return answer
 
 
 def _answer(call: _Call[Any], answer: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from typing import Any
 
 from modelrepo.errors import JobNotFound
@@ -12,36 +11,34 @@ from modelrepo_runtime.queue.explain import COUNTED_TO, Surroundings, explain
 from modelrepo_runtime.queue.lanes import Lane
 from modelrepo_runtime.queue.port import Explanation, HistoryRow, JobFilter, Tier
 from modelrepo_runtime.queue.rank import slo_share, wait_ended
-from modelrepo_runtime.queue.sqlite.claiming import slots_live
-from modelrepo_runtime.queue.sqlite.stages import read_stages
-from modelrepo_runtime.queue.sqlite.statements import sql
-from modelrepo_runtime.queue.sqlite.waiting import DELAYED_OF_JOB, LANE_BY_ID, READY_OF_JOB, lane_of, rank_time
+from modelrepo_runtime.queue.relational.claiming import slots_live
+from modelrepo_runtime.queue.relational.stages import read_stages
+from modelrepo_runtime.queue.relational.transaction import Row, Snapshot
+from modelrepo_runtime.queue.relational.waiting import lane_of, rank_time
 from modelrepo_runtime.queue.steps import MOST_RESTARTS
 from modelrepo_runtime.timing import Timing
 
-JOB_VIEW, JOB_INPUTS = sql("job_view"), sql("job_inputs")
 
-
-def get(connection: sqlite3.Connection, job_id: str, now: float) -> Job:
+def get(tx: Snapshot, job_id: str) -> Job:
     """Return one job with its inputs and its place in the queue. Raises: JobNotFound."""
-    row = view(connection, job_id)
-    payload = connection.execute(JOB_INPUTS, (row["id"],)).fetchone()
+    row = view(tx, job_id)
+    payload = tx.only("job_inputs", row["id"])
     extra: dict[str, Any] = {"inputs": json.loads(payload["inputs"]), "files": json.loads(payload["files"])}
     if _status(row) is Status.QUEUED:
-        extra["position"] = position(connection, row, now)
-    return job_of(row, now, **extra)
+        extra["position"] = position(tx, row)
+    return job_of(row, tx.now, **extra)
 
 
-def view(connection: sqlite3.Connection, job_id: str) -> sqlite3.Row:
+def view(tx: Snapshot, job_id: str) -> Row:
     """Return everything about a job in one row. Raises: JobNotFound."""
     name = job_id.encode("utf-8", "replace").decode()
-    row: sqlite3.Row | None = connection.execute(f"{JOB_VIEW} where job.name = ?", (name,)).fetchone()
-    if row is None:
+    found = tx.select("job_view", "where job.name = ?", name)
+    if not found:
         raise JobNotFound(f"no job {job_id} in this queue; `modelrepo jobs list` shows what there is")
-    return row
+    return found[0]
 
 
-def list_jobs(connection: sqlite3.Connection, where: JobFilter, now: float) -> tuple[Job, ...]:
+def list_jobs(tx: Snapshot, where: JobFilter) -> tuple[Job, ...]:
     """Return matching jobs, newest first."""
     clauses: list[str] = []
     values: list[object] = []
@@ -51,7 +48,7 @@ def list_jobs(connection: sqlite3.Connection, where: JobFilter, now: float) -> t
             values.append(value)
     if where.older_than_s is not None:
         clauses.append("job.created <= ?")
-        values.append(now - where.older_than_s)
+        values.append(tx.now - where.older_than_s)
     if where.ended is not None:
         clauses.append(f"done.job is {'not ' if where.ended else ''}null")
     if where.status is Status.QUEUED:
@@ -61,18 +58,18 @@ def list_jobs(connection: sqlite3.Connection, where: JobFilter, now: float) -> t
     elif where.status is not None:
         clauses.append("done.status = ?")
         values.append(where.status.value)
-    condition = f" where {' and '.join(clauses)}" if clauses else ""
-    rows = connection.execute(f"{JOB_VIEW}{condition} order by job.id desc limit ?", (*values, where.limit))
-    return tuple(job_of(row, now) for row in rows.fetchall())
+    condition = f"where {' and '.join(clauses)} " if clauses else ""
+    rows = tx.select("job_view", f"{condition}order by job.id desc limit ?", *values, where.limit)
+    return tuple(job_of(row, tx.now) for row in rows)
 
 
-def _status(row: sqlite3.Row) -> Status:
+def _status(row: Row) -> Status:
     if row["status"] is not None:
         return Status(row["status"])
     return Status.QUEUED if row["fence"] is None else Status.RUNNING
 
 
-def job_of(row: sqlite3.Row, now: float, **extra: Any) -> Job:
+def job_of(row: Row, now: float, **extra: Any) -> Job:
     """Return a row of the view as a Job."""
     status = _status(row)
     outcome = json.loads(row["outcome"]) if row["outcome"] else {}
@@ -111,35 +108,32 @@ def job_of(row: sqlite3.Row, now: float, **extra: Any) -> Job:
     )
 
 
-def position(connection: sqlite3.Connection, row: sqlite3.Row, now: float) -> int | None:
+def position(tx: Snapshot, row: Row) -> int | None:
     """Return how many jobs of the model would be taken before a ready one, lane by lane; None for a delayed one."""
-    if connection.execute(READY_OF_JOB, (row["model"], row["enqueued"], row["id"])).fetchone() is None:
+    if tx.row("ready_of_job", row["model"], row["enqueued"], row["id"]) is None:
         return None
-    now = rank_time(connection, now)
+    now = rank_time(tx)
     share = slo_share(row["enqueued"], now, row["slo_s"])
     ahead = 0
-    for lane in connection.execute(sql("lanes_of_model"), (row["model"],)).fetchall():
+    for lane in tx.rows("lanes_of_model", row["model"]):
         before = row["enqueued"] if lane["tier"] == row["tier"] else now - share * lane["slo_s"]
-        ahead += connection.execute(sql("ready_before"), (lane["id"], before, COUNTED_TO)).fetchone()[0]
+        ahead += tx.only("ready_before", lane["id"], before, COUNTED_TO)[0]
     return ahead
 
 
-def tiers(connection: sqlite3.Connection) -> tuple[Tier, ...]:
+def tiers(tx: Snapshot) -> tuple[Tier, ...]:
     """Return all tiers, the strictest first."""
-    rows = connection.execute(sql("tiers")).fetchall()
+    rows = tx.rows("tiers")
     return tuple(Tier(row["name"], row["slo_s"], row["allowed_miss"], bool(row["is_default"])) for row in rows)
 
 
-def history(connection: sqlite3.Connection, job_id: str | None) -> tuple[HistoryRow, ...]:
+def history(tx: Snapshot, job_id: str | None) -> tuple[HistoryRow, ...]:
     """Return what happened, oldest first."""
-    if job_id is None:
-        rows = connection.execute(sql("history_all")).fetchall()
-    else:
-        rows = connection.execute(sql("history_of_job"), (view(connection, job_id)["id"],)).fetchall()
+    rows = tx.rows("history_all") if job_id is None else tx.rows("history_of_job", view(tx, job_id)["id"])
     return tuple(_history_row(row) for row in rows)
 
 
-def _history_row(row: sqlite3.Row) -> HistoryRow:
+def _history_row(row: Row) -> HistoryRow:
     return HistoryRow(
         job_id=row["name"],
         event=row["event"],
@@ -156,26 +150,26 @@ def _history_row(row: sqlite3.Row) -> HistoryRow:
     )
 
 
-def explain_job(connection: sqlite3.Connection, job_id: str, now: float, timing: Timing) -> Explanation:
+def explain_job(tx: Snapshot, job_id: str, timing: Timing) -> Explanation:
     """Say where a job is and what it waits for."""
-    job = get(connection, job_id, now)
-    row = view(connection, job_id)
-    ready = connection.execute(READY_OF_JOB, (row["model"], row["enqueued"], row["id"])).fetchone()
-    delayed = connection.execute(DELAYED_OF_JOB, (row["id"],)).fetchone()
+    job = get(tx, job_id)
+    row = view(tx, job_id)
+    ready = tx.row("ready_of_job", row["model"], row["enqueued"], row["id"])
+    delayed = tx.row("delayed_of_job", row["id"])
     waits = ready or delayed
     lane: Lane | None = None
     if waits is not None:
-        lane = lane_of(connection.execute(LANE_BY_ID, (waits["lane"],)).fetchone())
-    holder = connection.execute(sql("lease_of_job"), (row["id"],)).fetchone()
-    pinned = connection.execute(sql("pinned_get"), (row["id"],)).fetchone()
+        lane = lane_of(tx.only("lane_by_id", waits["lane"]))
+    holder = tx.row("lease_of_job", row["id"])
+    pinned = tx.row("pinned_get", row["id"])
     around = Surroundings(
-        now=now,
+        now=tx.now,
         slo_s=row["slo_s"],
         lane=lane,
         due=delayed["due"] if delayed is not None else None,
         holder=holder["slot"] if holder is not None else None,
-        live=slots_live(connection, now, timing),
-        history=history(connection, job_id),
+        live=slots_live(tx, timing),
+        history=history(tx, job_id),
         restarts=pinned["restarts"] if pinned is not None else 0,
         restarts_allowed=MOST_RESTARTS,
     )

@@ -4,48 +4,43 @@ from __future__ import annotations
 
 import json
 import secrets
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
 from modelrepo.errors import StaleSession
 from modelrepo_runtime.jobs import Fence, Status
-from modelrepo_runtime.queue.port import BeatReply, Reaped, SlotReport, WorkerInfo, WorkerReport
-from modelrepo_runtime.queue.sqlite.finishing import close, requeue
-from modelrepo_runtime.queue.sqlite.rows import LeaseRow, leases_of_session
-from modelrepo_runtime.queue.sqlite.statements import sql
-from modelrepo_runtime.queue.sqlite.writer import Transaction
+from modelrepo_runtime.queue.port import BeatCall, BeatReply, Reaped, SlotReport, WorkerInfo, WorkerReport
+from modelrepo_runtime.queue.relational.claiming import ended
+from modelrepo_runtime.queue.relational.finishing import close, requeue
+from modelrepo_runtime.queue.relational.rows import LeaseRow, leases_of_session
+from modelrepo_runtime.queue.relational.transaction import Snapshot, Transaction
 from modelrepo_runtime.queue.steps import BEATS_LEFT_OUT, NO_ANSWER, lost_outcome, outcome_text
-from modelrepo_runtime.queue.turns import slots_allowed
 from modelrepo_runtime.timing import Timing
-
-BEAT_MOVE, SLOT_INSERT = sql("beat_move"), sql("slot_insert")
 
 
 def hello(tx: Transaction, info: WorkerInfo, timing: Timing) -> str:
     """Begin a session, and forget earlier ones of the same worker that hold nothing."""
-    connection = tx.connection
     within = (tx.now - timing.lease_s, tx.now + timing.lease_s)
-    for row in connection.execute(sql("sessions_replaced"), (info.name, info.host, *within)).fetchall():
-        _forget(connection, row["id"])
+    for row in tx.rows("sessions_replaced", info.name, info.host, *within):
+        _forget(tx, row["id"])
     session = secrets.token_hex(8)
     slots = json.dumps(info.slots)
-    connection.execute(sql("session_insert"), (session, info.name, info.host, info.pid, info.cluster, slots, tx.now))
-    connection.execute(sql("beat_insert"), (session, tx.now))
+    tx.run("session_insert", session, info.name, info.host, info.pid, info.cluster, slots, tx.now)
+    tx.run("beat_insert", session, tx.now)
     return session
 
 
 def goodbye(tx: Transaction, session: str, timing: Timing) -> None:
     """End a session and give back what it holds."""
-    for row in leases_of_session(tx.connection, session):
+    for row in leases_of_session(tx, session):
         _give_back(tx, row, timing, "attempt")
-    _forget(tx.connection, session)
+    _forget(tx, session)
 
 
-def _forget(connection: sqlite3.Connection, session: str) -> None:
+def _forget(tx: Transaction, session: str) -> None:
     for name in ("session_delete", "beat_delete", "slots_delete"):
-        connection.execute(sql(name), (session,))
+        tx.run(name, session)
 
 
 def _give_back(tx: Transaction, row: LeaseRow, timing: Timing, event: str) -> None:
@@ -54,27 +49,31 @@ def _give_back(tx: Transaction, row: LeaseRow, timing: Timing, event: str) -> No
         requeue(tx, row, step)
 
 
-def beat(
+def beat_all(tx: Transaction, calls: Sequence[BeatCall], timing: Timing) -> tuple[BeatReply | StaleSession, ...]:
+    """Answer beats one after the other."""
+    return tuple(_beat(tx, call.session.id, call.held, call.slots, timing) for call in calls)
+
+
+def _beat(
     tx: Transaction, session: str, holding: Sequence[tuple[str, Fence]], slots: Sequence[SlotReport], timing: Timing
-) -> BeatReply:
+) -> BeatReply | StaleSession:
     """Move a session's beat, keep its slots' reports, and compare what it holds with its leases."""
-    connection = tx.connection
-    if connection.execute(BEAT_MOVE, (tx.now, session)).fetchone() is None:
-        raise StaleSession(f"session {session} has ended; begin a new one")
-    connection.execute(sql("slots_delete"), (session,))
-    connection.executemany(SLOT_INSERT, [_slot_row(session, report) for report in slots])
-    leases = leases_of_session(connection, session)
+    if tx.row("beat_move", tx.now, session) is None:
+        return ended(session)
+    tx.run("slots_delete", session)
+    tx.run_many("slot_insert", [_slot_row(session, report) for report in slots])
+    leases = leases_of_session(tx, session)
     leased = {row.held for row in leases}
     told = set(holding)
-    some_left_out = connection.execute(sql("left_out_any")).fetchone()[0]
+    some_left_out = tx.only("left_out_any")[0]
     for row in leases:
         if row.held in told:
             if some_left_out:
-                connection.execute(sql("left_out_delete"), (row.fence,))
+                tx.run("left_out_delete", row.fence)
             continue
-        beats = connection.execute(sql("left_out_add"), (row.fence,)).fetchone()[0]
+        beats = tx.only("left_out_add", row.fence)[0]
         if beats >= BEATS_LEFT_OUT and not 0 <= tx.now - row.claimed <= timing.unanswered_claim_s:
-            connection.execute(sql("left_out_delete"), (row.fence,))
+            tx.run("left_out_delete", row.fence)
             _give_back(tx, row, timing, "unanswered")
     cancelled = frozenset(row.name for row in leases if row.cancelled and row.held in told)
     return BeatReply(cancelled, frozenset(told - leased))
@@ -89,17 +88,17 @@ def _slot_row(session: str, report: SlotReport) -> tuple[Any, ...]:
 def read_report(text: str) -> SlotReport:
     """Read a slot's report; fields of a newer modelrepo are dropped."""
     body = json.loads(text)
-    return SlotReport(**{field.name: body[field.name] for field in fields(SlotReport) if field.name in body})
+    known = {field.name: body[field.name] for field in fields(SlotReport) if field.name in body}
+    return SlotReport(**{**known, "on": tuple(known.get("on", ("cpu", "gpu")))})
 
 
 def expire_session(tx: Transaction, session: str, number: int, timing: Timing) -> tuple[Reaped, ...]:
     """Take back the leases of a session whose beat has not moved."""
-    connection = tx.connection
-    row = connection.execute(sql("beat_number"), (session,)).fetchone()
+    row = tx.row("beat_number", session)
     if (row["number"] if row is not None else -1) != number:
         return ()
     reaped: list[Reaped] = []
-    for leased in leases_of_session(connection, session):
+    for leased in leases_of_session(tx, session):
         outcome = lost_outcome(leased.slot)
         step = close(tx, leased, outcome, outcome_text(outcome), timing)
         if step.status is Status.QUEUED:
@@ -108,30 +107,29 @@ def expire_session(tx: Transaction, session: str, number: int, timing: Timing) -
     return tuple(reaped)
 
 
-def fleet(connection: sqlite3.Connection, now: float) -> tuple[WorkerReport, ...]:
+def fleet(tx: Snapshot) -> tuple[WorkerReport, ...]:
     """Return every session with what its slots last said."""
     reports: list[WorkerReport] = []
-    for row in connection.execute(sql("fleet")).fetchall():
-        slots = connection.execute(sql("slots_reported"), (row["id"],)).fetchall()
+    for row in tx.rows("fleet"):
+        slots = tx.rows("slots_reported", row["id"])
         info = WorkerInfo(row["worker"], row["host"], row["pid"], row["cluster"], tuple(json.loads(row["slots"])))
         told = tuple(read_report(slot["report"]) for slot in slots)
-        reports.append(WorkerReport(info, row["id"], abs(now - row["at"]), told))
+        reports.append(WorkerReport(info, row["id"], abs(tx.now - row["at"]), told))
     return tuple(reports)
 
 
 def forget_silent(tx: Transaction, before: float) -> None:
     """Drop sessions that hold nothing and have been silent since `before`."""
-    for row in tx.connection.execute(sql("sessions_forgotten"), (before,)).fetchall():
-        _forget(tx.connection, row["id"])
+    for row in tx.rows("sessions_forgotten", before):
+        _forget(tx, row["id"])
 
 
-def take_turn(tx: Transaction, model: str, slot: str, slots_total: int, max_unavailable: str, ttl_s: float) -> bool:
+def take_turn(tx: Transaction, model: str, slot: str, allowed: int, ttl_s: float) -> bool:
     """Take or keep a turn where fewer than the allowed number of others have one."""
-    allowed = slots_allowed(max_unavailable, slots_total)
     taken = _turns(tx, model, ttl_s)
     if len(taken - {slot}) >= allowed:
         return False
-    tx.connection.execute(sql("turn_put"), (model, slot, tx.now + ttl_s))
+    tx.run("turn_put", model, slot, tx.now + ttl_s)
     return True
 
 
@@ -139,10 +137,10 @@ def renew_turn(tx: Transaction, model: str, slot: str, ttl_s: float) -> bool:
     """Prolong a turn that has not run out."""
     if slot not in _turns(tx, model, ttl_s):
         return False
-    tx.connection.execute(sql("turn_put"), (model, slot, tx.now + ttl_s))
+    tx.run("turn_put", model, slot, tx.now + ttl_s)
     return True
 
 
 def _turns(tx: Transaction, model: str, ttl_s: float) -> set[str]:
-    rows = tx.connection.execute(sql("turns_of_model"), (model, tx.now, tx.now + ttl_s))
+    rows = tx.rows("turns_of_model", model, tx.now, tx.now + ttl_s)
     return {row["slot"] for row in rows}

@@ -55,7 +55,7 @@ where beat.at > ? and beat.at < ?;
 select slot, until from turn where model = ? and until > ? and until <= ?;
 
 -- name: turn_put
-insert or replace into turn (model, slot, until) values (?, ?, ?);
+insert into turn (model, slot, until) values (?, ?, ?) on conflict (model, slot) do update set until = excluded.until;
 
 -- name: turn_delete
 delete from turn where model = ? and slot = ?;

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,19 +11,13 @@ from modelrepo_runtime.attempts import Attempt
 from modelrepo_runtime.jobs import Cause, Claim, Fence, Outcome, Status
 from modelrepo_runtime.queue.lanes import Lane, admits, fits
 from modelrepo_runtime.queue.port import FinishReply, Offer
-from modelrepo_runtime.queue.sqlite.claiming import claim_again, holder_of, lease, slots_live
-from modelrepo_runtime.queue.sqlite.rows import LeaseRow, ReadyRow, leases
-from modelrepo_runtime.queue.sqlite.stages import read_stages
-from modelrepo_runtime.queue.sqlite.statements import sql
-from modelrepo_runtime.queue.sqlite.waiting import Last, end, enqueue
-from modelrepo_runtime.queue.sqlite.writer import Refused, Transaction
+from modelrepo_runtime.queue.relational.claiming import claim_again, holder_of, lease, slots_live
+from modelrepo_runtime.queue.relational.rows import LeaseRow, ReadyRow, leases
+from modelrepo_runtime.queue.relational.stages import read_stages
+from modelrepo_runtime.queue.relational.transaction import Refused, Transaction
+from modelrepo_runtime.queue.relational.waiting import Entry, Last, end, enqueue
 from modelrepo_runtime.queue.steps import AFTER_NO_CLAIM, Held, Step, digest_of, stale, step_after
 from modelrepo_runtime.timing import Timing
-
-ATTEMPTS_OF_JOB, FINISH_ON_RECORD = sql("attempts_of_job"), sql("finish_on_record")
-LEASE_DELETE, CANCEL_DELETE = sql("lease_delete"), sql("cancel_delete")
-PROGRESS_DELETE, HISTORY_INSERT = sql("progress_delete"), sql("history_insert")
-PINNED_GET, PINNED_PUT = sql("pinned_get"), sql("pinned_put")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +39,8 @@ def finish(tx: Transaction, call: Finish, timing: Timing) -> FinishReply | Refus
 
 def finish_all(tx: Transaction, calls: Sequence[Finish], timing: Timing) -> tuple[FinishReply | StaleFence, ...]:
     """End many attempts; a refusal is the answer of its own call only."""
-    fences = json.dumps([call.fence.number for call in calls])
-    found = {
-        row.held: row for row in leases(tx.connection, "lease.fence in (select value from json_each(?))", (fences,))
-    }
+    fences = tx.array([call.fence.number for call in calls])
+    found = {row.held: row for row in leases(tx, tx.statements.among("lease.fence"), fences)}
     answers: list[FinishReply | StaleFence] = []
     for call in calls:
         # A call may be there twice: the second one finds no lease, as a repeat does.
@@ -73,7 +64,7 @@ def _finish(tx: Transaction, call: Finish, row: LeaseRow | None, timing: Timing)
 def held(tx: Transaction, job_id: str, fence: Fence) -> LeaseRow | None:
     """Return the lease that exactly this fence holds on exactly this job."""
     tx.flush()
-    found = leases(tx.connection, "lease.fence = ?", (fence.number,))
+    found = leases(tx, "lease.fence = ?", fence.number)
     return found[0] if found and found[0].held == (job_id, fence) else None
 
 
@@ -93,19 +84,19 @@ def close(tx: Transaction, row: LeaseRow, outcome: Outcome, text: str, timing: T
     )
     earlier = () if outcome.cause is Cause.SUCCEEDED and last_stage else attempts_of(tx, row.job)
     step = step_after(held_facts, outcome, earlier, tx.now, timing)
-    tx.later(LEASE_DELETE, (row.fence,))
+    tx.later("lease_delete", row.fence)
     if row.progressed:
-        tx.later(PROGRESS_DELETE, (row.job,))
+        tx.later("progress_delete", row.job)
     if row.cancelled:
-        tx.later(CANCEL_DELETE, (row.job,))
+        tx.later("cancel_delete", row.job)
     what = (row.job, event, tx.now, outcome.cause.value, int(outcome.counted), row.stage, row.attempt)
     who = (row.fence, row.token, row.session, row.slot, row.box, row.version, row.claimed)
-    tx.later(HISTORY_INSERT, (*what, *who, digest_of(text), step.status.value))
+    tx.later("history_insert", *what, *who, digest_of(text), step.status.value)
     if step.status is not Status.QUEUED:
         last = Last(row.version, row.stage, row.attempt, text, len(row.plan) > 1)
         end(tx, row.job, row.name, step.status, last, step.error)
     elif step.stage_index > row.stage_index:
-        _pin(tx.connection, row, step, outcome)
+        _pin(tx, row, step, outcome)
     tx.changed_jobs.add(row.name)
     return step
 
@@ -113,22 +104,22 @@ def close(tx: Transaction, row: LeaseRow, outcome: Outcome, text: str, timing: T
 def attempts_of(tx: Transaction, job: int) -> tuple[Attempt, ...]:
     """Return the ended attempts at a job that did not succeed."""
     tx.flush()
-    rows = tx.connection.execute(ATTEMPTS_OF_JOB, (job,)).fetchall()
+    rows = tx.rows("attempts_of_job", job)
     return tuple(Attempt(Cause(row["cause"]), bool(row["counted"]), row["slot"], row["box"]) for row in rows)
 
 
-def _pin(connection: sqlite3.Connection, row: LeaseRow, step: Step, outcome: Outcome) -> None:
-    known = connection.execute(PINNED_GET, (row.job,)).fetchone()
+def _pin(tx: Transaction, row: LeaseRow, step: Step, outcome: Outcome) -> None:
+    known = tx.row("pinned_get", row.job)
     restarts = known["restarts"] if known is not None else 0
     result = json.dumps(outcome.result)
-    connection.execute(PINNED_PUT, (row.job, row.version, row.own_plan, step.stage_index, result, restarts))
+    tx.run("pinned_put", row.job, row.version, row.own_plan, step.stage_index, result, restarts)
 
 
 def requeue(tx: Transaction, row: LeaseRow, step: Step) -> None:
     """Queue a job whose lease was closed."""
     stages = row.plan if step.stage_index else read_stages(row.job_stages)
     lane = Lane(row.model, stages[step.stage_index].name, row.tier, step.version, step.avoid)
-    enqueue(tx, row.job, row.enqueued, lane, step.stage_index, step.attempt, step.delay_s)
+    enqueue(tx, Entry(row.job, row.enqueued, row.tag, lane, step.stage_index, step.attempt), step.delay_s)
 
 
 def _claim_next(tx: Transaction, offer: Offer, call: Finish, row: LeaseRow, step: Step, timing: Timing) -> Claim | None:
@@ -136,24 +127,23 @@ def _claim_next(tx: Transaction, offer: Offer, call: Finish, row: LeaseRow, step
     lane = Lane(row.model, stage, row.tier, step.version, step.avoid)
     if step.stage_index <= row.stage_index or not fits(lane, offer):
         return None
-    holder = holder_of(tx.connection, call.session, AFTER_NO_CLAIM, after_fence=call.fence.number)
+    holder = holder_of(tx, call.session, AFTER_NO_CLAIM, after_fence=call.fence.number)
     tx.flush()
-    if lane.avoid and not admits(lane, holder.place(offer), slots_live(tx.connection, tx.now, timing)):
+    if lane.avoid and not admits(lane, holder.place(offer), slots_live(tx, timing)):
         return None
-    return lease(tx, holder, offer, [ReadyRow(0, row.enqueued, row.job, step.stage_index, step.attempt)])[0]
+    return lease(tx, holder, offer, [ReadyRow(0, row.tag, row.job, row.enqueued, step.stage_index, step.attempt)])[0]
 
 
 def _repeated(tx: Transaction, call: Finish) -> FinishReply | Refused[StaleFence]:
     tx.flush()
-    connection = tx.connection
-    job = connection.execute(sql("job_row"), (call.job_id,)).fetchone()
+    job = tx.row("job_row", call.job_id)
     if job is None:
         return Refused(stale(call.job_id, call.fence))
     fence = (call.fence.number, call.fence.token)
-    known = connection.execute(FINISH_ON_RECORD, (job["id"], *fence)).fetchone()
+    known = tx.row("finish_on_record", job["id"], *fence)
     if known is not None and known["digest"] == digest_of(call.text):
-        following = leases(connection, "lease.after_fence = ?", (call.fence.number,))
-        return FinishReply(Status(known["status"]), claim_again(connection, following[0]) if following else None)
+        following = leases(tx, "lease.after_fence = ?", call.fence.number)
+        return FinishReply(Status(known["status"]), claim_again(tx, following[0]) if following else None)
     what = (job["id"], "refused", tx.now, call.outcome.cause.value, 0, None, 0)
-    tx.later(HISTORY_INSERT, (*what, *fence, call.session, None, None, None, None, None, None))
+    tx.later("history_insert", *what, *fence, call.session, None, None, None, None, None, None)
     return Refused(stale(call.job_id, call.fence))

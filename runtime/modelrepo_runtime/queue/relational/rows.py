@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from modelrepo_runtime.jobs import Fence, StageNeed
-from modelrepo_runtime.queue.sqlite.stages import read_stages
-from modelrepo_runtime.queue.sqlite.statements import sql
-
-LEASE_VIEW = sql("lease_view")
+from modelrepo_runtime.queue.relational.stages import read_stages
+from modelrepo_runtime.queue.relational.transaction import Snapshot
 
 
 class ReadyRow(NamedTuple):
     """A job that waits in a lane."""
 
     lane: int
-    enqueued: float
+    tag: float
     job: int
+    enqueued: float
     stage_index: int
     attempt: int
 
@@ -36,6 +33,7 @@ class JobRow(NamedTuple):
     stages: str
     inputs: str
     files: str
+    size: str | None
 
 
 class LeaseRow(NamedTuple):
@@ -61,6 +59,7 @@ class LeaseRow(NamedTuple):
     enqueued: float
     deadline: float | None
     job_stages: str
+    tag: float
     cancelled: int
     progressed: int
 
@@ -74,12 +73,12 @@ class LeaseRow(NamedTuple):
         return self.name, Fence(self.fence, self.token)
 
 
-def leases(connection: sqlite3.Connection, condition: str, values: Sequence[object]) -> list[LeaseRow]:
+def leases(tx: Snapshot, condition: str, *values: object) -> list[LeaseRow]:
     """Return leases under a condition, the oldest fence first."""
-    rows = connection.execute(f"{LEASE_VIEW} where {condition} order by lease.fence", values)
-    return [LeaseRow._make(row) for row in rows.fetchall()]
+    rows = tx.select("lease_view", f"where {condition} order by lease.fence", *values)
+    return [LeaseRow._make(row) for row in rows]
 
 
-def leases_of_session(connection: sqlite3.Connection, session: str) -> list[LeaseRow]:
+def leases_of_session(tx: Snapshot, session: str) -> list[LeaseRow]:
     """Return all that a session holds."""
-    return leases(connection, "lease.session = ?", (session,))
+    return leases(tx, "lease.session = ?", session)

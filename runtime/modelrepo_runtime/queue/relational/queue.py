@@ -1,0 +1,215 @@
+"""The JobQueue, on any database that runs its statements."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from modelrepo.errors import InvalidInput, StaleFence, StaleSession
+from modelrepo_runtime.jobs import Cause, Claim, Fence, Job, Outcome, Status, Submission
+from modelrepo_runtime.queue.port import (
+    BeatCall,
+    BeatReply,
+    ClaimCall,
+    Deleted,
+    Explanation,
+    FinishReply,
+    HistoryRow,
+    JobFilter,
+    Offer,
+    Reaped,
+    Session,
+    SlotReport,
+    Tier,
+    Waiter,
+    WorkerInfo,
+    WorkerReport,
+)
+from modelrepo_runtime.queue.relational import claiming, finishing, fleet, operating, reading, submitting
+from modelrepo_runtime.queue.relational.transaction import Database, Snapshot, Transaction
+from modelrepo_runtime.queue.steps import SILENT_FORGOTTEN_S, check_submission, outcome_text
+from modelrepo_runtime.queue.turns import slots_allowed
+from modelrepo_runtime.timing import Timing
+
+
+class RelationalQueue:
+    """See JobQueue."""
+
+    def __init__(self, database: Database, timing: Timing) -> None:
+        self.url = database.url
+        self.timing = timing
+        self._database = database
+
+    def submit(self, submission: Submission, *, idempotency_key: str | None = None) -> Job:
+        """See JobQueue."""
+        check_submission(submission, idempotency_key)
+
+        def work(tx: Transaction) -> Job:
+            return reading.get(tx, submitting.submit(tx, submission, idempotency_key))
+
+        return self._database.write(work)
+
+    def get(self, job_id: str) -> Job:
+        """See JobQueue."""
+
+        def work(tx: Snapshot) -> tuple[Job, bool]:
+            job = reading.get(tx, job_id)
+            return job, job.status is Status.QUEUED and job.deadline is not None and job.deadline <= tx.now
+
+        job, late = self._database.read(work)
+        if not late:
+            return job
+        self.tend()
+        return self._database.read(lambda tx: reading.get(tx, job_id))
+
+    def list(self, where: JobFilter = JobFilter()) -> tuple[Job, ...]:  # noqa: B008 - frozen
+        """See JobQueue."""
+        return self._database.read(lambda tx: reading.list_jobs(tx, where))
+
+    def cancel(self, job_id: str) -> Job:
+        """See JobQueue."""
+
+        def work(tx: Transaction) -> Job:
+            operating.cancel(tx, job_id)
+            tx.flush()
+            return reading.get(tx, job_id)
+
+        return self._database.write(work)
+
+    def retry(self, which: Sequence[str] | JobFilter, *, force: bool = False, dry_run: bool = False) -> tuple[str, ...]:
+        """See JobQueue."""
+        return self._database.write(lambda tx: operating.retry(tx, which, force=force, dry_run=dry_run))
+
+    def delete(self, job_id: str) -> Deleted:
+        """See JobQueue."""
+        return self._database.write(lambda tx: operating.delete(tx, job_id))
+
+    def hello(self, info: WorkerInfo) -> Session:
+        """See JobQueue."""
+        return Session(self._database.write(lambda tx: fleet.hello(tx, info, self.timing)))
+
+    def goodbye(self, session: Session) -> None:
+        """See JobQueue."""
+        self._database.write(lambda tx: fleet.goodbye(tx, session.id, self.timing))
+
+    def claim(self, session: Session, seq: int, offers: Sequence[Offer]) -> tuple[Claim, ...]:
+        """See JobQueue."""
+        (answer,) = self.claim_all((ClaimCall(session, seq, offers),))
+        if isinstance(answer, StaleSession):
+            raise answer
+        return answer
+
+    def claim_all(self, calls: Sequence[ClaimCall]) -> tuple[tuple[Claim, ...] | StaleSession, ...]:
+        """See JobQueue. Writes nothing where nothing waits, so that polling is cheap."""
+        for call in calls:
+            if call.seq < 0:
+                raise InvalidInput(f"cannot claim with sequence number {call.seq}: it must not be negative")
+        answers = self._database.read(lambda tx: claiming.answers_where_nothing_waits(tx, calls, self.timing))
+        if answers is not None:
+            return answers
+        return self._database.write(lambda tx: claiming.claim_all(tx, calls, self.timing))
+
+    def finish(
+        self, session: Session, job_id: str, fence: Fence, outcome: Outcome, *, then: Offer | None = None
+    ) -> FinishReply:
+        """See JobQueue."""
+        call = finishing.Finish(session.id, job_id, fence, outcome, outcome_text(outcome), then)
+        return self._database.write(lambda tx: finishing.finish(tx, call, self.timing))
+
+    def finish_all(
+        self, session: Session, ends: Sequence[tuple[str, Fence, Outcome]]
+    ) -> tuple[FinishReply | StaleFence, ...]:
+        """See JobQueue."""
+        calls = [
+            finishing.Finish(session.id, job, fence, outcome, outcome_text(outcome)) for job, fence, outcome in ends
+        ]
+        return self._database.write(lambda tx: finishing.finish_all(tx, calls, self.timing))
+
+    def hand_back(self, session: Session, job_id: str, fence: Fence, cause: Cause) -> Status:
+        """See JobQueue."""
+        return self.finish(session, job_id, fence, Outcome(cause, counted=False)).status
+
+    def progress(self, job_id: str, fence: Fence, fraction: float | None, message: str | None) -> None:
+        """See JobQueue."""
+        self._database.write(lambda tx: operating.progress(tx, job_id, fence, fraction, message))
+
+    def beat(self, session: Session, held: Sequence[tuple[str, Fence]], slots: Sequence[SlotReport]) -> BeatReply:
+        """See JobQueue."""
+        (answer,) = self.beat_all((BeatCall(session, held, slots),))
+        if isinstance(answer, StaleSession):
+            raise answer
+        return answer
+
+    def beat_all(self, calls: Sequence[BeatCall]) -> tuple[BeatReply | StaleSession, ...]:
+        """See JobQueue."""
+        return self._database.write(lambda tx: fleet.beat_all(tx, calls, self.timing))
+
+    def beats(self) -> Mapping[str, int]:
+        """See JobQueue."""
+        rows = self._database.read(lambda tx: tx.rows("beats_of_holders"))
+        return {row[0]: -1 if row[1] is None else row[1] for row in rows}
+
+    def expire_session(self, session_id: str, beat: int) -> tuple[Reaped, ...]:
+        """See JobQueue."""
+        return self._database.write(lambda tx: fleet.expire_session(tx, session_id, beat, self.timing))
+
+    def tend(self) -> None:
+        """See JobQueue."""
+
+        def work(tx: Transaction) -> None:
+            operating.tend(tx, self.timing)
+            fleet.forget_silent(tx, tx.now - SILENT_FORGOTTEN_S)
+
+        self._database.write(work)
+
+    def pinned_waiting(self) -> tuple[tuple[str, str], ...]:
+        """See JobQueue."""
+        return self._database.read(lambda tx: operating.pinned_waiting(tx, self.timing))
+
+    def restart_pinned(self, model: str, version: str) -> int:
+        """See JobQueue."""
+        return self._database.write(lambda tx: operating.restart_pinned(tx, model, version))
+
+    def fleet(self) -> tuple[WorkerReport, ...]:
+        """See JobQueue."""
+        return self._database.read(fleet.fleet)
+
+    def take_turn(self, model: str, slot_key: str, slots_total: int, max_unavailable: str, ttl_s: float) -> bool:
+        """See JobQueue."""
+        allowed = slots_allowed(max_unavailable, slots_total)
+        return self._database.write(lambda tx: fleet.take_turn(tx, model, slot_key, allowed, ttl_s))
+
+    def renew_turn(self, model: str, slot_key: str, ttl_s: float) -> bool:
+        """See JobQueue."""
+        return self._database.write(lambda tx: fleet.renew_turn(tx, model, slot_key, ttl_s))
+
+    def end_turn(self, model: str, slot_key: str) -> None:
+        """See JobQueue."""
+        self._database.write(lambda tx: tx.run("turn_delete", model, slot_key))
+
+    def tiers(self) -> tuple[Tier, ...]:
+        """See JobQueue."""
+        return self._database.read(reading.tiers)
+
+    def set_tier(self, name: str, *, slo_s: float | None = None, allowed_miss: float | None = None) -> Tier:
+        """See JobQueue."""
+        return self._database.write(lambda tx: operating.set_tier(tx, name, slo_s, allowed_miss))
+
+    def set_default_tier(self, name: str) -> None:
+        """See JobQueue."""
+        self._database.write(lambda tx: operating.set_default_tier(tx, name))
+
+    def explain(self, job_id: str) -> Explanation:
+        """See JobQueue."""
+        return self._database.read(lambda tx: reading.explain_job(tx, job_id, self.timing))
+
+    def history(self, job_id: str | None = None) -> tuple[HistoryRow, ...]:
+        """See JobQueue."""
+        return self._database.read(lambda tx: reading.history(tx, job_id))
+
+    def waiter(self, models: Sequence[str] = (), *, jobs: Sequence[str] = ()) -> Waiter:
+        """See JobQueue."""
+        return self._database.waiter(models, jobs, self.timing.queue_poll_s)
+
+    def close(self) -> None:
+        """See JobQueue."""
+        self._database.close()

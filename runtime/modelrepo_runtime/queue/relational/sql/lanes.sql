@@ -1,0 +1,82 @@
+-- name: lane_insert
+insert into lane (model, stage, tier, version, avoid, cluster, over) values (?, ?, ?, ?, ?, ?, ?) on conflict do nothing;
+
+-- name: lane_id
+select id from lane where model = ? and stage = ? and tier = ? and version = ? and avoid = ? and cluster = ? and over = ?;
+
+-- name: lane_by_id
+select id, model, stage, tier, version, avoid, cluster, over from lane where id = ?;
+
+-- name: lane_heads
+-- Every non-empty lane of a model with its oldest row: one seek a lane.
+select lane.id, lane.model, lane.stage, lane.tier, lane.version, lane.avoid, lane.cluster,
+  lane.over, tier.slo_s,
+  (select enqueued from ready where ready.lane = lane.id order by enqueued, job limit 1) as head
+from lane join tier on tier.name = lane.tier
+where lane.model = ?;
+
+-- name: lanes_of_model
+select lane.id, lane.model, lane.stage, lane.tier, lane.version, lane.avoid, lane.cluster,
+  lane.over, tier.slo_s
+from lane join tier on tier.name = lane.tier where lane.model = ?;
+
+-- name: lanes_sweep
+delete from lane
+where not exists (select 1 from ready where ready.lane = lane.id)
+  and not exists (select 1 from delayed where delayed.lane = lane.id);
+
+-- name: ready_rows
+select lane, tag, job, enqueued, stage_index, attempt from ready where lane = ? order by tag, job limit ? offset ?;
+
+-- name: ready_insert
+insert into ready (lane, tag, job, enqueued, stage_index, attempt) values (?, ?, ?, ?, ?, ?);
+
+-- name: ready_delete
+delete from ready where lane = ? and tag = ? and job = ?;
+
+-- name: ready_of_job
+-- Where a job waits: one seek in each lane of its model.
+select ready.lane, ready.tag, ready.job, ready.enqueued, ready.stage_index, ready.attempt
+from lane join ready on ready.lane = lane.id and ready.enqueued = ?2 and ready.job = ?3
+where lane.model = ?1;
+
+-- name: ready_before
+-- Jobs of a lane that entered before a moment, counted to a limit.
+select count(*) from (select 1 from ready where lane = ? and enqueued < ? limit ?);
+
+-- name: delayed_insert
+insert into delayed (job, due, lane, tag, enqueued, stage_index, attempt) values (?, ?, ?, ?, ?, ?, ?);
+
+-- name: delayed_due
+-- Up to now, and beyond what can be due: written before the clock went back.
+select delayed.job, delayed.lane, delayed.tag, delayed.enqueued, delayed.stage_index, delayed.attempt, lane.model
+from delayed join lane on lane.id = delayed.lane where delayed.due <= ? or delayed.due > ? limit ?;
+
+-- name: delayed_delete
+delete from delayed where job = ?;
+
+-- name: delayed_of_job
+select job, due, lane, tag, enqueued, stage_index, attempt from delayed where job = ?;
+
+-- name: deadlines_passed
+-- Waiting jobs only: a leased one is looked at when its attempt ends.
+select deadline.at, deadline.job, job.name, job.model, job.enqueued, coalesce(pinned.version, job.wanted) as version
+from deadline join job on job.id = deadline.job left join pinned on pinned.job = deadline.job
+where deadline.at <= ? and not exists (select 1 from lease where lease.job = deadline.job)
+order by deadline.at limit ?;
+
+-- name: deadline_insert
+insert into deadline (at, job) values (?, ?) on conflict do nothing;
+
+-- name: deadline_delete
+delete from deadline where at = ? and job = ?;
+
+-- name: tiers
+select name, slo_s, allowed_miss, is_default from tier order by slo_s, name;
+
+-- name: tier_put
+insert into tier (name, slo_s, allowed_miss, is_default) values (?, ?, ?, ?)
+on conflict (name) do update set slo_s = excluded.slo_s, allowed_miss = excluded.allowed_miss;
+
+-- name: tier_default
+update tier set is_default = (name = ?);

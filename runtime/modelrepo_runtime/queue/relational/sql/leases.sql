@@ -1,0 +1,33 @@
+-- name: lease_insert
+insert into lease (fence, token, job, session, seq, after_fence, slot, box, stage, stage_index, stages, attempt, version, claimed)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: lease_view
+-- A lease and its job, as LeaseRow has them.
+select lease.fence, lease.token, lease.job, lease.session, lease.slot, lease.box, lease.stage, lease.stage_index,
+  lease.stages, lease.attempt, lease.version, lease.claimed,
+  job.name, job.model, job.tier, job.wanted, job.enqueued, job.deadline, job.stages, job.tag,
+  exists (select 1 from cancel where cancel.job = lease.job),
+  exists (select 1 from progress where progress.job = lease.job)
+from lease join job on job.id = lease.job
+
+-- name: leased_by_call
+select exists (select 1 from lease where session = ? and seq = ?);
+
+-- name: lease_of_job
+select fence, session, slot, box, stage, version, claimed, attempt from lease where job = ?;
+
+-- name: lease_delete
+delete from lease where fence = ?;
+
+-- name: left_out_add
+insert into left_out (fence, beats) values (?, 1) on conflict (fence) do update set beats = left_out.beats + 1 returning beats;
+
+-- name: left_out_delete
+delete from left_out where fence = ?;
+
+-- name: left_out_sweep
+delete from left_out where not exists (select 1 from lease where lease.fence = left_out.fence);
+
+-- name: left_out_any
+select exists (select 1 from left_out);

@@ -1,0 +1,127 @@
+"""Rows of waiting jobs: into a lane, out of it, and what time alone moves."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from modelrepo_runtime.jobs import JobError, Status
+from modelrepo_runtime.queue.lanes import Lane, read_avoid, write_avoid
+from modelrepo_runtime.queue.relational.transaction import Row, Snapshot, Transaction
+from modelrepo_runtime.queue.steps import EXPIRED, enqueued_after
+
+MOST_MOVED = 200
+"""Rows that one transaction moves because their time has come; the rest waits for the next one."""
+
+
+def rank_time(tx: Snapshot) -> float:
+    """Return the moment at which a job enters, and at which waits are compared."""
+    row = tx.row("newest_enqueued")
+    return enqueued_after(row[0] if row is not None else None, tx.now)
+
+
+def lane_of(row: Row) -> Lane:
+    """Return a row of the registry as a Lane."""
+    return Lane(
+        row["model"],
+        row["stage"],
+        row["tier"],
+        row["version"] or None,
+        read_avoid(row["avoid"]),
+        row["cluster"] or None,
+        bool(row["over"]),
+    )
+
+
+def lane_number(tx: Transaction, lane: Lane) -> int:
+    """Return the lane's id, entering it into the registry where it is not there."""
+    avoid = write_avoid(lane.avoid)
+    key = (lane.model, lane.stage, lane.tier, lane.version or "", avoid, lane.cluster or "", int(lane.over))
+    row = tx.row("lane_id", *key)
+    if row is None:
+        tx.run("lane_insert", *key)
+        row = tx.only("lane_id", *key)
+    return int(row[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A job that is to wait in a lane."""
+
+    job: int
+    enqueued: float
+    tag: float
+    """Its place in the lane: the least goes first."""
+    lane: Lane
+    stage_index: int = 0
+    attempt: int = 1
+
+
+def enqueue(tx: Transaction, entry: Entry, delay_s: float = 0.0) -> None:
+    """Make a job wait in its lane, at once or after a delay."""
+    number = lane_number(tx, entry.lane)
+    waits = (entry.enqueued, entry.stage_index, entry.attempt)
+    if delay_s > 0:
+        tx.run("delayed_insert", entry.job, tx.now + delay_s, number, entry.tag, *waits)
+    else:
+        tx.run("ready_insert", number, entry.tag, entry.job, *waits)
+        tx.ready_models.add(entry.lane.model)
+
+
+def dequeue(tx: Transaction, job: int, model: str, enqueued: float) -> None:
+    """Take a waiting job out of whichever lane it is in."""
+    row = tx.row("ready_of_job", model, enqueued, job)
+    if row is not None:
+        tx.run("ready_delete", row["lane"], row["tag"], job)
+    tx.run("delayed_delete", job)
+
+
+def move_due(tx: Transaction, longest_delay_s: float) -> None:
+    """Make due retries ready, and end waiting jobs whose deadline has passed."""
+    for row in tx.rows("delayed_due", tx.now, tx.now + longest_delay_s, MOST_MOVED):
+        tx.run("delayed_delete", row["job"])
+        waits = (row["enqueued"], row["stage_index"], row["attempt"])
+        tx.run("ready_insert", row["lane"], row["tag"], row["job"], *waits)
+        tx.ready_models.add(row["model"])
+    for row in tx.rows("deadlines_passed", tx.now, MOST_MOVED):
+        tx.run("deadline_delete", row["at"], row["job"])
+        if tx.row("done_of_job", row["job"]) is None:
+            dequeue(tx, row["job"], row["model"], row["enqueued"])
+            end(tx, row["job"], row["name"], Status.EXPIRED, Last(row["version"]), EXPIRED, "expired")
+
+
+@dataclass(frozen=True, slots=True)
+class Last:
+    """The attempt with which a job ended; `outcome` is its outcome as JSON."""
+
+    version: str | None = None
+    stage: str | None = None
+    attempt: int = 0
+    outcome: str = "{}"
+    several_stages: bool = False
+
+
+def end(
+    tx: Transaction,
+    job: int,
+    name: str,
+    status: Status,
+    last: Last,
+    error: JobError | None = None,
+    event: str | None = None,
+) -> None:
+    """Write down that a job has ended; `event` where no attempt's row of the history says so."""
+    text = json.dumps(error.to_json()) if error is not None else None
+    tx.later("done_insert", job, status.value, tx.now, last.version, last.stage, last.attempt, last.outcome, text)
+    if status is Status.FAILED:
+        tx.later("failed_insert", job)
+    if event is not None or last.several_stages:
+        tx.later("pinned_delete", job)
+    if event is not None:
+        note(tx, job, event, status.value)
+    tx.changed_jobs.add(name)
+
+
+def note(tx: Transaction, job: int, event: str, cause: str | None = None, version: str | None = None) -> None:
+    """Append to the history what happened without an attempt."""
+    tx.run("history_note", job, event, tx.now, cause, version)

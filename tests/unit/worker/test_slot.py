@@ -93,7 +93,7 @@ def test_what_does_not_fit_beside_the_old_drains(bench: Bench) -> None:
     bench.target("v2")
     bench.serves(slot, "v2")
     assert bench.plant.most_alive == 1
-    assert "mode=drain" in bench.log.getvalue()
+    bench.until(slot, lambda _: "mode=drain" in bench.log.getvalue())
 
 
 def test_what_can_never_fit_is_refused_and_the_old_serves_on(bench: Bench) -> None:
@@ -168,7 +168,7 @@ def test_a_load_that_nobody_wants_any_more_is_ended(bench: Bench, swap: str, the
     bench.serves(slot, then)
     bench.until(slot, lambda slot: slot.incoming is None)
     assert slot.report().state == "open"
-    assert "swap-dropped slot=s0 target=m@v2" in bench.log.getvalue()
+    bench.until(slot, lambda _: "swap-dropped slot=s0 target=m@v2" in bench.log.getvalue())
     assert [child.alive for child in bench.plant.children if child.spec.version == "v2"] == [False]
 
 
@@ -183,7 +183,7 @@ def test_a_superseded_swap_is_dropped(bench: Bench) -> None:
     bench.plant.load_gates["v2"].set()
     bench.serves(slot, "v3")
     assert "v2" not in [version for _, version, _ in bench.plant.ran]
-    assert "swap-dropped slot=s0 target=m@v2" in bench.log.getvalue()
+    bench.until(slot, lambda _: "swap-dropped slot=s0 target=m@v2" in bench.log.getvalue())
 
 
 def test_a_generation_that_asks_for_what_runs_is_no_swap(bench: Bench) -> None:

@@ -1,17 +1,51 @@
-"""Which ready job is next: policy `slo-share`.
+"""Which lane is next: the policies.
 
-Kleinrock's time-dependent priority (largest weighted delay): the job that has used the largest share of its tier's SLO.
-All jobs of a lane have one slope, so comparing the lanes' heads is exact: O(lanes x log n) for a claim.
+`slo-share` is Kleinrock's time-dependent priority (largest weighted delay): the lane whose oldest job has used the
+largest share of its tier's SLO. All jobs of a lane have one slope, so comparing the lanes' heads is exact: O(lanes) for
+a claim. `lwdf-late` is for overload: largest weighted delay first (Stolyar and Ramanan 2001) among jobs that can still
+be in time.
 """
 
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol, TypeVar
 
 from modelrepo_runtime.jobs import StageNeed
+
+TURN = 10
+"""One pick in so many goes to those that stand back: tenants far ahead, and under `lwdf-late` late jobs."""
+COLD_WAITS_UNTIL = 0.8
+"""Share of its SLO up to which a lane whose model would have to be loaded stands behind those that are loaded."""
+SMALLEST_MISS = 1e-6
+"""A tier that allows no miss at all would have an infinite weight."""
+
+
+class Policy(StrEnum):
+    """How lanes are compared."""
+
+    SLO_SHARE = "slo-share"
+    LWDF_LATE = "lwdf-late"
+    STRICT = "strict"
+    """The shortest SLO first, then the oldest. For comparison: it starves."""
+    FIFO = "fifo"
+    """The oldest first, whatever its tier and tenant. For comparison."""
+
+
+class Which(StrEnum):
+    """Which row of the lane that won goes."""
+
+    FIRST = "first"
+    """The one of least (tag, job)."""
+    OLDEST = "oldest"
+    ON_TIME = "on time"
+    """The first one if it is on time, else the oldest that is."""
+    LATE = "late"
+    """The first one if it is late, else the oldest."""
 
 
 class Waiting(Protocol):
@@ -29,16 +63,53 @@ Row = TypeVar("Row", bound=Waiting)
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A lane that is not empty, its oldest job, and the SLO of its tier."""
+    """A lane that is not empty, as far as it is compared with others."""
 
     lane: int
     enqueued: float
+    """Of its oldest row."""
     slo_s: float
+    allowed_miss: float = 0.05
+    over: bool = False
+    """Rows of tenants that are far ahead: spare capacity, and one pick in ten."""
+    warm: bool = True
+    """False: who takes from it must load a model first."""
+    on_time: float | None = None
+    """Of its oldest row that is not late; asked for by `lwdf-late` only. None: all are late."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picks:
+    """Picks that those who stand back have lost since they last had a turn; whoever claims keeps it between claims."""
+
+    over: int = 0
+    late: int = 0
+
+
+NO_PICKS = Picks()
+
+
+@dataclass(frozen=True, slots=True)
+class Won:
+    """The lane that is next, and which of its rows."""
+
+    lane: int
+    which: Which
 
 
 def slo_share(enqueued: float, now: float, slo_s: float) -> float:
     """Return the part of the SLO that has been waited; 1 is exactly on time."""
     return max(0.0, now - enqueued) / slo_s
+
+
+def lwdf_weight(slo_s: float, allowed_miss: float) -> float:
+    """Return what a second of waiting weighs under `lwdf-late`: -ln(allowed miss) / SLO."""
+    return -math.log(max(allowed_miss, SMALLEST_MISS)) / slo_s
+
+
+def on_time_since(now: float, slo_s: float) -> float:
+    """Return the `enqueued` from which on jobs are not late."""
+    return now - slo_s
 
 
 def wait_ended(stages: Sequence[StageNeed], starts: Iterable[tuple[str, float]]) -> float | None:
@@ -48,6 +119,88 @@ def wait_ended(stages: Sequence[StageNeed], starts: Iterable[tuple[str, float]])
     """
     last = next((stage.name for stage in stages if stage.on == "gpu"), stages[0].name)
     return min((at for stage, at in starts if stage == last), default=None)
+
+
+Key = tuple[bool, float, float, float, int, int]
+"""Cold and not urgent, class, rank, enqueued, lane; the smallest is next. Last: of which state of the lane."""
+
+
+class Board:
+    """The lanes of one claim, compared at one moment. Take `next`, take a row of that lane, `put` what it is then."""
+
+    def __init__(
+        self, heads: Iterable[Head], now: float, policy: Policy = Policy.SLO_SHARE, picks: Picks = NO_PICKS
+    ) -> None:
+        self.picks = picks
+        self._now, self._policy = now, policy
+        self._states: dict[int, int] = {}
+        self._regular: tuple[list[Key], list[Key]] = ([], [])
+        self._late: tuple[list[Key], list[Key]] = ([], [])
+        for head in heads:
+            self._states[head.lane] = 0
+            over = head.over and policy is not Policy.FIFO
+            self._regular[over].append(self._key(head, 0))
+            if policy is Policy.LWDF_LATE and self._is_late(head):
+                self._late[over].append((False, 0.0, 0.0, head.enqueued, head.lane, 0))
+        for heap in (*self._regular, *self._late):
+            heapq.heapify(heap)
+
+    def next(self) -> Won | None:
+        """Return the lane whose turn it is, and count the turn; None where all are empty."""
+        main, over = self._top(self._regular[False]), self._top(self._regular[True])
+        if main is None and over is None:
+            return None
+        turn_of_over = main is None
+        if main is not None and over is not None:
+            turn_of_over = self.picks.over + 1 >= TURN
+            self.picks = Picks(0 if turn_of_over else self.picks.over + 1, self.picks.late)
+        best = over if turn_of_over else main
+        assert best is not None
+        if self._policy is not Policy.LWDF_LATE:
+            return Won(best[4], Which.OLDEST if self._policy is Policy.FIFO else Which.FIRST)
+        if best[1]:
+            return Won(best[4], Which.LATE)
+        late = self._top(self._late[turn_of_over])
+        if late is None:
+            return Won(best[4], Which.ON_TIME)
+        turn_of_late = self.picks.late + 1 >= TURN
+        self.picks = Picks(self.picks.over, 0 if turn_of_late else self.picks.late + 1)
+        return Won(late[4], Which.LATE) if turn_of_late else Won(best[4], Which.ON_TIME)
+
+    def put(self, lane: int, head: Head | None) -> None:
+        """Say what a lane is after a row was taken of it; None: empty."""
+        self._states[lane] = state = self._states[lane] + 1
+        if head is None:
+            return
+        over = head.over and self._policy is not Policy.FIFO
+        heapq.heappush(self._regular[over], self._key(head, state))
+        if self._policy is Policy.LWDF_LATE and self._is_late(head):
+            heapq.heappush(self._late[over], (False, 0.0, 0.0, head.enqueued, lane, state))
+
+    def leading(self, count: int) -> list[int]:
+        """Return up to `count` lanes in the order of their rank, those that stand back last."""
+        keys = [key for heap in self._regular for key in heapq.nsmallest(count, heap)]
+        return [key[4] for key in keys if self._states[key[4]] == key[5]][:count]
+
+    def _top(self, heap: list[Key]) -> Key | None:
+        while heap and self._states[heap[0][4]] != heap[0][5]:
+            heapq.heappop(heap)
+        return heap[0] if heap else None
+
+    def _is_late(self, head: Head) -> bool:
+        return head.enqueued < on_time_since(self._now, head.slo_s)
+
+    def _key(self, head: Head, state: int) -> Key:
+        kind, rank, enqueued = 0.0, 0.0, head.enqueued
+        if self._policy is Policy.SLO_SHARE:
+            rank = -slo_share(enqueued, self._now, head.slo_s)
+        elif self._policy is Policy.LWDF_LATE:
+            kind, enqueued = (1.0, enqueued) if head.on_time is None else (0.0, head.on_time)
+            rank = -lwdf_weight(head.slo_s, head.allowed_miss) * max(0.0, self._now - enqueued)
+        elif self._policy is Policy.STRICT:
+            rank = head.slo_s
+        cold = not head.warm and slo_share(enqueued, self._now, head.slo_s) <= COLD_WAITS_UNTIL
+        return (cold, kind, rank, enqueued, head.lane, state)
 
 
 def choose(

@@ -1,0 +1,86 @@
+"""Fair shares among the tenants of a flow, the jobs of one model and tier: start-time fair queueing.
+
+After Goyal, Vin and Cheng, "Start-time fair queueing" (1996). Every job gets a start tag S = max(v, F), its tenant's
+next one starts at F = S + estimate / weight, and v is the largest tag that was claimed. The job of least tag goes first.
+Tags are virtual accelerator-seconds: never compared with a clock, and never part of the rank of lanes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+UNKNOWN_ESTIMATE_S = 1.0
+"""What a job is taken to need of which nothing was learnt; corrected at its finish."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlowClock:
+    """Virtual time of a flow."""
+
+    v: float = 0.0
+    """The largest tag claimed while nobody of less tag stood back."""
+    over_v: float = -math.inf
+    """The largest tag claimed from the rows of tenants far ahead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What a flow knows of one tenant."""
+
+    f: float = 0.0
+    """The tag that its next job would start at, were the clock not past it."""
+    over_tag: float = -math.inf
+    """The tag of its newest job among those far ahead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What a tenant is entitled to."""
+
+    weight: float = 1.0
+    burst_jobs: float = 10.0
+    """How many of its jobs' estimates it may be ahead, in virtual time, before it stands back; may be infinite."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a new job stands among its flow's."""
+
+    tag: float
+    over: bool
+    """True: its tenant is far ahead, the job goes with spare capacity and one pick in ten."""
+    account: Account
+    """Its tenant's from now on."""
+
+
+def enter(clock: FlowClock, account: Account, share: Share, estimate_s: float) -> Place:
+    """Return the place of a tenant's new job.
+
+    A tenant of which jobs still stand back is joined by its new ones, so that they go in the order they came.
+    """
+    tag = max(clock.v, account.f)
+    over = tag - clock.v > share.burst_jobs * estimate_s or account.over_tag > clock.over_v
+    return Place(tag, over, Account(tag + estimate_s / share.weight, tag if over else account.over_tag))
+
+
+def claimed(clock: FlowClock, tag: float, *, over: bool, others_wait: bool) -> FlowClock:
+    """Return the clock after a claim; `others_wait`: jobs of the flow that do not stand back still waited then.
+
+    A job that stands back and goes before others does not move v: its tenant would catch up by being served out of turn.
+    """
+    over_v = max(clock.over_v, tag) if over else clock.over_v
+    return FlowClock(clock.v if over and others_wait else max(clock.v, tag), over_v)
+
+
+def corrected(account: Account, share: Share, difference_s: float) -> Account:
+    """Return the account after a job needed `difference_s` more than was charged for it."""
+    return replace(account, f=account.f + difference_s / share.weight)
+
+
+def difference_s(attempt: int, estimate_s: float, used_s: float, *, counted: bool) -> float:
+    """Return by how much an attempt at the accelerator stage changes what its job was charged.
+
+    The estimate was charged once, at submission; what was lost through no doing of the job is free.
+    """
+    return (used_s if counted else 0.0) - (estimate_s if attempt == 1 else 0.0)

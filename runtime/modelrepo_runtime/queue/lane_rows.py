@@ -1,0 +1,98 @@
+"""The ready rows of one lane in memory, in the orders that rank asks for."""
+
+from __future__ import annotations
+
+import heapq
+from typing import Generic, Protocol, TypeVar
+
+from modelrepo_runtime.queue.rank import Head, Policy, Which, on_time_since
+
+
+class Tagged(Protocol):
+    """A ready job that has its place among the tenants of its lane."""
+
+    @property
+    def tag(self) -> float: ...
+
+    @property
+    def enqueued(self) -> float: ...
+
+    @property
+    def job(self) -> int: ...
+
+
+Row = TypeVar("Row", bound=Tagged)
+
+
+class LaneRows(Generic[Row]):
+    """Adding and taking cost O(log rows). Moments that it is asked for must not go back."""
+
+    def __init__(self, lane: int, slo_s: float, allowed_miss: float = 0.05, *, over: bool = False) -> None:
+        self.lane, self.slo_s, self.allowed_miss, self.over = lane, slo_s, allowed_miss, over
+        self._rows: dict[int, Row] = {}
+        self._by_tag: list[tuple[float, int]] = []
+        self._by_age: list[tuple[float, int]] = []
+        """Under `lwdf-late` without those that were late when last asked."""
+        self._late: list[tuple[float, int]] = []
+        self._head: Head | None = None
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(self, row: Row) -> None:
+        """Add a row; its job must not be in the lane."""
+        self._rows[row.job] = row
+        heapq.heappush(self._by_tag, (row.tag, row.job))
+        heapq.heappush(self._by_age, (row.enqueued, row.job))
+
+    def remove(self, job: int) -> Row | None:
+        """Take a job out wherever it stands; None where it is not here."""
+        return self._rows.pop(job, None)
+
+    def head(self, now: float, policy: Policy, *, warm: bool = True) -> Head | None:
+        """Return what the lane is compared by, or None where it is empty."""
+        on_time = self._on_time(now) if policy is Policy.LWDF_LATE else None
+        oldest = self._oldest()
+        if oldest is None:
+            return None
+        known = self._head
+        if known is None or (known.enqueued, known.on_time, known.warm) != (oldest[0], on_time, warm):
+            known = Head(self.lane, oldest[0], self.slo_s, self.allowed_miss, self.over, warm, on_time)
+            self._head = known
+        return known
+
+    def take(self, which: Which, now: float) -> Row:
+        """Take the row that a `Won` names. Raises: LookupError where there is none."""
+        first, oldest = self._first(), self._oldest()
+        if first is None or oldest is None:
+            raise LookupError(f"lane {self.lane} is empty")
+        since = on_time_since(now, self.slo_s)
+        job = first
+        if which is Which.OLDEST or (which is Which.LATE and self._rows[first].enqueued >= since):
+            job = oldest[1]
+        elif which is Which.ON_TIME and self._rows[first].enqueued < since:
+            self._on_time(now)
+            if not self._by_age:
+                raise LookupError(f"lane {self.lane} has no row that is on time")
+            job = self._by_age[0][1]
+        return self._rows.pop(job)
+
+    def _first(self) -> int | None:
+        while self._by_tag and self._by_tag[0][1] not in self._rows:
+            heapq.heappop(self._by_tag)
+        return self._by_tag[0][1] if self._by_tag else None
+
+    def _oldest(self) -> tuple[float, int] | None:
+        tops = [heap[0] for heap in (self._swept(self._late), self._swept(self._by_age)) if heap]
+        return min(tops, default=None)
+
+    def _on_time(self, now: float) -> float | None:
+        since = on_time_since(now, self.slo_s)
+        while self._swept(self._by_age) and self._by_age[0][0] < since:
+            heapq.heappush(self._late, heapq.heappop(self._by_age))
+        return self._by_age[0][0] if self._by_age else None
+
+    def _swept(self, heap: list[tuple[float, int]]) -> list[tuple[float, int]]:
+        while heap and heap[0][1] not in self._rows:
+            heapq.heappop(heap)
+        return heap

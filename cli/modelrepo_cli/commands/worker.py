@@ -33,6 +33,12 @@ FLAGS: tuple[tuple[str, dict[str, Any]], ...] = (
         "object_mirror",
         {"multiple": True, "metavar": "URL", "help": "A copy of the repository to read objects from first; repeat it."},
     ),
+    ("cluster", {"metavar": "NAME", "help": "The boxes that share accelerators: CPU slots work for these."}),
+    (
+        "handover",
+        {"metavar": "URL", "help": "The cluster's storage for what stages hand over; else the files."},
+    ),
+    ("stages", {"metavar": "KIND", "help": "cpu or gpu: only stages on it; auto: what the slot can run."}),
 )
 
 

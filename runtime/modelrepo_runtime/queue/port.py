@@ -80,6 +80,8 @@ class SlotReport:
     on: tuple[str, ...] = ("cpu", "gpu")
     """Which kinds of stages it runs."""
     accelerator: str | None = None
+    also: tuple[str, ...] = ()
+    """Further versions that it holds a child of, and serves as well as `version`."""
     extra: Mapping[str, Json] = field(default_factory=dict)
 
 
@@ -135,6 +137,23 @@ class BeatCall:
     session: Session
     held: Sequence[tuple[str, Fence]]
     slots: Sequence[SlotReport]
+
+
+@dataclass(frozen=True, slots=True)
+class FailingVersion:
+    """A version that failed wherever it ran: it gets no jobs but probes, and its failures are given back to the jobs."""
+
+    model: str
+    version: str
+    stage: str
+    """At which it failed."""
+    since: float
+    attempts: int
+    """In the five minutes before."""
+    failed: int
+    workers: int
+    probing: tuple[str, ...] = ()
+    """Clusters that try it with a job now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +232,15 @@ class HistoryRow:
     """`<worker>/<slot>`."""
     version: str | None = None
     claimed_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveSeen:
+    """What a gateway last read of a model's active file; `seq` grows by one with each change."""
+
+    model: str
+    seq: int
+    body: Mapping[str, Json]
 
 
 class Waiter(Protocol):
@@ -331,6 +359,12 @@ class JobQueue(Protocol):
     def fleet(self) -> tuple[WorkerReport, ...]:
         """Return every session that has not ended, the longest silent last."""
 
+    def failing_versions(self) -> tuple[FailingVersion, ...]:
+        """Return the versions that the version breaker holds back."""
+
+    def reset_version(self, model: str, version: str) -> bool:
+        """Take a failing version for healthy again, as a probe's success would; False where it does not fail."""
+
     def take_turn(self, model: str, slot_key: str, slots_total: int, max_unavailable: str, ttl_s: float) -> bool:
         """Try to be one of the max(1, floor(share x slots)) slots of a model that may swap now.
 
@@ -342,6 +376,12 @@ class JobQueue(Protocol):
 
     def end_turn(self, model: str, slot_key: str) -> None:
         """Give a turn back; giving back what one does not have is legal."""
+
+    def active_seen(self, models: Sequence[str]) -> tuple[ActiveSeen, ...]:
+        """Return the newest row of each of these models that has one."""
+
+    def see_active(self, model: str, after_seq: int, body: Mapping[str, Json]) -> bool:
+        """Append a row; False, and nothing appended, where `after_seq` is not the newest (0: there is none)."""
 
     def tiers(self) -> tuple[Tier, ...]:
         """Return all tiers, the strictest first."""

@@ -17,8 +17,8 @@ from modelrepo_runtime.worker.suspend import boottime
 
 @dataclass(slots=True)
 class _Posted:
-    offer: Offer
-    deliver: Callable[[Held], None]
+    offers: tuple[Offer, ...]
+    deliver: Callable[[Sequence[Held]], None]
 
 
 class Claimer:
@@ -55,12 +55,16 @@ class Claimer:
         if self._thread.is_alive():
             self._thread.join(limit_s)
 
-    def post(self, offer: Offer, deliver: Callable[[Held], None]) -> None:
-        """Offer a slot; `deliver` is called once, from another thread, unless the offer is withdrawn before."""
+    def post(self, offers: Sequence[Offer], deliver: Callable[[Sequence[Held]], None]) -> None:
+        """Offer a slot, in one way or several, of which the queue answers one.
+
+        `deliver` is called once, from another thread, with as many claims as the offer's limit at most, unless the
+        offers are withdrawn before.
+        """
         with self._changed:
             if self._stopped:
                 return
-            self._posted[offer.slot] = _Posted(offer, deliver)
+            self._posted[offers[0].slot] = _Posted(tuple(offers), deliver)
             self._changed.notify_all()
             if self._waiter is not None:
                 self._waiter.wake()
@@ -77,7 +81,7 @@ class Claimer:
                 self._changed.wait_for(lambda: self._posted or self._stopped)
                 if self._stopped:
                     break
-                offers = tuple(posted.offer for posted in self._posted.values())
+                offers = tuple(offer for posted in self._posted.values() for offer in posted.offers)
             try:
                 self._listen(frozenset(offer.model for offer in offers))
                 found = self._claim(offers)
@@ -151,35 +155,36 @@ class Claimer:
         return False
 
     def _answered(self, offers: Sequence[Offer], claims: Sequence[Claim], asked_at: float) -> None:
-        wanted: list[tuple[_Posted, Held]] = []
+        wanted: dict[str, tuple[Offer, list[Held]]] = {}
         unwanted: list[Held] = []
         with self._changed:
             for claim in claims:
                 held = self._session.hold(claim, asked_at)
-                posted = self._taker(claim, offers)
-                if posted is None:
+                offer = self._taker(claim, offers)
+                first, taken = wanted.setdefault(offer.slot, (offer, [])) if offer else (None, [])
+                if offer is None or first != offer or len(taken) >= offer.limit:
                     unwanted.append(held)
                 else:
-                    wanted.append((posted, held))
-            for posted, held in wanted:
-                posted.deliver(held)
+                    taken.append(held)
+            for slot, (_, taken) in wanted.items():
+                self._posted.pop(slot).deliver(taken)
             self._asking = frozenset()
             self._changed.notify_all()
         for held in unwanted:
             self._session.hand_back(held, Cause.PREEMPTED)
 
-    def _taker(self, claim: Claim, offers: Sequence[Offer]) -> _Posted | None:
-        """Find the slot that a claim answers, and take its offer down; None where it no longer offers the same."""
+    def _taker(self, claim: Claim, offers: Sequence[Offer]) -> Offer | None:
+        """Find the offer that a claim answers; None where it stands no longer."""
         for offer in offers:
-            fits = offer.slot == claim.slot if claim.slot else _could_run(offer, claim)
-            if fits and self._is_posted(offer):
-                return self._posted.pop(offer.slot)
+            if claim.slot in ("", offer.slot) and _could_run(offer, claim) and self._is_posted(offer):
+                return offer
         return None
 
     def _is_posted(self, offer: Offer) -> bool:
         posted = self._posted.get(offer.slot)
-        return posted is not None and posted.offer == offer
+        return posted is not None and offer in posted.offers
 
 
 def _could_run(offer: Offer, claim: Claim) -> bool:
-    return offer.model == claim.model and claim.stage in offer.stages and claim.version in (None, offer.version)
+    same = offer.model == claim.model and offer.staged == claim.staged
+    return same and claim.stage in offer.stages and claim.version in (None, offer.version)

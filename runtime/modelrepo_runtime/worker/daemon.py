@@ -20,7 +20,7 @@ from modelrepo_runtime.accelerators import Box, SlotLayout, facts, find_box, lay
 from modelrepo_runtime.jobs import Status
 from modelrepo_runtime.jobstore import JobStore
 from modelrepo_runtime.queue.opening import default_files_url, default_queue_url, open_queue
-from modelrepo_runtime.queue.port import JobFilter, JobQueue, SlotReport, WorkerInfo
+from modelrepo_runtime.queue.port import BeatReply, JobFilter, JobQueue, SlotReport, WorkerInfo
 from modelrepo_runtime.queue.reaper import Reaper
 from modelrepo_runtime.supervision.child import Child
 from modelrepo_runtime.supervision.memory_group import MemoryGroups, find_memory_groups, remove_abandoned
@@ -105,8 +105,8 @@ class Worker:
         models = self._models()
         self._places.take(layouts)
         try:
-            info = WorkerInfo(settings.name, socket.gethostname(), os.getpid(), slots=tuple(self._places))
-            self._session = WorkerSession(self._queue, info, self._timing, self.reports, self._journal)
+            info = WorkerInfo(settings.name, socket.gethostname(), os.getpid(), settings.cluster, tuple(self._places))
+            self._session = WorkerSession(self._queue, info, self._timing, self.reports, self._journal, self._hear)
             self._claimer = Claimer(self._session, self._journal)
             self._watcher = TargetWatcher(
                 self._look, self._tell, self._journal, poll_s=self._poll_s(), at_each_poll=self._look_for_models
@@ -268,6 +268,13 @@ class Worker:
         for slot in slots:
             slot.set_target(target)
 
+    def _hear(self, reply: BeatReply) -> None:
+        """Pass on what a beat was answered."""
+        with self._lock:
+            slots = [each.slot for each in self._slots.values()]
+        for slot in slots:
+            slot.want(reply.versions.get(slot.model, ()))
+
     def _look_for_models(self) -> None:
         """Now and then, while slots are free: a model may have got its first active version."""
         self._polls += 1
@@ -285,7 +292,7 @@ class Worker:
     def _slots_total(self, model: str) -> int:
         """Count the slots of the whole fleet that serve a model, our own at least."""
         live = [worker for worker in self._queue.fleet() if worker.last_beat_age_s <= self._timing.lease_s]
-        fleet = sum(1 for worker in live for slot in worker.slots if slot.model == model)
+        fleet = sum(1 for worker in live for slot in worker.slots if slot.model == model and slot.on != ("cpu",))
         with self._lock:
             return max(fleet, sum(1 for each in self._slots.values() if each.slot.model == model))
 
@@ -300,7 +307,14 @@ class Worker:
             name=layout.name,
             layout=layout,
             folder=place.folder,
-            box=SlotBox(layout, facts(layout.devices, versions), has_accelerators, settings.secrets_dir, os.environ),
+            box=SlotBox(
+                layout,
+                facts(layout.devices, versions),
+                has_accelerators,
+                settings.secrets_dir,
+                os.environ,
+                _only(settings, layout),
+            ),
             timing=self._timing,
             journal=self._journal,
             session=self._session,
@@ -325,6 +339,15 @@ class Worker:
             return lambda: None
         total = min(device.memory_total_bytes for device in layout.devices)
         return lambda: Room(self._box.free_bytes(layout.devices), total)
+
+
+def _only(settings: WorkerSettings, layout: SlotLayout) -> str | None:
+    """Name the one kind of stages that a slot runs, where others have the others; None: what it can run."""
+    if settings.stages != "auto":
+        return settings.stages
+    if layout.on_cpu:
+        return "cpu" if settings.slots == "none" else None
+    return "gpu" if settings.cpu_slots else None
 
 
 def _all_at_once(calls: Iterable[Callable[[], None]]) -> None:

@@ -104,6 +104,20 @@ class SlotBox:
     """Whether the box has any: a slot on the CPU then leaves the accelerator's stages to the others."""
     secrets_dir: Path | None
     environ: Mapping[str, str]
+    only: str | None = None
+    """`cpu` or `gpu`: other slots have the other stages, whatever this one could run."""
+
+    @property
+    def on(self) -> tuple[str, ...]:
+        """Name the kinds of stages that it runs."""
+        if self.only is not None:
+            return (self.only,)
+        return ("cpu",) if self.layout.on_cpu and self.has_accelerators else ("cpu", "gpu")
+
+    @property
+    def kind(self) -> str | None:
+        """Name the kind of device that learnt times are kept by; None for the CPU."""
+        return None if self.layout.on_cpu else self.layout.devices[0].name
 
 
 def choose(version: Version, target: Target, box: SlotBox, host: HostFacts | None = None) -> Chosen:
@@ -163,13 +177,12 @@ def child_spec(prepared: Prepared, layout: SlotLayout, folder: Path, slot_descri
 
 def stages_for(spec: ModelSpec, box: SlotBox) -> tuple[StageSpec, ...]:
     """Return the stages that a slot serves. Raises: HostNeedUnmet, where there is none for it."""
-    if not (box.layout.on_cpu and box.has_accelerators):
-        return spec.stages
-    stages = tuple(stage for stage in spec.stages if stage.on == "cpu")
+    stages = tuple(stage for stage in spec.stages if stage.on in box.on)
     if not stages:
+        here, there = ("the CPU", "on accelerators") if "cpu" in box.on else ("an accelerator", "on the CPU")
         raise HostNeedUnmet(
-            f"slot {box.layout.name} on the CPU cannot serve {spec.name}: all its stages are on: gpu; "
-            "leave them to the slots on accelerators"
+            f"slot {box.layout.name} on {here} cannot serve {spec.name}: all its stages are on: "
+            f"{spec.stages[0].on}; leave them to the slots {there}"
         )
     return stages
 

@@ -63,10 +63,12 @@ class Serving:
     target: Target
     phases: Mapping[str, float] = field(default_factory=dict)
 
-    def offer(self, slot: str) -> Offer:
+    def offer(self, slot: str, accelerator: str | None = None) -> Offer:
         chosen = self.prepared.chosen
         stages = tuple(stage.name for stage in chosen.stages)
-        return Offer(slot, chosen.version.model, chosen.version.version, stages, plan=chosen.plan)
+        return Offer(
+            slot, chosen.version.model, chosen.version.version, stages, plan=chosen.plan, accelerator=accelerator
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,3 +98,5 @@ class SlotParts:
     slot_descriptors: tuple[int, ...] = ()
     """Locks that every process of a child holds on to."""
     load_timeout_s: float = LOAD_TIMEOUT_S
+    cordon: Callable[[], str | None] = lambda: None
+    """Why an operator lets this slot take no jobs; None where it may."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from enum import Enum, auto
 
@@ -36,7 +37,7 @@ class ServingLoop:
 
     def __init__(self, slot: Slot) -> None:
         self._slot, self._parts = slot, slot.parts
-        self._delivered: Held | None = None
+        self._delivered: tuple[Held, ...] = ()
         self._idle_since = time.monotonic()
         self._learns_at = 0.0
         self._thread = threading.Thread(target=self._run, name=f"slot {slot.parts.name}", daemon=True)
@@ -85,14 +86,16 @@ class ServingLoop:
         if self._slot.ready is not None:
             return _Step.SWITCH
         if self._slot.serving is None:
-            return _Step.WAIT
+            return _Step.TAKE if self._slot.companions and self._may_take() else _Step.WAIT
         if self._slot.yield_for is not None:
             return _Step.YIELD
         if self._slot.restart_wanted or not self._slot.serving.child.alive:
             return _Step.RESTART
-        if not self._slot.breaker.may_claim(time.monotonic()) or self._slot.is_left():
-            return _Step.WAIT
-        return _Step.TAKE
+        return _Step.TAKE if self._may_take() else _Step.WAIT
+
+    def _may_take(self) -> bool:
+        may = self._slot.breaker.may_claim(time.monotonic()) and not self._slot.is_left()
+        return may and self._parts.cordon() is None
 
     def _patience(self) -> float:
         """How long to wait for a change: until the cordon's end, and never past a beat, to notice a dead child."""
@@ -118,21 +121,25 @@ class ServingLoop:
     def _take(self) -> None:
         """Offer the slot until a job comes or something changes; then run the job."""
         with self._slot.changed:
-            serving = self._slot.serving
-            if serving is None:
+            offering = self._slot.offering()
+            if not offering:
                 return
             self._note_gap()
-        self._parts.claimer.post(serving.offer(self._parts.name), self._deliver)
+        offers = tuple(one.offer(self._parts.name, self._parts.box.kind) for one in offering)
+        self._parts.claimer.post(offers, self._deliver)
         with self._slot.changed:
-            while self._delivered is None and self._step() is _Step.TAKE:
+            companions = frozenset(self._slot.companions)
+            while not self._delivered and self._step() is _Step.TAKE and companions == frozenset(self._slot.companions):
                 self._slot.changed.wait(self._parts.timing.beat_s)
         self._parts.claimer.withdraw(self._parts.name)
         with self._slot.changed:
-            held, self._delivered = self._delivered, None
+            taken, self._delivered = self._delivered, ()
             self._idle_since = time.monotonic()
-            if held is None:
+            if not taken:
                 return
-            self._slot.held = held
+            held = taken[0]
+            serving = next(one for one in offering if one.prepared.version.version == held.claim.version)
+            self._slot.held, self._slot.using = held, serving
         try:
             self._work(held, serving)
         except Exception:
@@ -141,12 +148,13 @@ class ServingLoop:
             raise
         finally:
             with self._slot.changed:
-                self._slot.held = None
+                self._slot.held = self._slot.using = None
                 self._idle_since = time.monotonic()
+                self._slot.changed.notify_all()
 
-    def _deliver(self, held: Held) -> None:
+    def _deliver(self, taken: Sequence[Held]) -> None:
         with self._slot.changed:
-            self._delivered = held
+            self._delivered = tuple(taken)
             self._slot.changed.notify_all()
 
     def _note_gap(self) -> None:
@@ -167,7 +175,7 @@ class ServingLoop:
             held = following
             with self._slot.changed:
                 self._slot.held = held
-                too_late = self._slot.stopping or self._slot.is_left()
+                too_late = self._slot.stopping or self._slot.is_left() or parts.cordon() is not None
             if too_late:  # it was claimed while that was decided, which ended only what was held then
                 parts.session.hand_back(held, Cause.PREEMPTED)
                 return
@@ -196,8 +204,11 @@ class ServingLoop:
             self._slot.breaker = before.after(claim.job_id, ended.cause, last_stage=claim.last_stage, now=now)
             self._slot.idle_deaths = 0
             tripped = self._slot.breaker.trips > before.trips
-            self._slot.restart_wanted = self._slot.restart_wanted or tripped
+            is_companion = self._slot.serving is None or serving.child is not self._slot.serving.child
+            self._slot.restart_wanted = self._slot.restart_wanted or (tripped and not is_companion)
             reopened = before.cordoned and not self._slot.breaker.cordoned
+        if tripped and is_companion:
+            serving.child.stop(0)
         if tripped:
             parts.journal.say(
                 "cordoned",
@@ -233,9 +244,10 @@ class ServingLoop:
             return None
         with self._slot.changed:
             goes_on = not self._slot.stopping and not self._slot.restart_wanted and not self._slot.is_left()
+            goes_on = goes_on and self._parts.cordon() is None
         then = None
         if not held.claim.last_stage and goes_on and serving.child.alive:
-            then = serving.offer(self._parts.name)
+            then = serving.offer(self._parts.name, self._parts.box.kind)
         asked_at = boottime()
         try:
             reply = session.finish(held, ended.outcome, then)
@@ -294,8 +306,10 @@ class ServingLoop:
 
     def _stop_serving(self) -> None:
         with self._slot.changed:
-            children = [serving.child for serving in (self._slot.serving, self._slot.ready) if serving]
+            known = (self._slot.serving, self._slot.ready, *self._slot.companions.values())
+            children = [serving.child for serving in known if serving]
             self._slot.serving = self._slot.ready = None
+            self._slot.companions.clear()
             self._slot.changed.notify_all()
         for child in children:
             child.stop(min(1.0, self._parts.timing.stop_grace_s))

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from modelrepo.errors import Conflict, StaleFence, StaleSession, Unreachable
 from modelrepo_runtime.jobs import Cause, Claim, Fence, Outcome
-from modelrepo_runtime.queue.port import FinishReply, JobQueue, Offer, Session, SlotReport, WorkerInfo
+from modelrepo_runtime.queue.port import BeatReply, FinishReply, JobQueue, Offer, Session, SlotReport, WorkerInfo
 from modelrepo_runtime.timing import Timing
 from modelrepo_runtime.worker.holding import End, Held
 from modelrepo_runtime.worker.journal import Journal
@@ -31,8 +31,9 @@ class WorkerSession:
         timing: Timing,
         reports: Callable[[], Sequence[SlotReport]],
         journal: Journal,
+        heard: Callable[[BeatReply], None] = lambda _: None,
     ) -> None:
-        self.queue, self.timing = queue, timing
+        self.queue, self.timing, self._heard = queue, timing, heard
         self._info, self._reports, self._journal = info, reports, journal
         self._lock = threading.Lock()
         self._news = threading.Condition(self._lock)
@@ -201,6 +202,7 @@ class WorkerSession:
                 attempt.end(End.LOST)
             elif key[0] in reply.cancelled:
                 attempt.end(End.CANCELLED)
+        self._heard(reply)
         self._tell_more(held.values(), turns)
         return True
 

@@ -40,6 +40,9 @@ class WorkerSettings:
     default_index: str | None
     find_links: tuple[str, ...]
     object_mirror: tuple[str, ...] = ()
+    cluster: str = "local"
+    handover: str | None = None
+    stages: str = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +112,12 @@ def _link_mode(value: object) -> str:
     return str(value)
 
 
+def _stages(value: object) -> str:
+    if value not in ("auto", "cpu", "gpu"):
+        raise ValueError("auto, cpu or gpu")
+    return str(value)
+
+
 def _switch(value: object) -> bool:
     known = {"true": True, "yes": True, "1": True, "on": True, "false": False, "no": False, "0": False, "off": False}
     found = known.get(str(value).strip().lower())
@@ -134,6 +143,9 @@ OPTIONS = (
     Option("default_index", _text, lambda: None, "the package index to install from"),
     Option("find_links", _names, tuple, "folders or pages of wheels to install from"),
     Option("object_mirror", _names, tuple, "copies of the repository to read objects from first"),
+    Option("cluster", _text, lambda: "local", "the boxes that share accelerators: CPU slots work for these"),
+    Option("handover", _text, lambda: None, "storage of the cluster for what stages hand over; default with the files"),
+    Option("stages", _stages, lambda: "auto", "cpu or gpu: only stages on it; auto: what the slot can run"),
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 
 from modelrepo.errors import EntrypointFailed
@@ -56,6 +57,13 @@ class Slot:
         self.idle_deaths = 0
         """How often in a row the child died without a job."""
         self.switched = False
+        self.wanted: frozenset[str] = frozenset()
+        """Versions that the cluster's accelerators want prepared; a slot on the CPU holds a child of each."""
+        self.companions: dict[str, Serving] = {}
+        """Children of wanted versions beside the one that serves."""
+        self.using: Serving | None = None
+        """Whose child runs a job."""
+        self._turns = 0
 
     # What the rest of the worker asks of a slot.
 
@@ -71,6 +79,14 @@ class Slot:
         for child in dropped:
             child.stop(0)
 
+    def want(self, versions: Iterable[str]) -> None:
+        """Say which versions the cluster's accelerators serve or load."""
+        with self.changed:
+            wanted = frozenset(versions)
+            if wanted != self.wanted:
+                self.wanted = wanted
+                self.changed.notify_all()
+
     def leave(self) -> None:
         """Take no more jobs, finish the one that runs, and end the children."""
         with self.changed:
@@ -80,10 +96,30 @@ class Slot:
         for child in starting:
             child.stop(0)
 
+    def look_again(self) -> None:
+        """Something that the slot goes by has changed: an operator's cordon."""
+        with self.changed:
+            self.changed.notify_all()
+        self.parts.session.tell_soon()
+
+    def restart(self) -> SlotChild | None:
+        """Have the child started anew between two jobs; returns the one that serves now, None where none does."""
+        with self.changed:
+            self.restart_wanted = self.serving is not None
+            self.changed.notify_all()
+            return self.serving.child if self.serving is not None else None
+
+    def probe_now(self) -> None:
+        """A slot that its breaker cordoned may try one job at once."""
+        with self.changed:
+            self.breaker = self.breaker.swapped(time.monotonic())
+            self.changed.notify_all()
+
     def abandon(self) -> None:
         """End what runs now, to be handed back."""
         with self.changed:
-            held, child = self.held, self.serving.child if self.serving else None
+            held, busy = self.held, self.using or self.serving
+            child = busy.child if busy else None
         if held is not None:
             held.end(End.PREEMPTED)
             if child is not None:
@@ -92,7 +128,8 @@ class Slot:
     def dump_stacks(self) -> None:
         """Write the stacks of the child's threads to the log of its job."""
         with self.changed:
-            children = [serving.child for serving in (self.serving, self.ready) if serving] + [*self.loading]
+            others = [serving.child for serving in self.companions.values()]
+            children = [serving.child for serving in (self.serving, self.ready) if serving] + others + [*self.loading]
         for child in children:
             child.dump_stacks()
 
@@ -113,6 +150,11 @@ class Slot:
                 plan=self.plan,
                 job_id=self.held.claim.job_id if self.held else None,
                 notes=self.target.notes if self.target else (),
+                on=self.parts.box.on,
+                accelerator=self.parts.box.kind,
+                also=tuple(sorted(self.companions)),
+                ordered=self.parts.cordon(),
+                pinned=self.target.version if self.target is not None and self.target.pinned else None,
                 monotonic=time.monotonic(),
                 wall=time.time(),
             )
@@ -225,6 +267,14 @@ class Slot:
             del self.loading[child]
 
     # What both threads ask, `changed` being held.
+
+    def offering(self) -> tuple[Serving, ...]:
+        """Return whose jobs the slot takes now, each in its turn first; after `rollback --now` only the target's."""
+        others = () if self.target and self.target.end_running else tuple(self.companions.values())
+        alive = [one for one in (self.serving, *others) if one is not None and one.child.alive]
+        self._turns += 1
+        first = self._turns % len(alive) if alive else 0
+        return tuple(alive[first:] + alive[:first])
 
     def serves(self, target: Target) -> bool:
         return self.serving is not None and self.serving.target.key == target.key

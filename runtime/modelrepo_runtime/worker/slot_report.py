@@ -27,17 +27,29 @@ def report_of(
     plan: SwapPlan | None,
     job_id: str | None,
     notes: Sequence[str],
+    on: tuple[str, ...],
+    accelerator: str | None,
+    also: tuple[str, ...],
     monotonic: float,
     wall: float,
+    ordered: str | None = None,
+    pinned: str | None = None,
 ) -> SlotReport:
-    """Describe a slot; `starting` is the state of a child that loads, `monotonic` and `wall` are now on both clocks."""
-    state = slot_state(breaker, refusal)
+    """Describe a slot; `starting` is the state of a child that loads, `monotonic` and `wall` are now on both clocks.
+
+    `ordered` is why an operator lets it take no jobs, `pinned` the version that it serves whatever is active.
+    """
+    state = SlotState.CORDONED if ordered else slot_state(breaker, refusal)
     reason, deadline, next_action = _why(state, breaker, refusal, monotonic, wall)
+    if ordered:
+        reason, deadline, next_action = ordered, None, "`modelrepo workers uncordon` lets it take jobs again"
     version = serving.prepared.version if serving else None
     extra: dict[str, Json] = {}
     if serving is not None:
         extra["pid"] = serving.child.pid
         extra["memory_group"] = serving.child.has_memory_group
+    if pinned:
+        extra["pinned"] = pinned
     if notes:
         extra["notes"] = list(notes)
     return SlotReport(
@@ -55,6 +67,9 @@ def report_of(
         device=device,
         plan=str(plan) if plan else None,
         phases=serving.phases if serving else None,
+        on=on,
+        accelerator=accelerator,
+        also=also,
         extra=extra,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from modelrepo_runtime.worker.keeping import Keeper
 from modelrepo_runtime.worker.serving_loop import ServingLoop
 from modelrepo_runtime.worker.slot import Slot
 from modelrepo_runtime.worker.swapping import Swapper
@@ -14,7 +15,8 @@ class SlotThreads:
 
     def __init__(self, slot: Slot) -> None:
         self.slot = slot
-        self._loop, self._swapper = ServingLoop(slot), Swapper(slot)
+        self._loop = ServingLoop(slot)
+        self._swapper = Keeper(slot) if slot.parts.box.on == ("cpu",) else Swapper(slot)
 
     def start(self) -> None:
         self._loop.start()

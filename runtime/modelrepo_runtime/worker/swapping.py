@@ -143,7 +143,10 @@ class Swapper:
             raise
         self._parts.session.tell_soon()
         if old is not None:
-            old.child.stop(self._parts.timing.stop_grace_s)
+            self._retire(old)
+
+    def _retire(self, old: Serving) -> None:
+        old.child.stop(self._parts.timing.stop_grace_s)
 
     def _drain(self, prepared: Prepared) -> None:
         """The old finishes its job and goes, then the new comes; if it does not, the old comes back."""

@@ -6,7 +6,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from modelrepo.errors import ModelRepoError, NotFound
 from modelrepo.promotion import ActiveState
@@ -29,6 +29,8 @@ class Target:
     end_running: bool = False
     """Attempts of any other version are to end now, uncounted."""
     notes: tuple[str, ...] = ()
+    pinned: bool = False
+    """An operator, or the queue for jobs that must go on as they began, wants this version whatever is active."""
 
     @property
     def key(self) -> str:
@@ -38,6 +40,18 @@ class Target:
 
     def __str__(self) -> str:
         return f"{self.model}@{self.version}"
+
+
+def pinned_target(model: str, version: str, known: Target | None) -> Target:
+    """Return what a slot serves that is pinned to a version; `known` is what is active of the model.
+
+    The active configuration goes with the active version only: another one may not declare its keys.
+    """
+    if known is None:
+        return Target(model, version, None, 0, pinned=True)
+    if known.version == version:
+        return replace(known, pinned=True)
+    return replace(known, version=version, digest=None, config={}, end_running=False, notes=(), pinned=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,14 +85,14 @@ class Rig:
     def reports(self) -> Sequence[SlotReport]:
         return ()
 
-    def deliver(self, held: Held) -> None:
-        self.arrived.append(held)
+    def deliver(self, taken: Sequence[Held]) -> None:
+        self.arrived.extend(taken)
         self.news.set()
 
     def claimed(self) -> Held:
         """Claim one job through the claimer."""
         self.queue.add()
-        self.claimer.post(OFFER, self.deliver)
+        self.claimer.post((OFFER,), self.deliver)
         assert self.news.wait(20)
         self.news.clear()
         return self.arrived[-1]
@@ -118,7 +118,7 @@ def test_a_claim_whose_answer_was_lost_is_asked_for_again(rig: Rig) -> None:
 def test_a_claim_for_an_offer_that_was_withdrawn_goes_back(rig: Rig) -> None:
     job = rig.queue.add()
     rig.queue.cut_off_at = "claim"
-    rig.claimer.post(OFFER, rig.deliver)
+    rig.claimer.post((OFFER,), rig.deliver)
     assert rig.queue.away.wait(20)
     rig.claimer.withdraw("s0")
     waiter = rig.queue.waiter(["m"])

@@ -1,8 +1,8 @@
 """Fair shares among the tenants of a flow, the jobs of one model and tier: start-time fair queueing.
 
 After Goyal, Vin and Cheng, "Start-time fair queueing" (1996). Every job gets a start tag S = max(v, F), its tenant's
-next one starts at F = S + estimate / weight, and v is the largest tag that was claimed. The job of least tag goes first.
-Tags are virtual accelerator-seconds: never compared with a clock, and never part of the rank of lanes.
+next one starts at F = S + estimate / weight, and v is the largest tag that was claimed. The job of least tag goes
+first. Tags are virtual accelerator-seconds: never compared with a clock, and never part of the rank of lanes.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def enter(clock: FlowClock, account: Account, share: Share, estimate_s: float) -
 def claimed(clock: FlowClock, tag: float, *, over: bool, others_wait: bool) -> FlowClock:
     """Return the clock after a claim; `others_wait`: jobs of the flow that do not stand back still waited then.
 
-    A job that stands back and goes before others does not move v: its tenant would catch up by being served out of turn.
+    A job that stands back and goes before others does not move v: that would forgive its tenant what it is ahead.
     """
     over_v = max(clock.over_v, tag) if over else clock.over_v
     return FlowClock(clock.v if over and others_wait else max(clock.v, tag), over_v)

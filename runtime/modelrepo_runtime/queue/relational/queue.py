@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from modelrepo.errors import InvalidInput, StaleFence, StaleSession
-from modelrepo_runtime.jobs import Cause, Claim, Fence, Job, Outcome, Status, Submission
+from modelrepo_runtime.jobs import Cause, Claim, Fence, Job, Json, Outcome, Status, Submission
 from modelrepo_runtime.queue.port import (
+    ActiveSeen,
     BeatCall,
     BeatReply,
     ClaimCall,
     Deleted,
     Explanation,
+    FailingVersion,
     FinishReply,
     HistoryRow,
     JobFilter,
@@ -24,7 +26,7 @@ from modelrepo_runtime.queue.port import (
     WorkerInfo,
     WorkerReport,
 )
-from modelrepo_runtime.queue.relational import claiming, finishing, fleet, operating, reading, submitting
+from modelrepo_runtime.queue.relational import breaking, claiming, finishing, fleet, operating, reading, submitting
 from modelrepo_runtime.queue.relational.transaction import Database, Snapshot, Transaction
 from modelrepo_runtime.queue.steps import SILENT_FORGOTTEN_S, check_submission, outcome_text
 from modelrepo_runtime.queue.turns import slots_allowed
@@ -173,6 +175,14 @@ class RelationalQueue:
         """See JobQueue."""
         return self._database.read(fleet.fleet)
 
+    def failing_versions(self) -> tuple[FailingVersion, ...]:
+        """See JobQueue."""
+        return self._database.read(breaking.failing)
+
+    def reset_version(self, model: str, version: str) -> bool:
+        """See JobQueue."""
+        return self._database.write(lambda tx: breaking.close(tx, model, version))
+
     def take_turn(self, model: str, slot_key: str, slots_total: int, max_unavailable: str, ttl_s: float) -> bool:
         """See JobQueue."""
         allowed = slots_allowed(max_unavailable, slots_total)
@@ -185,6 +195,14 @@ class RelationalQueue:
     def end_turn(self, model: str, slot_key: str) -> None:
         """See JobQueue."""
         self._database.write(lambda tx: tx.run("turn_delete", model, slot_key))
+
+    def active_seen(self, models: Sequence[str]) -> tuple[ActiveSeen, ...]:
+        """See JobQueue."""
+        return self._database.read(lambda tx: desired.active_seen(tx, models))
+
+    def see_active(self, model: str, after_seq: int, body: Mapping[str, Json]) -> bool:
+        """See JobQueue."""
+        return self._database.write(lambda tx: desired.see_active(tx, model, after_seq, body))
 
     def tiers(self) -> tuple[Tier, ...]:
         """See JobQueue."""

@@ -35,3 +35,64 @@ create index ready_oldest on ready (lane, enqueued, job);
 
 alter table delayed add column tag real not null default 0;
 update delayed set tag = enqueued;
+
+-- How attempts ended, a row a call and slot, for the version breaker; five minutes of it.
+create table verdict (
+  id integer primary key autoincrement,
+  model text not null,
+  version text not null,
+  stage text not null,
+  at real not null,
+  slot text not null,
+  attempts integer not null,
+  failed integer not null,
+  job integer,
+  fence integer not null
+);
+create index verdict_of_version on verdict (model, version, stage, at);
+-- Versions that fail, and for five minutes those that have ceased to.
+create table breaker (
+  model text not null,
+  version text not null,
+  stage text not null,
+  since real,
+  closed real,
+  attempts integer not null,
+  failed integer not null,
+  workers integer not null,
+  primary key (model, version)
+) without rowid;
+create table probe (
+  model text not null,
+  version text not null,
+  cluster text not null,
+  stage text not null,
+  fence integer not null,
+  primary key (model, version, cluster, stage)
+) without rowid;
+
+-- Learnt service times; '' stands for all sizes or accelerators. `learnt` is how far the history has been read.
+create table service_time (
+  model text not null,
+  stage text not null,
+  size text not null,
+  accelerator text not null,
+  count integer not null,
+  mean_s real not null,
+  deviation_s real not null,
+  primary key (model, stage, size, accelerator)
+) without rowid;
+create table learnt (
+  only integer primary key,
+  upto integer not null
+) without rowid;
+insert into learnt select 1, coalesce(max(id), 0) from history;
+alter table tier add column refuse_late integer not null default 0;
+
+-- What gateways have read of active files; the newest row of a model counts.
+create table active_seen (
+  model text not null,
+  seq integer not null,
+  body text not null,
+  primary key (model, seq)
+) without rowid;

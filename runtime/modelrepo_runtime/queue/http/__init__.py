@@ -1,0 +1,1 @@
+"""The JobQueue over a gateway's HTTP: for workers and operators that reach no database."""

@@ -114,9 +114,11 @@ def decide(outcome: Outcome, last: Attempt, earlier: Sequence[Attempt], timing: 
 
 
 def kept_away_from(attempts: Iterable[Attempt]) -> frozenset[str]:
-    """Return the places that a job avoids after these attempts, at all of its stages."""
+    """Return the places that a job avoids after these attempts, at all of its stages; not where it was given back."""
     avoid: set[str] = set()
     for attempt in attempts:
+        if not attempt.counted:
+            continue
         match RULES[attempt.cause].elsewhere:
             case Elsewhere.OTHER_SLOT:
                 avoid.add(f"slot:{attempt.slot}")

@@ -66,9 +66,12 @@ def fits(lane: Lane, offer: Offer) -> bool:
     """True if the offer's version and stages match the lane, whatever it avoids."""
     if lane.model != offer.model:
         return False
-    if lane.version is None:
-        return (offer.plan[0].name if offer.plan else lane.stage) in offer.stages
-    return lane.version == offer.version and lane.stage in offer.stages
+    return lane.version in (None, offer.version) and stage_taken(lane, offer) in offer.stages
+
+
+def stage_taken(lane: Lane, offer: Offer) -> str:
+    """Return the stage at which the offer would take the lane's jobs: those of no version follow the offer's plan."""
+    return offer.plan[0].name if lane.version is None and offer.plan else lane.stage
 
 
 def admits(lane: Lane, place: Place, live: Iterable[LiveSlot]) -> bool:

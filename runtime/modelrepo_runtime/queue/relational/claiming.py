@@ -10,9 +10,10 @@ from functools import cache
 
 from modelrepo.errors import StaleSession
 from modelrepo_runtime.jobs import Claim, Fence, StageNeed
-from modelrepo_runtime.queue.lanes import LiveSlot, Place, admits, fits
+from modelrepo_runtime.queue.lanes import LiveSlot, Place, admits, fits, stage_taken
 from modelrepo_runtime.queue.port import ClaimCall, Offer
 from modelrepo_runtime.queue.rank import Head, choose
+from modelrepo_runtime.queue.relational.breaking import Probing, probing
 from modelrepo_runtime.queue.relational.rows import JobRow, LeaseRow, ReadyRow, leases
 from modelrepo_runtime.queue.relational.stages import read_stages
 from modelrepo_runtime.queue.relational.transaction import Snapshot, Transaction
@@ -31,6 +32,7 @@ class Holder:
     seq: int
     worker: str
     host: str
+    cluster: str
     after_fence: int | None = None
 
     def place(self, offer: Offer) -> Place:
@@ -47,7 +49,7 @@ def holder_of(tx: Snapshot, session: str, seq: int, after_fence: int | None = No
     row = tx.row("session_get", session)
     if row is None:
         raise ended(session)
-    return Holder(session, seq, row["worker"], row["host"], after_fence)
+    return Holder(session, seq, row["worker"], row["host"], row["cluster"], after_fence)
 
 
 def answers_where_nothing_waits(
@@ -69,18 +71,22 @@ def claim_all(
     """Answer claims one after the other: what is most urgent goes to the first whose offers can run it."""
     move_due(tx, timing.longest_delay_s)
     moment = rank_time(tx)
-    live = cache(lambda: slots_live(tx, timing))
+    live, known = cache(lambda: slots_live(tx, timing)), cache(lambda: probing(tx))
     answers: list[tuple[Claim, ...] | StaleSession] = []
     for call in calls:
         try:
-            answers.append(_claim_one(tx, call, moment, live))
+            answers.append(_claim_one(tx, call, moment, live, known))
         except StaleSession as error:
             answers.append(error)
     return tuple(answers)
 
 
 def _claim_one(
-    tx: Transaction, call: ClaimCall, moment: float, live: Callable[[], Sequence[LiveSlot]]
+    tx: Transaction,
+    call: ClaimCall,
+    moment: float,
+    live: Callable[[], Sequence[LiveSlot]],
+    known: Callable[[], Probing],
 ) -> tuple[Claim, ...]:
     """Lease up to `limit` jobs for each offer, or tell the leases of the same call again."""
     holder = holder_of(tx, call.session.id, call.seq)
@@ -88,11 +94,16 @@ def _claim_one(
     again = leases(tx, condition, call.session.id, call.seq)
     if again:
         return tuple(claim_again(tx, row) for row in again)
-    return tuple(found for offer in call.offers for found in _claim_for(tx, holder, offer, moment, live))
+    return tuple(found for offer in call.offers for found in _claim_for(tx, holder, offer, moment, live, known))
 
 
 def _claim_for(
-    tx: Transaction, holder: Holder, offer: Offer, moment: float, live: Callable[[], Sequence[LiveSlot]]
+    tx: Transaction,
+    holder: Holder,
+    offer: Offer,
+    moment: float,
+    live: Callable[[], Sequence[LiveSlot]],
+    known: Callable[[], Probing],
 ) -> list[Claim]:
     heads: list[Head] = []
     place = holder.place(offer)
@@ -100,13 +111,17 @@ def _claim_for(
         if row["head"] is None:
             continue
         lane = lane_of(row)
-        if fits(lane, offer) and (not lane.avoid or admits(lane, place, live())):
+        if not fits(lane, offer) or (lane.avoid and not admits(lane, place, live())):
+            continue
+        if known().allowed(offer, holder.cluster, stage_taken(lane, offer)):
             heads.append(Head(row["id"], row["head"], row["slo_s"]))
     if not heads:
         return []
-    chosen = choose(heads, moment, offer.limit, lambda lane, skip, count: _rows(tx, lane, skip, count))
+    chosen = choose(heads, moment, known().limit(offer), lambda lane, skip, count: _rows(tx, lane, skip, count))
     tx.run_many("ready_delete", [row[:3] for _, row in chosen])
-    return lease(tx, holder, offer, [row for _, row in chosen])
+    claims = lease(tx, holder, offer, [row for _, row in chosen])
+    known().claimed(tx, holder.cluster, claims)
+    return claims
 
 
 def _rows(tx: Snapshot, lane: int, skip: int, count: int) -> list[ReadyRow]:

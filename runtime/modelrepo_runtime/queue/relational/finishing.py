@@ -11,6 +11,7 @@ from modelrepo_runtime.attempts import Attempt
 from modelrepo_runtime.jobs import Cause, Claim, Fence, Outcome, Status
 from modelrepo_runtime.queue.lanes import Lane, admits, fits
 from modelrepo_runtime.queue.port import FinishReply, Offer
+from modelrepo_runtime.queue.relational.breaking import Verdicts, probing
 from modelrepo_runtime.queue.relational.claiming import claim_again, holder_of, lease, slots_live
 from modelrepo_runtime.queue.relational.rows import LeaseRow, ReadyRow, leases
 from modelrepo_runtime.queue.relational.stages import read_stages
@@ -34,7 +35,10 @@ class Finish:
 
 def finish(tx: Transaction, call: Finish, timing: Timing) -> FinishReply | Refused[StaleFence]:
     """End an attempt as its holder says, or tell a repeat the first answer again."""
-    return _finish(tx, call, held(tx, call.job_id, call.fence), timing)
+    verdicts = Verdicts(tx)
+    answer = _finish(tx, call, held(tx, call.job_id, call.fence), verdicts, timing)
+    verdicts.write()
+    return answer
 
 
 def finish_all(tx: Transaction, calls: Sequence[Finish], timing: Timing) -> tuple[FinishReply | StaleFence, ...]:
@@ -42,17 +46,21 @@ def finish_all(tx: Transaction, calls: Sequence[Finish], timing: Timing) -> tupl
     fences = tx.array([call.fence.number for call in calls])
     found = {row.held: row for row in leases(tx, tx.statements.among("lease.fence"), fences)}
     answers: list[FinishReply | StaleFence] = []
+    verdicts = Verdicts(tx)
     for call in calls:
         # A call may be there twice: the second one finds no lease, as a repeat does.
-        answer = _finish(tx, call, found.pop((call.job_id, call.fence), None), timing)
+        answer = _finish(tx, call, found.pop((call.job_id, call.fence), None), verdicts, timing)
         answers.append(answer.error if isinstance(answer, Refused) else answer)
+    verdicts.write()
     return tuple(answers)
 
 
-def _finish(tx: Transaction, call: Finish, row: LeaseRow | None, timing: Timing) -> FinishReply | Refused[StaleFence]:
+def _finish(
+    tx: Transaction, call: Finish, row: LeaseRow | None, verdicts: Verdicts, timing: Timing
+) -> FinishReply | Refused[StaleFence]:
     if row is None:
         return _repeated(tx, call)
-    step = close(tx, row, call.outcome, call.text, timing)
+    step = close(tx, row, verdicts.judge(row, call.outcome), call.text, timing)
     following = None
     if call.then is not None and step.status is Status.QUEUED:
         following = _claim_next(tx, call.then, call, row, step, timing)
@@ -131,7 +139,12 @@ def _claim_next(tx: Transaction, offer: Offer, call: Finish, row: LeaseRow, step
     tx.flush()
     if lane.avoid and not admits(lane, holder.place(offer), slots_live(tx, timing)):
         return None
-    return lease(tx, holder, offer, [ReadyRow(0, row.tag, row.job, row.enqueued, step.stage_index, step.attempt)])[0]
+    known = probing(tx)
+    if not known.allowed(offer, holder.cluster, stage):
+        return None
+    taken = lease(tx, holder, offer, [ReadyRow(0, row.tag, row.job, row.enqueued, step.stage_index, step.attempt)])
+    known.claimed(tx, holder.cluster, taken)
+    return taken[0]
 
 
 def _repeated(tx: Transaction, call: Finish) -> FinishReply | Refused[StaleFence]:

@@ -9,12 +9,22 @@ from modelrepo_runtime.attempts import kept_away_from
 from modelrepo_runtime.jobs import Fence, Status
 from modelrepo_runtime.queue.lanes import Lane
 from modelrepo_runtime.queue.port import Deleted, JobFilter, Tier
-from modelrepo_runtime.queue.relational import reading
+from modelrepo_runtime.queue.relational import breaking, reading
 from modelrepo_runtime.queue.relational.claiming import slots_live
 from modelrepo_runtime.queue.relational.finishing import attempts_of, held
 from modelrepo_runtime.queue.relational.stages import read_stages
-from modelrepo_runtime.queue.relational.transaction import Row, Snapshot, Transaction
-from modelrepo_runtime.queue.relational.waiting import MOST_MOVED, Entry, Last, dequeue, end, enqueue, move_due, note
+from modelrepo_runtime.queue.relational.transaction import Snapshot, Transaction
+from modelrepo_runtime.queue.relational.waiting import (
+    MOST_MOVED,
+    Entry,
+    Last,
+    dequeue,
+    end,
+    enqueue,
+    move_due,
+    note,
+    send_back,
+)
 from modelrepo_runtime.queue.steps import MOST_RESTARTS, shown_progress, stale
 from modelrepo_runtime.queue.tiers import changed, unknown
 from modelrepo_runtime.timing import Timing
@@ -67,7 +77,7 @@ def retry(tx: Transaction, which: Sequence[str] | JobFilter, *, force: bool, dry
             raise Conflict(f"cannot retry {row['name']}: it is {status}; only a failed job can be sent back")
     if not dry_run:
         for row in rows:
-            _send_back(tx, row)
+            send_back(tx, row, "retried")
     return names
 
 
@@ -77,18 +87,6 @@ def _failed(tx: Transaction, where: JobFilter, *, force: bool) -> tuple[str, ...
     before = tx.now - where.older_than_s if where.older_than_s is not None else None
     values = (where.model, where.tier, where.tenant, before, int(force), where.limit)
     return tuple(row["name"] for row in tx.rows("failed_jobs", *values))
-
-
-def _send_back(tx: Transaction, row: Row) -> None:
-    job = row["id"]
-    for name in ("done_delete", "failed_delete", "pinned_delete", "progress_delete", "cancel_delete"):
-        tx.run(name, job)
-    if row["deadline"] is not None:
-        tx.run("deadline_insert", row["deadline"], job)
-    note(tx, job, "retried")
-    first = read_stages(row["stages"])[0].name
-    enqueue(tx, Entry(job, row["enqueued"], row["tag"], Lane(row["model"], first, row["tier"], row["wanted"])))
-    tx.changed_jobs.add(row["name"])
 
 
 def delete(tx: Transaction, job_id: str) -> Deleted:
@@ -129,6 +127,7 @@ def tend(tx: Transaction, timing: Timing) -> None:
     move_due(tx, timing.longest_delay_s)
     tx.run("left_out_sweep")
     tx.run("lanes_sweep")
+    breaking.sweep(tx)
     tx.run("turns_past", tx.now)
 
 

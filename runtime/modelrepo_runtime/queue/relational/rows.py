@@ -62,6 +62,8 @@ class LeaseRow(NamedTuple):
     tag: float
     cancelled: int
     progressed: int
+    failing_since: float | None
+    """Since when its version fails; None: it does not."""
 
     @property
     def plan(self) -> tuple[StageNeed, ...]:

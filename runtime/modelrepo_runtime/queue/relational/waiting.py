@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from modelrepo_runtime.jobs import JobError, Status
 from modelrepo_runtime.queue.lanes import Lane, read_avoid, write_avoid
+from modelrepo_runtime.queue.relational.stages import read_stages
 from modelrepo_runtime.queue.relational.transaction import Row, Snapshot, Transaction
 from modelrepo_runtime.queue.steps import EXPIRED, enqueued_after
 
@@ -125,3 +126,16 @@ def end(
 def note(tx: Transaction, job: int, event: str, cause: str | None = None, version: str | None = None) -> None:
     """Append to the history what happened without an attempt."""
     tx.run("history_note", job, event, tx.now, cause, version)
+
+
+def send_back(tx: Transaction, row: Row, event: str, attempt: int = 1) -> None:
+    """Make a job that has failed wait for its first stage again, with its clock; `event` says by whose doing."""
+    job = row["id"]
+    for name in ("done_delete", "failed_delete", "pinned_delete", "progress_delete", "cancel_delete"):
+        tx.run(name, job)
+    if row["deadline"] is not None:
+        tx.run("deadline_insert", row["deadline"], job)
+    note(tx, job, event)
+    lane = Lane(row["model"], read_stages(row["stages"])[0].name, row["tier"], row["wanted"])
+    enqueue(tx, Entry(job, row["enqueued"], row["tag"], lane, attempt=attempt))
+    tx.changed_jobs.add(row["name"])

@@ -245,3 +245,73 @@ create table active_seen (
   body text not null,
   primary key (model, seq)
 ) without rowid;
+
+-- Events on their way to webhooks, and what was given up; `hook` keeps what a job's receiver was last told.
+create table outbox (
+  id integer primary key autoincrement,
+  job integer not null,
+  message text not null,
+  kind text not null,
+  at real not null,
+  facts text not null,
+  host text not null,
+  due real not null,
+  tries integer not null,
+  holder text,
+  taken_until real,
+  error text
+);
+create index outbox_due on outbox (due);
+create index outbox_job on outbox (job, id);
+create table hook (
+  job integer primary key,
+  started integer not null,
+  progressed real
+);
+create table outbox_given_up (
+  id integer primary key autoincrement,
+  message text not null,
+  job text not null,
+  kind text not null,
+  url text not null,
+  at real not null,
+  tries integer not null,
+  error text,
+  given_up real not null
+);
+
+-- What operators want of workers, and which session has carried it out.
+create table worker_order (
+  id integer primary key autoincrement,
+  worker text not null,
+  slot text,
+  verb text not null,
+  argument text,
+  reason text,
+  given_by text,
+  standing integer not null,
+  at real not null,
+  confirmed real,
+  answer text,
+  refused integer not null
+);
+create index worker_order_worker on worker_order (worker);
+create table order_heard (
+  worker_order integer not null,
+  session text not null,
+  primary key (worker_order, session)
+) without rowid;
+
+-- What happened to the fleet.
+create table fleet_event (
+  id integer primary key autoincrement,
+  at real not null,
+  kind text not null,
+  text text not null,
+  model text,
+  version text,
+  worker text,
+  slot text,
+  job text
+);
+create index fleet_event_at on fleet_event (at);

@@ -1,0 +1,84 @@
+"""The calls of a JobQueue that operators, senders of webhooks and whoever watches the fleet make."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from modelrepo_runtime.queue.fleet_events import FleetEvent
+from modelrepo_runtime.queue.orders import GivenOrder, OrderDone, OrderDraft
+from modelrepo_runtime.queue.outbox import LEASE_S, Delivery, OutboxState, Undelivered
+from modelrepo_runtime.queue.relational import fleet_events, orders, outbox
+from modelrepo_runtime.queue.relational.transaction import Database, Snapshot, Transaction
+
+
+class OperatorCalls:
+    """See Outbox, Orders and FleetEvents."""
+
+    _database: Database
+
+    def take_deliveries(
+        self, holder: str, limit: int, *, lease_s: float = LEASE_S, per_host: int = 4, avoid: Sequence[str] = ()
+    ) -> tuple[Delivery, ...]:
+        """See Outbox. Writes nothing where nothing is due, so that polling is cheap."""
+
+        def nothing_due(tx: Snapshot) -> bool:
+            return not tx.rows("outbox_ready", tx.now, tx.now + lease_s, 1)
+
+        if self._database.read(nothing_due):
+            return ()
+        return self._database.write(lambda tx: outbox.take(tx, holder, limit, lease_s, per_host, avoid))
+
+    def settle_delivery(
+        self, delivery_id: int, holder: str, error: str | None = None, *, again_in_s: float | None = None
+    ) -> bool:
+        """See Outbox."""
+        return self._database.write(lambda tx: outbox.settle(tx, delivery_id, holder, error, again_in_s))
+
+    def drop_deliveries(self, job_id: str, reason: str) -> int:
+        """See Outbox."""
+        return self._database.write(lambda tx: outbox.drop(tx, job_id, reason))
+
+    def outbox(self) -> OutboxState:
+        """See Outbox."""
+        return self._database.read(outbox.state)
+
+    def undelivered(self, *, limit: int = 100) -> tuple[Undelivered, ...]:
+        """See Outbox."""
+        return self._database.read(lambda tx: outbox.undelivered(tx, limit))
+
+    def give_orders(self, drafts: Sequence[OrderDraft], *, by: str | None = None) -> tuple[GivenOrder, ...]:
+        """See Orders."""
+        return self._database.write(lambda tx: orders.give(tx, drafts, by))
+
+    def orders(self, worker: str | None = None) -> tuple[GivenOrder, ...]:
+        """See Orders."""
+        return self._database.read(lambda tx: orders.listed(tx, worker))
+
+    def take_back_orders(self, ids: Sequence[int]) -> int:
+        """See Orders."""
+        return self._database.write(lambda tx: orders.take_back(tx, ids))
+
+    def confirm_orders(self, session: str, done: Sequence[OrderDone]) -> None:
+        """See Orders."""
+        self._database.write(lambda tx: orders.confirm(tx, session, done))
+
+    def fleet_events(
+        self,
+        *,
+        since_s: float | None = None,
+        after: int | None = None,
+        model: str | None = None,
+        kind: str | None = None,
+        limit: int = 1000,
+    ) -> tuple[FleetEvent, ...]:
+        """See FleetEvents."""
+        return self._database.read(lambda tx: fleet_events.events(tx, since_s, after, model, kind, limit))
+
+    def note_event(self, event: FleetEvent) -> None:
+        """See FleetEvents."""
+
+        def work(tx: Transaction) -> None:
+            where = {"model": event.model, "version": event.version, "worker": event.worker, "slot": event.slot}
+            fleet_events.note(tx, event.kind, event.text, job=event.job_id, **where)
+
+        self._database.write(work)

@@ -90,13 +90,13 @@ def window_start(now: float, closed_at: float | None) -> float:
     return now - WINDOW_S if closed_at is None else max(now - WINDOW_S, closed_at)
 
 
-def closes(cause: Cause, claimed_at: float, failing_since: float, *, at_failing_stage: bool, last_stage: bool) -> bool:
+def closes(cause: Cause, *, probe: bool, at_failing_stage: bool, last_stage: bool) -> bool:
     """Tell whether an attempt's end shows that a failing version works again.
 
     Only a probe shows it: what was claimed before the version failed may be the luckier half. A stage before the one
     that fails proves nothing.
     """
-    return cause in FINE and claimed_at >= failing_since and (at_failing_stage or last_stage)
+    return cause in FINE and probe and (at_failing_stage or last_stage)
 
 
 def probes_allowed(limit: int, probes_leased: int) -> int:
@@ -150,9 +150,10 @@ class VersionRecord:
         return True
 
     def _ended_while_failing(self, cluster: str, cause: Cause, since: float, claimed_at: float, now: float) -> bool:
-        if claimed_at >= since and self._probes.get(cluster):
+        probe = claimed_at >= since and self._probes.get(cluster, 0) > 0
+        if probe:
             self._probes[cluster] -= 1
-        if closes(cause, claimed_at, since, at_failing_stage=True, last_stage=False):
+        if closes(cause, probe=probe, at_failing_stage=True, last_stage=False):
             self.close(now)
         return cause not in FAILED
 

@@ -64,11 +64,11 @@ def test_what_came_before_the_breaker_closed_is_spent() -> None:
 
 
 def test_only_a_probe_that_reaches_the_failing_stage_closes() -> None:
-    assert closes(Cause.SUCCEEDED, 11.0, 10.0, at_failing_stage=True, last_stage=False)
-    assert closes(Cause.SUCCEEDED, 11.0, 10.0, at_failing_stage=False, last_stage=True)
-    assert not closes(Cause.SUCCEEDED, 9.0, 10.0, at_failing_stage=True, last_stage=True)
-    assert not closes(Cause.SUCCEEDED, 11.0, 10.0, at_failing_stage=False, last_stage=False)
-    assert not closes(Cause.PREEMPTED, 11.0, 10.0, at_failing_stage=True, last_stage=True)
+    assert closes(Cause.SUCCEEDED, probe=True, at_failing_stage=True, last_stage=False)
+    assert closes(Cause.SUCCEEDED, probe=True, at_failing_stage=False, last_stage=True)
+    assert not closes(Cause.SUCCEEDED, probe=False, at_failing_stage=True, last_stage=True)
+    assert not closes(Cause.SUCCEEDED, probe=True, at_failing_stage=False, last_stage=False)
+    assert not closes(Cause.PREEMPTED, probe=True, at_failing_stage=True, last_stage=True)
 
 
 def test_the_failure_that_trips_is_not_held_against_its_job() -> None:

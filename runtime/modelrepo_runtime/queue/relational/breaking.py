@@ -87,11 +87,11 @@ def _trip(tx: Transaction, row: LeaseRow, found: Tally, after: float) -> None:
 
 
 def _close_by(tx: Transaction, row: LeaseRow, outcome: Outcome) -> None:
-    known = next((each for each in failing(tx) if (each.model, each.version) == (row.model, row.version)), None)
-    if known is None:
-        return
-    at_failing_stage, last_stage = row.stage == known.stage, row.stage_index == len(row.plan) - 1
-    if closes(outcome.cause, row.claimed, known.since, at_failing_stage=at_failing_stage, last_stage=last_stage):
+    found = tx.row("probe_of_lease", row.model, row.version, row.fence)
+    if found is None:
+        return  # claimed before its version failed
+    at_failing_stage, last_stage = row.stage == found["failing_stage"], row.stage_index == len(row.plan) - 1
+    if closes(outcome.cause, probe=True, at_failing_stage=at_failing_stage, last_stage=last_stage):
         close(tx, row.model, row.version)
 
 

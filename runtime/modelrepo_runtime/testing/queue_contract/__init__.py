@@ -14,6 +14,7 @@ from modelrepo_runtime.queue.port import JobQueue
 from modelrepo_runtime.testing.clock import FakeClock
 from modelrepo_runtime.testing.queue_contract.attempts import AttemptContract
 from modelrepo_runtime.testing.queue_contract.bench import Bench, Peek, Rows
+from modelrepo_runtime.testing.queue_contract.breakers import BreakerContract
 from modelrepo_runtime.testing.queue_contract.claims import ClaimContract
 from modelrepo_runtime.testing.queue_contract.endings import EndingContract
 from modelrepo_runtime.testing.queue_contract.operating import OperatingContract
@@ -37,6 +38,7 @@ class JobQueueContract(
     SessionContract,
     OperatingContract,
     WaiterContract,
+    BreakerContract,
 ):
     """Subclass it and give it a fixture `opened`: a queue on this clock and timing, and how to look behind it."""
 

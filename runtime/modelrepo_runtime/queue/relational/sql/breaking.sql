@@ -41,6 +41,12 @@ on conflict (model, version, cluster, stage) do update set fence = excluded.fenc
 select probe.model, probe.version, probe.cluster, probe.stage, probe.fence
 from probe join lease on lease.fence = probe.fence;
 
+-- name: probe_of_lease
+-- Whether a lease is a probe of a version that still fails.
+select breaker.stage as failing_stage
+from probe join breaker on breaker.model = probe.model and breaker.version = probe.version
+where probe.model = ? and probe.version = ? and probe.fence = ? and breaker.since is not null;
+
 -- name: probes_delete
 delete from probe where model = ? and version = ?;
 

@@ -141,6 +141,8 @@ class LightWorker:
             except Unreachable:
                 self.stop.wait(0.05)
                 continue
+            if answer == ():
+                return again  # nothing was leased, so nothing is to be told again
             if _plain(answer, StaleFence) != _plain(again, StaleFence):
                 self.say("differs", repr(answer).replace(" ", ""), repr(again).replace(" ", ""))
             return answer

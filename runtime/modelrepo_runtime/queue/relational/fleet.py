@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 from modelrepo.errors import StaleSession
 from modelrepo_runtime.jobs import Fence, Status
+from modelrepo_runtime.queue.fleet_events import Happened
+from modelrepo_runtime.queue.credits import LOADING_PHASES
 from modelrepo_runtime.queue.port import BeatCall, BeatReply, Reaped, SlotReport, WorkerInfo, WorkerReport
+from modelrepo_runtime.queue.relational import fleet_events, orders
 from modelrepo_runtime.queue.relational.claiming import ended
-from modelrepo_runtime.queue.relational.finishing import close, requeue
+from modelrepo_runtime.queue.relational.finishing import close, held, requeue
 from modelrepo_runtime.queue.relational.rows import LeaseRow, leases_of_session
 from modelrepo_runtime.queue.relational.transaction import Snapshot, Transaction
 from modelrepo_runtime.queue.steps import BEATS_LEFT_OUT, NO_ANSWER, lost_outcome, outcome_text
@@ -28,6 +31,8 @@ def hello(tx: Transaction, info: WorkerInfo, timing: Timing) -> str:
     slots = json.dumps(info.slots)
     tx.run("session_insert", session, info.name, info.host, info.pid, info.cluster, slots, tx.now)
     tx.run("beat_insert", session, tx.now)
+    text = f"{info.name} began on {info.host} in cluster {info.cluster} with {len(info.slots)} slots"
+    fleet_events.note(tx, Happened.SESSION_BEGAN, text, worker=info.name)
     return session
 
 
@@ -35,6 +40,9 @@ def goodbye(tx: Transaction, session: str, timing: Timing) -> None:
     """End a session and give back what it holds."""
     for row in leases_of_session(tx, session):
         _give_back(tx, row, timing, "attempt")
+    known = tx.row("session_get", session)
+    if known is not None:
+        fleet_events.note(tx, Happened.SESSION_ENDED, f"{known['worker']} left", worker=known["worker"])
     _forget(tx, session)
 
 
@@ -51,7 +59,14 @@ def _give_back(tx: Transaction, row: LeaseRow, timing: Timing, event: str) -> No
 
 def beat_all(tx: Transaction, calls: Sequence[BeatCall], timing: Timing) -> tuple[BeatReply | StaleSession, ...]:
     """Answer beats one after the other."""
-    return tuple(_beat(tx, call.session.id, call.held, call.slots, timing) for call in calls)
+    answers = tuple(_beat(tx, call.session.id, call.held, call.slots, timing) for call in calls)
+    wanted = orders.for_sessions(tx, [call.session.id for call in calls])
+    if not wanted:
+        return answers
+    return tuple(
+        answer if isinstance(answer, StaleSession) else replace(answer, orders=wanted.get(call.session.id, ()))
+        for call, answer in zip(calls, answers, strict=True)
+    )
 
 
 def _beat(
@@ -60,8 +75,7 @@ def _beat(
     """Move a session's beat, keep its slots' reports, and compare what it holds with its leases."""
     if tx.row("beat_move", tx.now, session) is None:
         return ended(session)
-    tx.run("slots_delete", session)
-    tx.run_many("slot_insert", [_slot_row(session, report) for report in slots])
+    _keep_reports(tx, session, slots)
     leases = leases_of_session(tx, session)
     leased = {row.held for row in leases}
     told = set(holding)
@@ -74,15 +88,30 @@ def _beat(
         beats = tx.only("left_out_add", row.fence)[0]
         if beats >= BEATS_LEFT_OUT and not 0 <= tx.now - row.claimed <= timing.unanswered_claim_s:
             tx.run("left_out_delete", row.fence)
-            _give_back(tx, row, timing, "unanswered")
+            if held(tx, *row.held) is not None:  # it may just be finishing
+                _give_back(tx, row, timing, "unanswered")
     cancelled = frozenset(row.name for row in leases if row.cancelled and row.held in told)
     return BeatReply(cancelled, frozenset(told - leased))
+
+
+def _keep_reports(tx: Transaction, session: str, slots: Sequence[SlotReport]) -> None:
+    """Keep what a session's slots say now, and note what has changed; nothing is written where nothing has."""
+    before = {row["slot"]: row["report"] for row in tx.rows("slots_reported", session)}
+    rows = [_slot_row(session, report) for report in slots]
+    if {row[1]: row[-1] for row in rows} == before:
+        return
+    worker = tx.only("session_get", session)["worker"]
+    fleet_events.note_changes(tx, worker, {slot: json.loads(text) for slot, text in before.items()}, slots)
+    tx.run("slots_delete", session)
+    tx.run_many("slot_insert", rows)
 
 
 def _slot_row(session: str, report: SlotReport) -> tuple[Any, ...]:
     incoming = report.incoming.get("version") if report.incoming else None
     body = json.dumps(asdict(report))
-    return (session, report.slot, report.state, report.model, report.version, incoming, body)
+    loads = incoming if report.incoming and report.incoming.get("phase") in LOADING_PHASES else None
+    kinds = (int("gpu" in report.on), loads)
+    return (session, report.slot, report.state, report.model, report.version, incoming, body, *kinds)
 
 
 def read_report(text: str) -> SlotReport:
@@ -104,7 +133,15 @@ def expire_session(tx: Transaction, session: str, number: int, timing: Timing) -
         if step.status is Status.QUEUED:
             requeue(tx, leased, step)
         reaped.append(Reaped(leased.name, session, step.status))
+    if reaped:
+        _note_lost(tx, session, f"is not heard of any more; {len(reaped)} of its jobs were taken back")
     return tuple(reaped)
+
+
+def _note_lost(tx: Transaction, session: str, text: str) -> None:
+    known = tx.row("session_get", session)
+    worker = known["worker"] if known is not None else None
+    fleet_events.note(tx, Happened.SESSION_LOST, f"{worker or session} {text}", worker=worker)
 
 
 def fleet(tx: Snapshot) -> tuple[WorkerReport, ...]:
@@ -121,6 +158,7 @@ def fleet(tx: Snapshot) -> tuple[WorkerReport, ...]:
 def forget_silent(tx: Transaction, before: float) -> None:
     """Drop sessions that hold nothing and have been silent since `before`."""
     for row in tx.rows("sessions_forgotten", before):
+        _note_lost(tx, row["id"], "was silent for too long, and is forgotten")
         _forget(tx, row["id"])
 
 

@@ -177,6 +177,8 @@ create table slot (
   version text,
   incoming text,
   report text not null,
+  gpu integer not null default 1,
+  loads text,
   primary key (session, slot)
 ) without rowid;
 create table turn (
@@ -315,3 +317,46 @@ create table fleet_event (
   job text
 );
 create index fleet_event_at on fleet_event (at);
+
+-- Who may ask a gateway for what; the digest is of the secret half.
+create table token (
+  id text primary key,
+  name text not null,
+  digest text not null,
+  rights text not null,
+  created real not null,
+  expires real,
+  revoked real
+) without rowid;
+create index token_name on token (name);
+
+-- Rights to bring one more job into a cluster, and how many of each are out: the newest row of a key counts.
+create table credit (
+  job integer primary key,
+  cluster text not null,
+  model text not null,
+  version text not null,
+  at real not null
+);
+create index credit_key on credit (cluster, model, version);
+create table credit_count (
+  cluster text not null,
+  model text not null,
+  version text not null,
+  seq integer not null,
+  held integer not null,
+  audited real not null,
+  primary key (cluster, model, version, seq)
+) without rowid;
+-- What the stages of a job have handed over; `cluster` where it lies in that cluster's storage.
+create table handover (
+  job integer primary key,
+  cluster text,
+  files text not null
+);
+-- Leases whose jobs have not begun yet.
+create table staged (
+  fence integer primary key,
+  model text not null
+);
+create index staged_model on staged (model);

@@ -1,9 +1,9 @@
-"""Picking many rows in one claim while reading few: rows are read only of lanes that win, many lanes in one read."""
+"""Picking rows for many polls at once while reading few: only of lanes that win, and of many lanes in one read."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -72,19 +72,22 @@ class _Lane(Generic[Row]):
     """What is known of a lane."""
 
     def __init__(self, head: Head, now: float, policy: Policy) -> None:
-        self.head, self.since = head, on_time_since(now, head.slo_s)
+        self.head: Head | None = head
+        self.number, self.since = head.lane, on_time_since(now, head.slo_s)
         self.first: _Cursor[Row] = _Cursor(head.lane, False, BEFORE_ALL)
         self.oldest: _Cursor[Row] = _Cursor(head.lane, True, BEFORE_ALL)
         self.on_time: _Cursor[Row] = _Cursor(head.lane, True, (self.since, -1))
         self.cursors = [self.oldest] if policy is Policy.FIFO else [self.first, self.oldest]
         if policy is Policy.LWDF_LATE:
             self.cursors.append(self.on_time)
+        self.touched = False
+        """True: a row was taken since `head` was made."""
 
     def row(self, which: Which, gone: set[int]) -> Row | None:
         """Return the row that goes; None where more must be read to know it, or the lane is empty."""
-        first = self.first.first(gone)
         if which is Which.OLDEST:
             return self.oldest.first(gone)
+        first = self.first.first(gone)
         if first is None or which is Which.FIRST:
             return first
         on_time = first.enqueued >= self.since
@@ -101,13 +104,91 @@ class _Lane(Generic[Row]):
             Which.LATE: [self.first, self.oldest],
         }[which]
 
-    def head_now(self, gone: set[int]) -> Head | None:
-        oldest, on_time = self.oldest.first(gone), self.on_time.first(gone)
-        if oldest is None or (self.first in self.cursors and self.first.first(gone) is None):
-            return None
-        head = self.head
+    def look_again(self, gone: set[int]) -> None:
+        """Make the head anew of the rows that are left."""
+        self.touched = False
+        oldest, on_time, head = self.oldest.first(gone), self.on_time.first(gone), self.head
+        if head is None or any(cursor.first(gone) is None for cursor in (self.cursors[0], self.oldest)):
+            self.head = None
+            return
+        assert oldest is not None
         on_time_at = on_time.enqueued if on_time is not None else None
-        return Head(head.lane, oldest.enqueued, head.slo_s, head.allowed_miss, head.over, head.warm, on_time_at)
+        self.head = Head(self.number, oldest.enqueued, head.slo_s, head.allowed_miss, head.over, head.warm, on_time_at)
+
+
+class Picker(Generic[Row]):
+    """The lanes of a model at one moment, from which several polls take rows one after the other."""
+
+    def __init__(self, heads: Sequence[Head], now: float, policy: Policy, read: Read[Row], wanted: int) -> None:
+        """`wanted`: rows that all polls together may take; what is read ahead goes by it."""
+        self._lanes: dict[int, _Lane[Row]] = {head.lane: _Lane(head, now, policy) for head in heads}
+        self._now, self._policy, self._read, self._wanted = now, policy, read, wanted
+        self._gone: set[int] = set()
+
+    def pick(self, lanes: Mapping[int, bool], limit: int, picks: Picks) -> tuple[list[tuple[int, Row]], Picks]:
+        """Take up to `limit` (lane, row) pairs of some lanes in the order in which they go.
+
+        `lanes` says of each whether its model is warm. Returns the turns as they stand then, too.
+        """
+        chosen: list[tuple[int, Row]] = []
+        board = Board(self._heads(lanes), self._now, self._policy, picks)
+        while len(chosen) < limit and (won := board.next()) is not None:
+            row = self._take(won, board)
+            if row is not None:
+                chosen.append((won.lane, row))
+            if len(chosen) < limit:
+                lane = self._lanes[won.lane]
+                self._look_again(lane, board)
+                board.put(won.lane, lane.head)
+        return chosen, board.picks
+
+    def _heads(self, lanes: Mapping[int, bool]) -> list[Head]:
+        heads: list[Head] = []
+        for number, warm in lanes.items():
+            lane = self._lanes[number]
+            if lane.touched:
+                self._look_again(lane, None)
+            if (head := lane.head) is not None:
+                if head.warm is not warm:
+                    late = (head.allowed_miss, head.over, warm, head.on_time)
+                    head = lane.head = Head(number, head.enqueued, head.slo_s, *late)
+                heads.append(head)
+        return heads
+
+    def _take(self, won: Won, board: Board) -> Row | None:
+        lane = self._lanes[won.lane]
+        if (row := lane.row(won.which, self._gone)) is None:
+            if self._wanted <= 1:
+                self._read_on(lane.cursors_for(won.which), 1)
+            else:
+                self._read_widely(lane, board)
+            row = lane.row(won.which, self._gone)
+        lane.touched = True
+        if row is not None:
+            self._gone.add(row.job)
+            self._wanted -= 1
+        return row
+
+    def _look_again(self, lane: _Lane[Row], board: Board | None) -> None:
+        while not all(cursor.known(self._gone) for cursor in lane.cursors):
+            self._read_widely(lane, board)
+        lane.look_again(self._gone)
+
+    def _read_widely(self, lane: _Lane[Row], board: Board | None) -> None:
+        """Read on in this lane, and by the way in those of the next ranks that will want it soon."""
+        wanted = max(1, self._wanted) + 1
+        near = {lane.number: lane}
+        if board is not None:
+            near.update((number, self._lanes[number]) for number in board.leading(wanted))
+        short = [cursor for one in near.values() for cursor in one.cursors if cursor.runs_short()]
+        lanes = len({cursor.lane for cursor in short})
+        self._read_on(short, min(wanted, math.ceil(READ_AHEAD * wanted / lanes)))
+
+    def _read_on(self, cursors: Sequence[_Cursor[Row]], count: int) -> None:
+        reading = [cursor for cursor in cursors if not cursor.ended]
+        needs = [cursor.need(count) for cursor in reading]
+        for cursor, need, rows in zip(reading, needs, self._read(needs), strict=True):
+            cursor.take_in(need, rows)
 
 
 def pick(
@@ -118,51 +199,5 @@ def pick(
     policy: Policy = Policy.SLO_SHARE,
     picks: Picks = NO_PICKS,
 ) -> tuple[list[tuple[int, Row]], Picks]:
-    """Return up to `limit` (lane, row) pairs in the order in which they go, and the turns as they stand then."""
-    board = Board(heads, now, policy, picks)
-    picking = _Picking(board, {head.lane: _Lane(head, now, policy) for head in heads}, read)
-    while len(picking.chosen) < limit:
-        won = board.next()
-        if won is None:
-            break
-        picking.take(won, limit)
-    return picking.chosen, board.picks
-
-
-class _Picking(Generic[Row]):
-    def __init__(self, board: Board, lanes: dict[int, _Lane[Row]], read: Read[Row]) -> None:
-        self.chosen: list[tuple[int, Row]] = []
-        self._board, self._lanes, self._read = board, lanes, read
-        self._gone: set[int] = set()
-
-    def take(self, won: Won, limit: int) -> None:
-        """Take a row of the lane that won, and rank the lane anew unless that was the last pick."""
-        lane = self._lanes[won.lane]
-        if (row := lane.row(won.which, self._gone)) is None:
-            if limit - len(self.chosen) == 1:
-                self._read_on(lane.cursors_for(won.which), 1)
-            else:
-                self._read_widely(lane, limit)
-            row = lane.row(won.which, self._gone)
-        if row is not None:
-            self._gone.add(row.job)
-            self.chosen.append((won.lane, row))
-        if len(self.chosen) < limit:
-            while not all(cursor.known(self._gone) for cursor in lane.cursors):
-                self._read_widely(lane, limit)
-            self._board.put(won.lane, lane.head_now(self._gone))
-
-    def _read_widely(self, lane: _Lane[Row], limit: int) -> None:
-        """Read on in this lane, and by the way in those of the next ranks that will want it soon."""
-        wanted = limit - len(self.chosen) + 1
-        near = {lane.head.lane: lane}
-        near.update((number, self._lanes[number]) for number in self._board.leading(wanted))
-        short = [cursor for one in near.values() for cursor in one.cursors if cursor.runs_short()]
-        lanes = len({cursor.lane for cursor in short})
-        self._read_on(short, min(wanted, math.ceil(READ_AHEAD * wanted / lanes)))
-
-    def _read_on(self, cursors: list[_Cursor[Row]], count: int) -> None:
-        cursors = [cursor for cursor in cursors if not cursor.ended]
-        needs = [cursor.need(count) for cursor in cursors]
-        for cursor, need, rows in zip(cursors, needs, self._read(needs), strict=True):
-            cursor.take_in(need, rows)
+    """Return the (lane, row) pairs that one poll of up to `limit` rows takes, and the turns as they stand then."""
+    return Picker(heads, now, policy, read, limit).pick({head.lane: head.warm for head in heads}, limit, picks)

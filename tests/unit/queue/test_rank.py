@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelrepo_runtime.queue.lane_rows import LaneRows
-from modelrepo_runtime.queue.picking import Need, pick
+from modelrepo_runtime.queue.picking import Need, Picker, pick
 from modelrepo_runtime.queue.rank import NO_PICKS, Board, Head, Picks, Policy, lwdf_weight, slo_share
 from modelrepo_runtime.queue.tiers import SHIPPED_TIERS
 from modelrepo_runtime.testing.reference_order import WaitingJob, reference_order
@@ -183,6 +183,23 @@ def test_a_choice_is_what_sorting_everything_would_give(
     jobs: list[WaitingJob], limit: int, policy: Policy, picks: Picks
 ) -> None:
     assert Lanes(jobs).pick(limit, policy, picks) == reference_order(jobs, NOW, limit, policy, picks)
+
+
+@given(queues(), st.sampled_from(Policy), st.lists(st.tuples(st.integers(0, 4), st.integers(0, 31)), max_size=12))
+def test_polls_that_are_answered_together_get_what_they_would_get_one_by_one(
+    jobs: list[WaitingJob], policy: Policy, polls: list[tuple[int, int]]
+) -> None:
+    lanes = Lanes(jobs)
+    warm = {head.lane: head.warm for head in lanes.heads()}
+    picker = Picker(lanes.heads(), NOW, policy, lanes.read, sum(limit for limit, _ in polls))
+    left, picks = list(jobs), NO_PICKS
+    for limit, mask in polls:
+        fits = {lane: is_warm for lane, is_warm in warm.items() if mask >> lane & 1}
+        fitting = [job for job in left if job.lane in fits]
+        expected = reference_order(fitting, NOW, limit, policy, picks)
+        chosen, picks = picker.pick(fits, limit, picks)
+        assert ([row.job for _, row in chosen], picks) == expected
+        left = [job for job in left if job.job not in expected[0]]
 
 
 @given(queues(), st.sampled_from(Policy), st.lists(st.integers(0, 40), max_size=6))

@@ -27,12 +27,21 @@ MOST_SWEPT = 2000
 
 
 @dataclass(slots=True)
+class _Fine:
+    """Attempts of one slot that went well."""
+
+    fence: int
+    attempts: int = 0
+    taken_s: float = 0.0
+
+
+@dataclass(slots=True)
 class Verdicts:
     """What the ends of one call say of the versions that ran; `write` after the last of them."""
 
     tx: Transaction
-    _fine: dict[tuple[str, str, str, str], tuple[int, int]] = field(default_factory=dict)
-    """(model, version, stage, slot) -> attempts that went well, and the fence of one."""
+    _fine: dict[tuple[str, str, str, str, str | None], _Fine] = field(default_factory=dict)
+    """By model, version, stage, slot and size."""
 
     def judge(self, row: LeaseRow, outcome: Outcome) -> Outcome:
         """Take in how an attempt ended; returned uncounted where its version is at fault rather than its job."""
@@ -45,16 +54,18 @@ class Verdicts:
                 _close_by(self.tx, row, outcome)
             return outcome if fine else replace(outcome, counted=False)
         if fine:
-            key = (row.model, row.version, row.stage, row.slot)
-            self._fine[key] = (self._fine.get(key, (0, 0))[0] + 1, row.fence)
+            found = self._fine.setdefault((row.model, row.version, row.stage, row.slot, row.size), _Fine(row.fence))
+            found.attempts += 1
+            found.taken_s += self.tx.now - row.claimed
             return outcome
         self.write()
         return replace(outcome, counted=False) if _fails(self.tx, row) else outcome
 
     def write(self) -> None:
-        """Append what went well: one row for each slot."""
-        for (model, version, stage, slot), (attempts, fence) in self._fine.items():
-            self.tx.later("verdict_insert", model, version, stage, self.tx.now, slot, attempts, 0, None, fence)
+        """Append what went well: one row for each slot and size."""
+        for (model, version, stage, slot, size), fine in self._fine.items():
+            what = (model, version, stage, self.tx.now, slot, size)
+            self.tx.later("verdict_insert", *what, fine.attempts, 0, fine.taken_s, None, fine.fence)
         self._fine.clear()
 
 
@@ -65,7 +76,7 @@ def _fails(tx: Transaction, row: LeaseRow) -> bool:
     if known is not None and known["since"] is not None:
         return True  # since an earlier end in this transaction
     what = (row.model, row.version, row.stage)
-    tx.run("verdict_insert", *what, tx.now, row.slot, 1, 1, row.job, row.fence)
+    tx.run("verdict_insert", *what, tx.now, row.slot, row.size, 1, 1, tx.now - row.claimed, row.job, row.fence)
     after = window_start(tx.now, known["closed"] if known is not None else None)
     rows = tx.rows("verdicts_newest", *what, after, WINDOW_REPORTS)
     found = tally(Report(each["slot"], each["at"], each["attempts"], each["failed"]) for each in rows)

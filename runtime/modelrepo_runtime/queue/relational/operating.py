@@ -9,10 +9,12 @@ from modelrepo_runtime.attempts import kept_away_from
 from modelrepo_runtime.jobs import Fence, Status
 from modelrepo_runtime.queue.lanes import Lane
 from modelrepo_runtime.queue.port import Deleted, JobFilter, Tier
-from modelrepo_runtime.queue.relational import breaking, reading
+from modelrepo_runtime.queue.relational import breaking, fleet_events, orders, outbox, reading
 from modelrepo_runtime.queue.relational.claiming import slots_live
 from modelrepo_runtime.queue.relational.finishing import attempts_of, held
+from modelrepo_runtime.queue.relational.learning import learn
 from modelrepo_runtime.queue.relational.stages import read_stages
+from modelrepo_runtime.queue.relational.telling import tell_progress
 from modelrepo_runtime.queue.relational.transaction import Snapshot, Transaction
 from modelrepo_runtime.queue.relational.waiting import (
     MOST_MOVED,
@@ -39,6 +41,8 @@ FORGOTTEN_WITH_A_JOB = (
     "done_delete",
     "failed_delete",
     "history_delete",
+    "outbox_delete_job",
+    "hook_delete",
     "job_delete",
 )
 """Statements that take a job's number and delete what there is of it."""
@@ -63,7 +67,9 @@ def progress(tx: Transaction, job_id: str, fence: Fence, fraction: float | None,
     row = held(tx, job_id, fence)
     if row is None:
         raise stale(job_id, fence)
-    tx.run("progress_put", row.job, *shown_progress(fraction, message))
+    shown = shown_progress(fraction, message)
+    tx.run("progress_put", row.job, *shown)
+    tell_progress(tx, row, *shown)
     tx.changed_jobs.add(job_id)
 
 
@@ -127,8 +133,12 @@ def tend(tx: Transaction, timing: Timing) -> None:
     move_due(tx, timing.longest_delay_s)
     tx.run("left_out_sweep")
     tx.run("lanes_sweep")
+    learn(tx)
     breaking.sweep(tx)
     tx.run("turns_past", tx.now)
+    outbox.sweep(tx)
+    orders.sweep(tx)
+    fleet_events.sweep(tx)
 
 
 def pinned_waiting(tx: Snapshot, timing: Timing) -> tuple[tuple[str, str], ...]:

@@ -34,6 +34,7 @@ class JobRow(NamedTuple):
     inputs: str
     files: str
     size: str | None
+    webhook: str | None
 
 
 class LeaseRow(NamedTuple):
@@ -62,8 +63,10 @@ class LeaseRow(NamedTuple):
     tag: float
     cancelled: int
     progressed: int
+    webhook: str | None
     failing_since: float | None
     """Since when its version fails; None: it does not."""
+    size: str | None
 
     @property
     def plan(self) -> tuple[StageNeed, ...]:
@@ -78,6 +81,12 @@ class LeaseRow(NamedTuple):
 def leases(tx: Snapshot, condition: str, *values: object) -> list[LeaseRow]:
     """Return leases under a condition, the oldest fence first."""
     rows = tx.select("lease_view", f"where {condition} order by lease.fence", *values)
+    return [LeaseRow._make(row) for row in rows]
+
+
+def leases_to_end(tx: Snapshot, condition: str, *values: object) -> list[LeaseRow]:
+    """Return leases that nobody else can end before this transaction does, the oldest fence first."""
+    rows = tx.select("lease_view", f"where {condition} order by lease.fence {tx.statements.held('lease')}", *values)
     return [LeaseRow._make(row) for row in rows]
 
 

@@ -188,7 +188,7 @@ create table turn (
   primary key (model, slot)
 ) without rowid;
 
--- How attempts ended, a row a call and slot, for the version breaker; five minutes of it.
+-- How attempts ended, a row a call and slot, for the version breaker and for learnt times; five minutes of it.
 create table verdict (
   id integer primary key autoincrement,
   model text not null,
@@ -196,8 +196,10 @@ create table verdict (
   stage text not null,
   at real not null,
   slot text not null,
+  size text,
   attempts integer not null,
   failed integer not null,
+  taken_s real not null,
   job integer,
   fence integer not null
 );
@@ -223,7 +225,7 @@ create table probe (
   primary key (model, version, cluster, stage)
 ) without rowid;
 
--- Learnt service times; '' stands for all sizes or accelerators. `learnt` is how far the history has been read.
+-- Learnt service times; '' stands for all sizes or accelerators. `learnt` is how far verdicts have been read.
 create table service_time (
   model text not null,
   stage text not null,

@@ -1,5 +1,6 @@
 -- name: verdict_insert
-insert into verdict (model, version, stage, at, slot, attempts, failed, job, fence) values (?, ?, ?, ?, ?, ?, ?, ?, ?);
+insert into verdict (model, version, stage, at, slot, size, attempts, failed, taken_s, job, fence)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: verdicts_newest
 -- How attempts at one stage of a version ended since a moment; the newest that may be looked at.
@@ -20,7 +21,8 @@ select since, closed from breaker where model = ? and version = ?;
 -- name: breaker_trip
 insert into breaker (model, version, stage, since, attempts, failed, workers) values (?, ?, ?, ?, ?, ?, ?)
 on conflict (model, version) do update set stage = excluded.stage, since = excluded.since, closed = null,
-  attempts = excluded.attempts, failed = excluded.failed, workers = excluded.workers;
+  attempts = excluded.attempts, failed = excluded.failed, workers = excluded.workers
+where breaker.since is null;
 
 -- name: breaker_close
 update breaker set since = null, closed = ? where model = ? and version = ? and since is not null returning stage;

@@ -36,7 +36,7 @@ create index ready_oldest on ready (lane, enqueued, job);
 alter table delayed add column tag real not null default 0;
 update delayed set tag = enqueued;
 
--- How attempts ended, a row a call and slot, for the version breaker; five minutes of it.
+-- How attempts ended, a row a call and slot, for the version breaker and for learnt times; five minutes of it.
 create table verdict (
   id integer primary key autoincrement,
   model text not null,
@@ -44,8 +44,10 @@ create table verdict (
   stage text not null,
   at real not null,
   slot text not null,
+  size text,
   attempts integer not null,
   failed integer not null,
+  taken_s real not null,
   job integer,
   fence integer not null
 );
@@ -71,7 +73,7 @@ create table probe (
   primary key (model, version, cluster, stage)
 ) without rowid;
 
--- Learnt service times; '' stands for all sizes or accelerators. `learnt` is how far the history has been read.
+-- Learnt service times; '' stands for all sizes or accelerators. `learnt` is how far verdicts have been read.
 create table service_time (
   model text not null,
   stage text not null,
@@ -86,7 +88,7 @@ create table learnt (
   only integer primary key,
   upto integer not null
 ) without rowid;
-insert into learnt select 1, coalesce(max(id), 0) from history;
+insert into learnt values (1, 0);
 alter table tier add column refuse_late integer not null default 0;
 
 -- What gateways have read of active files; the newest row of a model counts.

@@ -1,0 +1,26 @@
+-- name: learnt_upto
+select upto from learnt where only = 1;
+
+-- name: learnt_move
+-- Of all who read the history at once, one moves the mark on.
+update learnt set upto = ?2 where only = 1 and upto = ?1 returning upto;
+
+-- name: verdict_newest
+select id from verdict order by id desc limit 1;
+
+-- name: verdicts_fine
+-- What went well after a mark, oldest first, and how long it took.
+select model, stage, size, slot, attempts, taken_s from verdict
+where id > ? and id <= ? and failed = 0 order by id;
+
+-- name: slots_on_devices
+-- Slots that say what they run on.
+select session.worker, slot.slot, slot.report from slot join session on session.id = slot.session
+
+-- name: service_times
+select model, stage, size, accelerator, count, mean_s, deviation_s from service_time;
+
+-- name: service_time_put
+insert into service_time (model, stage, size, accelerator, count, mean_s, deviation_s) values (?, ?, ?, ?, ?, ?, ?)
+on conflict (model, stage, size, accelerator) do update set count = excluded.count, mean_s = excluded.mean_s,
+  deviation_s = excluded.deviation_s;

@@ -20,7 +20,8 @@
     │   ├── ModelNotFound
     │   ├── VersionNotFound
     │   ├── ObjectNotFound                   a key that the store does not hold
-    │   └── JobNotFound
+    │   ├── JobNotFound
+    │   └── WorkerNotFound                   no worker or slot of that name
     ├── Conflict                             somebody else's change, or a rule, stands in the way
     │   ├── ObjectExists (FileExistsError)   create-if-absent found it there, with other bytes
     │   ├── ObjectChanged                    conditional replace lost
@@ -148,6 +149,10 @@ class ObjectNotFound(NotFound):
 
 class JobNotFound(NotFound):
     """The queue knows no such job."""
+
+
+class WorkerNotFound(NotFound):
+    """No session reports a worker or slot of that name."""
 
 
 class Conflict(ModelRepoError):

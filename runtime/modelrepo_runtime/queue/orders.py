@@ -120,9 +120,6 @@ class Orders(Protocol):
         A cordon that a worker has heard of is ended by `uncordon`, an assignment by another one.
         """
 
-    def confirm_orders(self, session: str, done: Sequence[OrderDone]) -> None:
-        """Say, as a worker, what is carried out; once for each order and session, though a repeat is legal."""
-
 
 def place(worker: str, slot: str | None) -> str:
     """Name a worker or one of its slots as operators do."""

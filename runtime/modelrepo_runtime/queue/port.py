@@ -8,6 +8,9 @@ from typing import Protocol
 
 from modelrepo.errors import StaleFence, StaleSession
 from modelrepo_runtime.jobs import Cause, Claim, Fence, Job, Json, Outcome, StageNeed, Status, Submission
+from modelrepo_runtime.queue.fleet_events import FleetEvents
+from modelrepo_runtime.queue.orders import Order, OrderDone, Orders
+from modelrepo_runtime.queue.outbox import Outbox
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,19 +99,6 @@ class WorkerReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """What an operator wants of a worker; repeated with every beat until it is confirmed or taken back."""
-
-    id: int
-    verb: str
-    """drain, cordon, uncordon, restart, assign or logs."""
-    slot: str | None = None
-    """None: all of them."""
-    argument: str | None = None
-    """The model of `assign`, or `model@version`."""
-
-
-@dataclass(frozen=True, slots=True)
 class BeatReply:
     """What a worker must know of the jobs that it holds, and what is wanted of it."""
 
@@ -191,6 +181,9 @@ class JobFilter:
     limit: int = 100
     ended: bool | None = None
     """True: only jobs that have ended; False: only those that wait or run."""
+    before: str | None = None
+    """Only those that come after this job in the list: the next page of it."""
+    ids: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,8 +212,8 @@ class HistoryRow:
 
     job_id: str
     event: str
-    """`attempt`, `refused` (a stale finish), `retried` (by hand), `restarted`, or an end without a worker: `cancelled`,
-    `expired`."""
+    """`attempt`, `refused` (a stale finish), `retried` (by hand), `refunded` (back from a failed
+    end that was its version's fault), `restarted`, or an end without a worker: `cancelled`, `expired`."""
     at: float
     cause: str | None = None
     counted: bool = True
@@ -256,7 +249,7 @@ class Waiter(Protocol):
         """Stop listening; closing twice is legal."""
 
 
-class JobQueue(Protocol):
+class JobQueue(Orders, Outbox, FleetEvents, Protocol):
     """Jobs, from submission to their end. Every call is atomic, and durable when it returns.
 
     All methods may be called from any thread. Raises Unreachable where the queue does not answer: what was asked may or
@@ -337,6 +330,9 @@ class JobQueue(Protocol):
 
     def beat_all(self, calls: Sequence[BeatCall]) -> tuple[BeatReply | StaleSession, ...]:
         """Answer many beats in one transaction; each gets its own answer, refusals included."""
+
+    def confirm_orders(self, session: Session, done: Sequence[OrderDone]) -> None:
+        """Say, as a worker, which orders are carried out or refused; a repeat is legal. Raises: StaleSession."""
 
     def beats(self) -> Mapping[str, int]:
         """Return the number of the newest beat of each session that holds leases; what the Reaper watches."""

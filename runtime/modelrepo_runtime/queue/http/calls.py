@@ -18,7 +18,7 @@ from modelrepo_runtime.timing import Timing
 WORKER_CALLS = frozenset(
     {
         "hello", "goodbye", "claim", "start", "finish", "finish_all", "hand_back", "progress", "beat",
-        "take_turn", "renew_turn", "end_turn",
+        "take_turn", "renew_turn", "end_turn", "confirm_orders",
     }
 )  # fmt: skip
 """What a token of the role `worker` may call; the others want `operate`."""
@@ -35,6 +35,8 @@ class Call:
     name: str
     arguments: Mapping[str, Any]
     answer: Any
+    signature: inspect.Signature
+    """Without `self`."""
 
     @property
     def path(self) -> str:
@@ -89,7 +91,9 @@ def calls() -> Mapping[str, Call]:
             continue
         hints = get_type_hints(method)
         answer = hints.pop("return")
-        found[name] = Call(name, hints, answer)
+        signature = inspect.signature(method)
+        own = [each for each in signature.parameters.values() if each.name != "self"]
+        found[name] = Call(name, hints, answer, signature.replace(parameters=own))
     return found
 
 

@@ -16,6 +16,7 @@ from modelrepo_runtime.queue.rank import Head, choose
 from modelrepo_runtime.queue.relational.breaking import Probing, probing
 from modelrepo_runtime.queue.relational.rows import JobRow, LeaseRow, ReadyRow, leases
 from modelrepo_runtime.queue.relational.stages import read_stages
+from modelrepo_runtime.queue.relational.telling import tell_started
 from modelrepo_runtime.queue.relational.transaction import Snapshot, Transaction
 from modelrepo_runtime.queue.relational.waiting import lane_of, move_due, rank_time
 from modelrepo_runtime.queue.steps import write_stages
@@ -146,6 +147,7 @@ def lease(tx: Transaction, holder: Holder, offer: Offer, rows: Sequence[ReadyRow
         taken.append((*held, stage, row.stage_index, own_plan, row.attempt, offer.version, tx.now))
         claims.append(_claim(job, Fence(number, token), offer.version, stages, row, previous, offer.slot))
         tx.changed_jobs.add(job.name)
+        tell_started(tx, row.job, job.webhook, stage, row.attempt, offer.version)
     tx.run_many("lease_insert", taken)
     return claims
 

@@ -13,7 +13,7 @@ from modelrepo_runtime.queue.lanes import Lane, admits, fits
 from modelrepo_runtime.queue.port import FinishReply, Offer
 from modelrepo_runtime.queue.relational.breaking import Verdicts, probing
 from modelrepo_runtime.queue.relational.claiming import claim_again, holder_of, lease, slots_live
-from modelrepo_runtime.queue.relational.rows import LeaseRow, ReadyRow, leases
+from modelrepo_runtime.queue.relational.rows import LeaseRow, ReadyRow, leases, leases_to_end
 from modelrepo_runtime.queue.relational.stages import read_stages
 from modelrepo_runtime.queue.relational.transaction import Refused, Transaction
 from modelrepo_runtime.queue.relational.waiting import Entry, Last, end, enqueue
@@ -44,7 +44,7 @@ def finish(tx: Transaction, call: Finish, timing: Timing) -> FinishReply | Refus
 def finish_all(tx: Transaction, calls: Sequence[Finish], timing: Timing) -> tuple[FinishReply | StaleFence, ...]:
     """End many attempts; a refusal is the answer of its own call only."""
     fences = tx.array([call.fence.number for call in calls])
-    found = {row.held: row for row in leases(tx, tx.statements.among("lease.fence"), fences)}
+    found = {row.held: row for row in leases_to_end(tx, tx.statements.among("lease.fence"), fences)}
     answers: list[FinishReply | StaleFence] = []
     verdicts = Verdicts(tx)
     for call in calls:
@@ -70,9 +70,9 @@ def _finish(
 
 
 def held(tx: Transaction, job_id: str, fence: Fence) -> LeaseRow | None:
-    """Return the lease that exactly this fence holds on exactly this job."""
+    """Return the lease that exactly this fence holds on exactly this job; nobody else ends it before we do."""
     tx.flush()
-    found = leases(tx, "lease.fence = ?", fence.number)
+    found = leases_to_end(tx, "lease.fence = ?", fence.number)
     return found[0] if found and found[0].held == (job_id, fence) else None
 
 
@@ -101,7 +101,7 @@ def close(tx: Transaction, row: LeaseRow, outcome: Outcome, text: str, timing: T
     who = (row.fence, row.token, row.session, row.slot, row.box, row.version, row.claimed)
     tx.later("history_insert", *what, *who, digest_of(text), step.status.value)
     if step.status is not Status.QUEUED:
-        last = Last(row.version, row.stage, row.attempt, text, len(row.plan) > 1)
+        last = Last(row.version, row.stage, row.attempt, text, len(row.plan) > 1, row.webhook)
         end(tx, row.job, row.name, step.status, last, step.error)
     elif step.stage_index > row.stage_index:
         _pin(tx, row, step, outcome)

@@ -98,7 +98,7 @@ def _keep_reports(tx: Transaction, session: str, slots: Sequence[SlotReport]) ->
     """Keep what a session's slots say now, and note what has changed; nothing is written where nothing has."""
     before = {row["slot"]: row["report"] for row in tx.rows("slots_reported", session)}
     rows = [_slot_row(session, report) for report in slots]
-    if {row[1]: row[-1] for row in rows} == before:
+    if {row[1]: row[6] for row in rows} == before:
         return
     worker = tx.only("session_get", session)["worker"]
     fleet_events.note_changes(tx, worker, {slot: json.loads(text) for slot, text in before.items()}, slots)
@@ -111,14 +111,14 @@ def _slot_row(session: str, report: SlotReport) -> tuple[Any, ...]:
     body = json.dumps(asdict(report))
     loads = incoming if report.incoming and report.incoming.get("phase") in LOADING_PHASES else None
     kinds = (int("gpu" in report.on), loads)
-    return (session, report.slot, report.state, report.model, report.version, incoming, body, *kinds)
+    return (session, report.slot, report.state, report.model, report.version, incoming, *kinds, body)
 
 
 def read_report(text: str) -> SlotReport:
     """Read a slot's report; fields of a newer modelrepo are dropped."""
     body = json.loads(text)
     known = {field.name: body[field.name] for field in fields(SlotReport) if field.name in body}
-    return SlotReport(**{**known, "on": tuple(known.get("on", ("cpu", "gpu")))})
+    return SlotReport(**{**known, "on": tuple(known.get("on", ("cpu", "gpu"))), "also": tuple(known.get("also", ()))})
 
 
 def expire_session(tx: Transaction, session: str, number: int, timing: Timing) -> tuple[Reaped, ...]:

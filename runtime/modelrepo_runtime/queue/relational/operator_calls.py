@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from modelrepo_runtime.queue.fleet_events import FleetEvent
 from modelrepo_runtime.queue.orders import GivenOrder, OrderDone, OrderDraft
 from modelrepo_runtime.queue.outbox import LEASE_S, Delivery, OutboxState, Undelivered
+from modelrepo_runtime.queue.port import Session
 from modelrepo_runtime.queue.relational import fleet_events, orders, outbox
 from modelrepo_runtime.queue.relational.transaction import Database, Snapshot, Transaction
 
@@ -58,9 +59,9 @@ class OperatorCalls:
         """See Orders."""
         return self._database.write(lambda tx: orders.take_back(tx, ids))
 
-    def confirm_orders(self, session: str, done: Sequence[OrderDone]) -> None:
-        """See Orders."""
-        self._database.write(lambda tx: orders.confirm(tx, session, done))
+    def confirm_orders(self, session: Session, done: Sequence[OrderDone]) -> None:
+        """See JobQueue."""
+        self._database.write(lambda tx: orders.confirm(tx, session.id, done))
 
     def fleet_events(
         self,

@@ -20,7 +20,9 @@ from modelrepo_runtime.queue.orders import (
     check_draft,
 )
 from modelrepo_runtime.queue.relational import fleet_events
+from modelrepo_runtime.queue.relational.claiming import holder_of
 from modelrepo_runtime.queue.relational.transaction import Row, Snapshot, Transaction
+from modelrepo_runtime.queue.steps import AFTER_NO_CLAIM
 
 
 def give(tx: Transaction, drafts: Sequence[OrderDraft], by: str | None) -> tuple[GivenOrder, ...]:
@@ -110,7 +112,8 @@ def for_sessions(tx: Snapshot, sessions: Sequence[str]) -> dict[str, tuple[Order
 
 
 def confirm(tx: Transaction, session: str, done: Sequence[OrderDone]) -> None:
-    """Write down what a session has carried out or refused."""
+    """Write down what a session has carried out or refused. Raises: StaleSession."""
+    holder_of(tx, session, AFTER_NO_CLAIM)
     for each in done:
         tx.run("order_heard_insert", each.id, session)
         row = tx.row("order_confirm", tx.now, each.answer, int(each.refused), each.id)

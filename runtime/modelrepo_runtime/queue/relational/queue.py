@@ -26,19 +26,32 @@ from modelrepo_runtime.queue.port import (
     WorkerInfo,
     WorkerReport,
 )
-from modelrepo_runtime.queue.relational import breaking, claiming, finishing, fleet, operating, reading, submitting
+from modelrepo_runtime.queue.relational import (
+    breaking,
+    claiming,
+    desired,
+    finishing,
+    fleet,
+    operating,
+    reading,
+    submitting,
+)
+from modelrepo_runtime.queue.relational.operator_calls import OperatorCalls
+from modelrepo_runtime.queue.relational.tokens import RelationalTokens
 from modelrepo_runtime.queue.relational.transaction import Database, Snapshot, Transaction
 from modelrepo_runtime.queue.steps import SILENT_FORGOTTEN_S, check_submission, outcome_text
+from modelrepo_runtime.queue.tokens import TokenStore
 from modelrepo_runtime.queue.turns import slots_allowed
 from modelrepo_runtime.timing import Timing
 
 
-class RelationalQueue:
+class RelationalQueue(OperatorCalls):
     """See JobQueue."""
 
     def __init__(self, database: Database, timing: Timing) -> None:
         self.url = database.url
         self.timing = timing
+        self.tokens: TokenStore = RelationalTokens(database)
         self._database = database
 
     def submit(self, submission: Submission, *, idempotency_key: str | None = None) -> Job:
@@ -48,7 +61,7 @@ class RelationalQueue:
         def work(tx: Transaction) -> Job:
             return reading.get(tx, submitting.submit(tx, submission, idempotency_key))
 
-        return self._database.write(work)
+        return self._database.write(work, alone=False)
 
     def get(self, job_id: str) -> Job:
         """See JobQueue."""
@@ -87,7 +100,7 @@ class RelationalQueue:
 
     def hello(self, info: WorkerInfo) -> Session:
         """See JobQueue."""
-        return Session(self._database.write(lambda tx: fleet.hello(tx, info, self.timing)))
+        return Session(self._database.write(lambda tx: fleet.hello(tx, info, self.timing), alone=False))
 
     def goodbye(self, session: Session) -> None:
         """See JobQueue."""
@@ -115,7 +128,7 @@ class RelationalQueue:
     ) -> FinishReply:
         """See JobQueue."""
         call = finishing.Finish(session.id, job_id, fence, outcome, outcome_text(outcome), then)
-        return self._database.write(lambda tx: finishing.finish(tx, call, self.timing))
+        return self._database.write(lambda tx: finishing.finish(tx, call, self.timing), alone=False)
 
     def finish_all(
         self, session: Session, ends: Sequence[tuple[str, Fence, Outcome]]
@@ -124,7 +137,7 @@ class RelationalQueue:
         calls = [
             finishing.Finish(session.id, job, fence, outcome, outcome_text(outcome)) for job, fence, outcome in ends
         ]
-        return self._database.write(lambda tx: finishing.finish_all(tx, calls, self.timing))
+        return self._database.write(lambda tx: finishing.finish_all(tx, calls, self.timing), alone=False)
 
     def hand_back(self, session: Session, job_id: str, fence: Fence, cause: Cause) -> Status:
         """See JobQueue."""
@@ -132,7 +145,7 @@ class RelationalQueue:
 
     def progress(self, job_id: str, fence: Fence, fraction: float | None, message: str | None) -> None:
         """See JobQueue."""
-        self._database.write(lambda tx: operating.progress(tx, job_id, fence, fraction, message))
+        self._database.write(lambda tx: operating.progress(tx, job_id, fence, fraction, message), alone=False)
 
     def beat(self, session: Session, held: Sequence[tuple[str, Fence]], slots: Sequence[SlotReport]) -> BeatReply:
         """See JobQueue."""
@@ -143,7 +156,7 @@ class RelationalQueue:
 
     def beat_all(self, calls: Sequence[BeatCall]) -> tuple[BeatReply | StaleSession, ...]:
         """See JobQueue."""
-        return self._database.write(lambda tx: fleet.beat_all(tx, calls, self.timing))
+        return self._database.write(lambda tx: fleet.beat_all(tx, calls, self.timing), alone=False)
 
     def beats(self) -> Mapping[str, int]:
         """See JobQueue."""

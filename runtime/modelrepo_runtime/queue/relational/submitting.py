@@ -7,6 +7,7 @@ import json
 from modelrepo.errors import Conflict
 from modelrepo_runtime.jobs import Submission, new_id
 from modelrepo_runtime.queue.lanes import Lane
+from modelrepo_runtime.queue.relational.telling import write_webhook
 from modelrepo_runtime.queue.relational.transaction import Transaction
 from modelrepo_runtime.queue.relational.waiting import Entry, enqueue, rank_time
 from modelrepo_runtime.queue.steps import body_digest, key_reused, write_stages
@@ -32,7 +33,7 @@ def submit(tx: Transaction, submission: Submission, key: str | None) -> str:
     enqueued = rank_time(tx)
     tag = enqueued
     whose = (name, submission.model, tier, submission.tenant, submission.version)
-    hook = json.dumps([submission.webhook.url, submission.webhook.secret]) if submission.webhook else None
+    hook = write_webhook(submission.webhook)
     facts = (tx.now, enqueued, submission.deadline, stages, metadata, tag, submission.size, hook)
     job = tx.only("job_insert", *whose, *facts)[0]
     tx.run("payload_insert", job, json.dumps(dict(submission.inputs)), json.dumps(dict(submission.files)))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from modelrepo_runtime.jobs import JobError, Status
 from modelrepo_runtime.queue.lanes import Lane, read_avoid, write_avoid
 from modelrepo_runtime.queue.relational.stages import read_stages
+from modelrepo_runtime.queue.relational.telling import tell_finished
 from modelrepo_runtime.queue.relational.transaction import Row, Snapshot, Transaction
 from modelrepo_runtime.queue.steps import EXPIRED, enqueued_after
 
@@ -100,6 +101,8 @@ class Last:
     attempt: int = 0
     outcome: str = "{}"
     several_stages: bool = False
+    webhook: str | None = None
+    """Whom to tell, as the job's row has it; of an end without an attempt it is looked up."""
 
 
 def end(
@@ -118,8 +121,11 @@ def end(
         tx.later("failed_insert", job)
     if event is not None or last.several_stages:
         tx.later("pinned_delete", job)
+    webhook = last.webhook
     if event is not None:
         note(tx, job, event, status.value)
+        webhook = tx.only("webhook_of_job", job)[0]
+    tell_finished(tx, job, webhook, status, last.version, last.stage, last.attempt, error)
     tx.changed_jobs.add(name)
 
 
@@ -135,6 +141,7 @@ def send_back(tx: Transaction, row: Row, event: str, attempt: int = 1) -> None:
         tx.run(name, job)
     if row["deadline"] is not None:
         tx.run("deadline_insert", row["deadline"], job)
+    tx.run("hook_again", job)
     note(tx, job, event)
     lane = Lane(row["model"], read_stages(row["stages"])[0].name, row["tier"], row["wanted"])
     enqueue(tx, Entry(job, row["enqueued"], row["tag"], lane, attempt=attempt))

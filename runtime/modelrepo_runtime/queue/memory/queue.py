@@ -44,7 +44,7 @@ class MemoryDatabase:
         self._lock = threading.RLock()
         self._news = News()
 
-    def write(self, work: Callable[[Transaction], Answer | Refused[Any]]) -> Answer:
+    def write(self, work: Callable[[Transaction], Answer | Refused[Any]], *, alone: bool = True) -> Answer:  # noqa: ARG002
         """See Database."""
         with self._lock:
             transaction = Transaction(self._statements, self.clock())

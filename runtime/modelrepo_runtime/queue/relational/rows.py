@@ -90,6 +90,12 @@ def leases_to_end(tx: Snapshot, condition: str, *values: object) -> list[LeaseRo
     return [LeaseRow._make(row) for row in rows]
 
 
+def leases_to_end(tx: Snapshot, condition: str, *values: object) -> list[LeaseRow]:
+    """Return leases that nobody else can end before this transaction does, the oldest fence first."""
+    rows = tx.select("lease_view", f"where {condition} order by lease.fence {tx.statements.held('lease')}", *values)
+    return [LeaseRow._make(row) for row in rows]
+
+
 def leases_of_session(tx: Snapshot, session: str) -> list[LeaseRow]:
     """Return all that a session holds."""
     return leases(tx, "lease.session = ?", session)

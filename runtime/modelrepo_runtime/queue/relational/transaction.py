@@ -37,6 +37,9 @@ class Statements(Protocol):
     def among(self, column: str) -> str:
         """Return the condition that a column's value is in a list, which is one `?`."""
 
+    def held(self, table: str) -> str:
+        """Return the clause, last in a statement, by which nobody else ends the rows read of a table."""
+
 
 @dataclass(slots=True)
 class Snapshot:
@@ -113,8 +116,11 @@ class Database(Protocol):
 
     url: str
 
-    def write(self, work: Callable[[Transaction], Answer | Refused[Any]]) -> Answer:
-        """Run `work` in a transaction and return its answer once that is on disk.
+    def write(self, work: Callable[[Transaction], Answer | Refused[Any]], *, alone: bool = True) -> Answer:
+        """Run `work` in a transaction and return its answer once that is on disk; it may be run more than once.
+
+        Not `alone`: others of that kind may run at the same time, where the database can do that. They only add rows,
+        or end leases that they hold.
 
         Raises: what `work` raises, and keeps nothing; the error of a Refused, whose writes are kept; Unreachable.
         """

@@ -50,7 +50,7 @@ class SqliteDatabase:
         self._reading = threading.Lock()
         self._closed = False
 
-    def write(self, work: Callable[[Transaction], Answer | Refused[Any]]) -> Answer:
+    def write(self, work: Callable[[Transaction], Answer | Refused[Any]], *, alone: bool = True) -> Answer:  # noqa: ARG002
         """See Database."""
         return self.writer.run(work)
 

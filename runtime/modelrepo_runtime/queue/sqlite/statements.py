@@ -38,3 +38,7 @@ class SqliteStatements:
     def among(self, column: str) -> str:
         """See Statements."""
         return f"{column} in (select value from json_each(?))"
+
+    def held(self, table: str) -> str:  # noqa: ARG002
+        """See Statements. One transaction writes at a time."""
+        return ""

@@ -140,6 +140,11 @@ class S3Store:
         with self._mapped("sign", key):
             return obstore.sign(self._reader(), "GET", self._path(key), timedelta(seconds=life_s))
 
+    def signed_put_url(self, key: str, life_s: int) -> str:
+        """Return a URL by which anybody may write the object for `life_s` seconds."""
+        with self._mapped("sign", key):
+            return obstore.sign(self._reader(), "PUT", self._path(key), timedelta(seconds=life_s))
+
     def credentials(self) -> str:
         """Say where the credentials come from."""
         return self._settings.credential_source()

@@ -9,24 +9,26 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypedDict, cast
 
 from modelrepo.errors import (
     InvalidActiveFile,
+    InvalidInput,
     InvalidJobInput,
     NotFound,
     Unreachable,
     VersionDeleted,
     VersionNotFound,
 )
-from modelrepo_runtime.jobs import Job, Json, Status, Submission, new_id
+from modelrepo_runtime.jobs import Job, Json, Status, Submission, Webhook, id_time, new_id
 from modelrepo_runtime.jobstore import JobStore
 from modelrepo_runtime.queue.opening import default_files_url, default_queue_url, open_queue
-from modelrepo_runtime.queue.port import JobFilter, JobQueue
+from modelrepo_runtime.queue.port import Deleted, JobFilter, JobQueue
 from modelrepo_runtime.timing import Timing
 
 if TYPE_CHECKING:
@@ -35,6 +37,27 @@ if TYPE_CHECKING:
     from modelrepo.versions.version import Version
 
 LONGEST_WAIT_S = 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A file as it came from a URL."""
+
+    path: Path
+    size_bytes: int
+    content_type: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a submission says beside model and inputs; see `Client.submit`."""
+
+    tier: str | None = None
+    tenant: str = "default"
+    version: str | None = None
+    deadline: float | None = None
+    metadata: Mapping[str, Json] = field(default_factory=dict)
+    webhook: Webhook | None = None
 
 
 class JobObject(TypedDict):
@@ -74,8 +97,10 @@ class Client:
         files: str | JobStore | None = None,
         *,
         timing: Timing | None = None,
+        fetch: Callable[[str, Path], Fetched] | None = None,
     ) -> None:
         self._repo = repo
+        self._fetch = fetch or _fetch
         self._timing = timing or Timing.embedded()
         self._owns_queue = not hasattr(queue, "submit")
         self.queue: JobQueue = (
@@ -97,6 +122,7 @@ class Client:
         version: str | None = None,
         deadline: float | None = None,
         metadata: Mapping[str, Json] | None = None,
+        webhook: Webhook | None = None,
         idempotency_key: str | None = None,
     ) -> JobObject:
         """Check the inputs against the model's schema and queue a job.
@@ -104,37 +130,55 @@ class Client:
         An input of `format: file` may be a path, `{"file": id}` of an `upload`, or an https URL. `deadline` is in epoch
         seconds. Raises: ModelNotFound, VersionNotFound, InvalidJobInput, InvalidInput, Unreachable.
         """
+        wanted = Wanted(tier, tenant, version, deadline, metadata or {}, webhook)
+        submission = self.prepare(model, inputs or {}, wanted)
+        try:
+            job = self.queue.submit(submission, idempotency_key=idempotency_key)
+        except Exception:
+            self.drop(submission)
+            raise
+        if job.id != submission.job_id:
+            self.drop(submission)
+        return self._show(job)
+
+    def prepare(self, model: str, inputs: Mapping[str, Any], wanted: Wanted) -> Submission:
+        """Check inputs and keep their files; return what the queue takes. One that it then refuses wants `drop`.
+
+        Raises as `submit`.
+        """
         from modelrepo.contract import inputs as contract_inputs
         from modelrepo_runtime.plans import plan_of
 
-        named, spec = self._spec(model, version)
-        values = contract_inputs.check(spec, dict(inputs or {}))
+        named, spec = self._spec(model, wanted.version)
+        values = contract_inputs.check(spec, dict(inputs))
         job_id, now = new_id("job"), time.time()
         files: dict[str, str] = {}
         try:
             for name in contract_inputs.file_inputs(spec):
                 if values.get(name) is not None:
                     values[name], files[name] = self._keep_input(spec, job_id, now, name, values[name])
-            submission = Submission(
-                model=model,
-                inputs=values,
-                stages=plan_of(spec),
-                tier=tier,
-                tenant=tenant,
-                version=named if version is not None else None,
-                deadline=deadline,
-                metadata=dict(metadata or {}),
-                files=files,
-                job_id=job_id,
-                size=contract_inputs.size_class(spec, values),
-            )
-            job = self.queue.submit(submission, idempotency_key=idempotency_key)
         except Exception:
             self._drop_inputs(job_id, now, files)
             raise
-        if job.id != job_id:
-            self._drop_inputs(job_id, now, files)
-        return self._show(job)
+        return Submission(
+            model=model,
+            inputs=values,
+            stages=plan_of(spec),
+            tier=wanted.tier,
+            tenant=wanted.tenant,
+            version=named if wanted.version is not None else None,
+            deadline=wanted.deadline,
+            metadata=dict(wanted.metadata),
+            files=files,
+            job_id=job_id,
+            size=contract_inputs.size_class(spec, values),
+            webhook=wanted.webhook,
+        )
+
+    def drop(self, submission: Submission) -> None:
+        """Delete the files of a submission that did not become a job."""
+        if submission.files and submission.job_id is not None:
+            self._drop_inputs(submission.job_id, id_time(submission.job_id), submission.files)
 
     def get(self, job_id: str) -> JobObject:
         """Return a job as it is now. Raises: JobNotFound."""
@@ -192,8 +236,11 @@ class Client:
 
     def delete(self, job_id: str) -> None:
         """Forget a job with its payload and files. Raises: JobNotFound; Conflict while it runs."""
-        deleted = self.queue.delete(job_id)
-        self.files.delete_job(job_id, deleted.created_at)
+        self.forget(self.queue.delete(job_id))
+
+    def forget(self, deleted: Deleted) -> None:
+        """Delete the files of a job that the queue has deleted."""
+        self.files.delete_job(deleted.job_id, deleted.created_at)
         for key in deleted.files:
             self.files.delete(key)
 
@@ -212,12 +259,15 @@ class Client:
     def models(self) -> tuple[dict[str, Json], ...]:
         """Return name, active version, and input and output schema of every model that has one."""
         found: list[dict[str, Json]] = []
-        repository = self._repository()
-        for model in repository.models():
+        for model in self._repository().models():
             with suppress(InvalidActiveFile, VersionDeleted, VersionNotFound):
-                version, spec = self._spec(model, None)
-                found.append({"name": model, "version": version, "inputs": spec.inputs, "outputs": dict(spec.outputs)})
+                found.append(self.model(model))
         return tuple(found)
+
+    def model(self, name: str) -> dict[str, Json]:
+        """Return the same of one model. Raises: ModelNotFound; VersionNotFound where none is active."""
+        version, spec = self._spec(name, None)
+        return {"name": name, "version": version, "inputs": spec.inputs, "outputs": dict(spec.outputs)}
 
     def schemas(self, model: str, version: str | None = None) -> dict[str, Mapping[str, Any]]:
         """Return the schema of each input of a model; the active version's unless one is named."""
@@ -282,7 +332,7 @@ class Client:
                 raise InvalidJobInput(f"inputs of {spec.name}: /{name}: {error}", pointer=f"/{name}") from error
         if isinstance(value, str):
             with tempfile.TemporaryDirectory(prefix="modelrepo-input-") as folder:
-                path = _download(spec, name, value, Path(folder))
+                path = _download(spec, name, value, Path(folder), self._fetch)
                 return {"file": path.name}, self.files.put_input(job_id, created_at, name, path)
         path = Path(value)
         return {"file": path.name}, self.files.put_input(job_id, created_at, name, path)
@@ -296,15 +346,23 @@ class Client:
         return cast(JobObject, job.to_json(places))
 
 
-def _download(spec: ModelSpec, name: str, url: str, folder: Path) -> Path:
+def _download(spec: ModelSpec, name: str, url: str, folder: Path, fetch: Callable[[str, Path], Fetched]) -> Path:
     from modelrepo.contract import inputs as contract_inputs
 
-    path = folder / (Path(urllib.request.url2pathname(urllib.parse.urlsplit(url).path)).name or name)
+    try:
+        fetched = fetch(url, folder)
+    except InvalidInput as error:
+        raise InvalidJobInput(f"inputs of {spec.name}: /{name}: {error}", pointer=f"/{name}") from error
+    contract_inputs.check_file(spec, name, size_bytes=fetched.size_bytes, content_type=fetched.content_type)
+    return fetched.path
+
+
+def _fetch(url: str, folder: Path) -> Fetched:
+    path = folder / (Path(urllib.request.url2pathname(urllib.parse.urlsplit(url).path)).name or "file")
     try:
         with urllib.request.urlopen(url, timeout=60) as answer, path.open("wb") as file:
             shutil.copyfileobj(answer, file, 2**20)
             kind = answer.headers.get_content_type()
     except (urllib.error.URLError, OSError, ValueError) as error:
-        raise Unreachable(f"cannot fetch input {name} from {url}: {error}") from error
-    contract_inputs.check_file(spec, name, size_bytes=path.stat().st_size, content_type=kind)
-    return path
+        raise Unreachable(f"cannot fetch {url}: {error}") from error
+    return Fetched(path, path.stat().st_size, kind)

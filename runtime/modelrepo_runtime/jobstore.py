@@ -22,7 +22,7 @@ from typing import Protocol, runtime_checkable
 from modelrepo.errors import InvalidInput, NoSpace, NotFound, ObjectNotFound, Unreachable
 from modelrepo.stores.filesystem import FilesystemStore
 from modelrepo.stores.opening import open_store
-from modelrepo.stores.port import check_key
+from modelrepo.stores.port import ObjectStore, check_key
 from modelrepo_runtime.jobs import Fence, OutputFile, id_time, new_id
 
 LARGEST_FILE_BYTES = 5 * 2**30
@@ -47,6 +47,13 @@ class SignsUrls(Protocol):
     def signed_url(self, key: str, life_s: int) -> str: ...
 
 
+@runtime_checkable
+class SignsWrites(Protocol):
+    """A store whose objects can be written by URL for a while."""
+
+    def signed_put_url(self, key: str, life_s: int) -> str: ...
+
+
 class JobStore:
     """Files of jobs under one store's URL; may be shared by threads."""
 
@@ -54,6 +61,11 @@ class JobStore:
         self._store = open_store(url)
         self.url = self._store.url
         self._largest = largest_file_bytes
+
+    @property
+    def store(self) -> ObjectStore:
+        """The store itself."""
+        return self._store
 
     def put_input(self, job_id: str, created_at: float, name: str, path: Path) -> str:
         """Keep a file that comes with a submission; return its key. Raises: InvalidInput, NoSpace, Unreachable."""
@@ -77,6 +89,18 @@ class JobStore:
         if found is None:
             raise NotFound(f"no uploaded file {file_id} in {self.url}; upload it again")
         return found.key
+
+    def upload_key(self, file_id: str, name: str) -> str:
+        """Return where the bytes of a fresh upload go. Raises: InvalidInput for a name that no key may hold."""
+        return check_key(f"{_upload_folder(file_id)}{name}")
+
+    def put(self, key: str, path: Path) -> int:
+        """Keep a file under a key of `upload_key` or of an attempt; return its size. Raises as `put_output`."""
+        return self._put(key, path, "file")
+
+    def put_url(self, key: str, life_s: int) -> str | None:
+        """Return a URL by which anybody may write one file for a while; None where the store cannot sign."""
+        return self._store.signed_put_url(key, life_s) if isinstance(self._store, SignsWrites) else None
 
     def put_output(
         self, job_id: str, created_at: float, fence: Fence, name: str, path: Path, content_type: str | None = None

@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
 from modelrepo.errors import InvalidInput, Unreachable
+from modelrepo_runtime.client import Fetched
 from modelrepo_runtime.gateway.addresses import AddressRefused, AddressRules, PinnedConnection, Target, shown
 
 PIECE_BYTES = 1 << 20
@@ -28,15 +29,6 @@ class FetchLimits:
     total_s: float = 600.0
     redirects: int = 5
     """Each to the same host and port."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """A file as it came."""
-
-    path: Path
-    size_bytes: int
-    content_type: str | None
 
 
 @dataclass(frozen=True)

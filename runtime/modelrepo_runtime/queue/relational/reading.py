@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from modelrepo.errors import JobNotFound
+from modelrepo.errors import InvalidInput, JobNotFound
 from modelrepo_runtime.jobs import Fence, Job, JobError, OutputFile, Status
 from modelrepo_runtime.queue.explain import COUNTED_TO, Surroundings, explain
 from modelrepo_runtime.queue.lanes import Lane
@@ -49,6 +49,15 @@ def list_jobs(tx: Snapshot, where: JobFilter) -> tuple[Job, ...]:
     if where.older_than_s is not None:
         clauses.append("job.created <= ?")
         values.append(tx.now - where.older_than_s)
+    if where.before is not None:
+        last = tx.row("job_row", where.before)
+        if last is None:
+            raise InvalidInput(f"cannot list jobs after {where.before}: it has been deleted; begin with the first page")
+        clauses.append("job.id < ?")
+        values.append(last["id"])
+    if where.ids is not None:
+        clauses.append(tx.statements.among("job.name"))
+        values.append(tx.array(where.ids))
     if where.ended is not None:
         clauses.append(f"done.job is {'not ' if where.ended else ''}null")
     if where.status is Status.QUEUED:

@@ -1,0 +1,116 @@
+"""The one seam at which errors become answers: a status and `{"error": {code, message, retryable}}`, no traceback."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from modelrepo.errors import Conflict, InvalidInput, InvalidJobInput, ModelRepoError, NoSpace, NotFound, Unreachable
+from modelrepo_runtime.gateway.refusals import Refusal
+from modelrepo_runtime.remote.failures import code_of, tell
+
+log = logging.getLogger(__name__)
+
+MACHINES = ("/v1/worker/", "/v1/fleet/")
+"""Callers there are ours: they get the whole error, and raise it again."""
+RETRY_AFTER_S = 1.0
+_HTTP_CODES = {
+    400: "invalid_request",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "too_slow",
+    413: "too_large",
+    415: "unsupported_media_type",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """How an error is answered."""
+
+    status: int
+    code: str
+    message: str
+    retryable: bool = False
+    pointer: str | None = None
+    """RFC 6901, into the body of the request."""
+    retry_after_s: float | None = None
+
+    def body(self) -> dict[str, Any]:
+        """Return the document that says so."""
+        error: dict[str, Any] = {"code": self.code, "message": self.message, "retryable": self.retryable}
+        if self.pointer is not None:
+            error["pointer"] = self.pointer
+        return {"error": error}
+
+    def headers(self) -> dict[str, str]:
+        """Return the headers that go with it."""
+        told = {} if self.retry_after_s is None else {"Retry-After": str(max(1, round(self.retry_after_s)))}
+        return {**told, "WWW-Authenticate": "Bearer"} if self.status == 401 else told
+
+
+def answer(error: BaseException) -> Answer:
+    """Return how an error is answered. What is inside the fleet, such as names of stores, stays out of it."""
+    if not isinstance(error, ModelRepoError):
+        return Answer(500, "internal", "the gateway failed; its log has the reason under the request's id", True)
+    code, message = code_of(type(error)), str(error)
+    later = getattr(error, "retry_after_s", None)
+    if isinstance(error, Refusal):
+        return Answer(error.http_status, code, message, error.http_status in (408, 429, 503), retry_after_s=later)
+    if later is not None:
+        return Answer(429, code, message, True, retry_after_s=later)
+    if isinstance(error, InvalidJobInput):
+        return Answer(422, code, message, pointer=f"/inputs{error.pointer}")
+    if isinstance(error, InvalidInput):
+        return Answer(422, code, message)
+    if isinstance(error, NotFound):
+        return Answer(404, code, message)
+    if isinstance(error, Conflict):
+        return Answer(409, code, message)
+    if isinstance(error, Unreachable | NoSpace):
+        told = "the gateway cannot reach its queue or its files; nothing may have been changed: ask again"
+        return Answer(503, "unreachable", told, True, retry_after_s=RETRY_AFTER_S)
+    return Answer(500, code, "the gateway failed; its log has the reason under the request's id", True)
+
+
+async def on_error(request: Request, error: Exception) -> JSONResponse:
+    """Answer one of our own errors."""
+    found = answer(error)
+    if found.status >= 500 and not isinstance(error, Refusal):
+        log.warning("%s: %s", code_of(type(error)), error, exc_info=error if found.status == 500 else None)
+    body = found.body()
+    if isinstance(error, ModelRepoError) and request.url.path.startswith(MACHINES):
+        body = {"error": {**tell(error), **body["error"], "message": str(error)}}
+    return JSONResponse(body, found.status, found.headers())
+
+
+async def on_invalid_request(_: Request, error: Exception) -> JSONResponse:
+    """Answer a request that breaks the API's own schema, by the first place where it does."""
+    assert isinstance(error, RequestValidationError)
+    first: Mapping[str, Any] = error.errors()[0]
+    where: Sequence[str | int] = first.get("loc", ())
+    if first.get("type") in ("json_invalid", "json_type"):
+        return JSONResponse(Answer(422, "invalid_json", "the body is no JSON", pointer="").body(), 422)
+    source, place = str(where[0]) if where else "body", where[1:]
+    message = f"{_words(source)} {'.'.join(map(str, place))}".strip() + f": {first.get('msg', 'is not allowed')}"
+    pointer = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in place)
+    found = Answer(422, "invalid_request", message, pointer=pointer if source == "body" else None)
+    return JSONResponse(found.body(), 422)
+
+
+async def on_http_error(_: Request, error: Exception) -> JSONResponse:
+    """Answer what the framework refuses: no such path, no such method."""
+    assert isinstance(error, HTTPException)
+    code = _HTTP_CODES.get(error.status_code, "refused")
+    return JSONResponse(Answer(error.status_code, code, str(error.detail)).body(), error.status_code, error.headers)
+
+
+def _words(source: str) -> str:
+    return {"body": "the body", "query": "the query", "path": "the path", "header": "the header"}.get(source, source)

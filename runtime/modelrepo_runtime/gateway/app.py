@@ -1,0 +1,116 @@
+"""Puts a gateway together: `assemble` makes its parts, `create_app` the application over them."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from modelrepo.errors import ModelRepoError
+from modelrepo.repository import Repository
+from modelrepo_runtime.client import Client
+from modelrepo_runtime.gateway import files_api, jobs_api, models_api, probes_api
+from modelrepo_runtime.gateway.access import TokenBook
+from modelrepo_runtime.gateway.addresses import AddressRules
+from modelrepo_runtime.gateway.answers import on_error, on_http_error, on_invalid_request
+from modelrepo_runtime.gateway.calls import Calls
+from modelrepo_runtime.gateway.edge import Edge
+from modelrepo_runtime.gateway.fetching import Fetcher, FetchLimits
+from modelrepo_runtime.gateway.metrics import Metrics
+from modelrepo_runtime.gateway.news import News
+from modelrepo_runtime.gateway.parts import Parts
+from modelrepo_runtime.gateway.settings import GatewaySettings
+from modelrepo_runtime.gateway.signing import UrlSigner, shared_secret
+from modelrepo_runtime.jobstore import JobStore
+from modelrepo_runtime.queue.port import JobQueue
+from modelrepo_runtime.queue.tokens import TokenStore, token_store
+from modelrepo_runtime.timing import Timing
+
+ABOUT = """\
+Submit jobs to the models of a fleet, follow them, and fetch what they made. Send a token of `modelrepo token create` as
+`Authorization: Bearer ..`. Every answer that is no success is `{"error": {code, message, retryable}}`. Within `/v1`
+things are only ever added.
+"""
+
+
+def assemble(
+    settings: GatewaySettings,
+    queue: JobQueue,
+    repository: Repository | str,
+    files: JobStore,
+    *,
+    tokens: TokenStore | None = None,
+    rules: AddressRules | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> Parts:
+    """Make the parts of a gateway; threads begin with the application. Raises: InvalidInput, Unreachable."""
+    metrics = Metrics()
+    rules = rules or AddressRules(settings.allow_url_hosts)
+    fetcher = Fetcher(rules, FetchLimits(size_bytes=settings.file_bytes), tls)
+    timing = Timing()
+    calls = Calls("queue", settings.queue_threads, settings.most_calls_waiting, metrics)
+    return Parts(
+        settings=settings,
+        queue=queue,
+        files=files,
+        client=Client(
+            repository,
+            queue,
+            files,
+            timing=replace(timing, active_poll_local_s=timing.active_poll_bucket_s),
+            fetch=fetcher.fetch,
+        ),
+        rules=rules,
+        signer=UrlSigner(shared_secret(files.store)),
+        queue_calls=calls,
+        store_calls=Calls("stores", settings.store_threads, settings.most_calls_waiting, metrics),
+        tokens=TokenBook(
+            tokens if tokens is not None else token_store(queue),
+            calls,
+            life_s=settings.token_cache_s,
+            open_to_all=settings.open_to_all,
+        ),
+        news=News(queue),
+        metrics=metrics,
+    )
+
+
+def create_app(parts: Parts) -> FastAPI:
+    """Return the application; it closes the threads of its parts when it ends, but not queue and stores."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        parts.news.start()
+        try:
+            yield
+        finally:
+            parts.news.stop()
+            parts.queue_calls.close()
+            parts.store_calls.close()
+            parts.news.join(timeout_s=5.0)
+
+    app = FastAPI(
+        title="modelrepo",
+        version=version("modelrepo-toolkit"),
+        description=ABOUT,
+        lifespan=lifespan,
+        openapi_url="/v1/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        separate_input_output_schemas=False,
+    )
+    app.state.parts = parts
+    app.add_exception_handler(ModelRepoError, on_error)
+    app.add_exception_handler(RequestValidationError, on_invalid_request)
+    app.add_exception_handler(HTTPException, on_http_error)
+    for api in (jobs_api, files_api, models_api, probes_api):
+        app.include_router(api.router)
+    app.add_middleware(Edge, settings=parts.settings, metrics=parts.metrics)
+    return app

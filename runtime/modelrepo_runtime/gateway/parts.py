@@ -1,0 +1,50 @@
+"""What a gateway is made of; every route finds it as `request.app.state.parts`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from modelrepo_runtime.client import Client
+from modelrepo_runtime.gateway.access import TokenBook
+from modelrepo_runtime.gateway.addresses import AddressRules
+from modelrepo_runtime.gateway.calls import Calls
+from modelrepo_runtime.gateway.metrics import Metrics
+from modelrepo_runtime.gateway.news import News
+from modelrepo_runtime.gateway.settings import GatewaySettings
+from modelrepo_runtime.gateway.signing import UrlSigner
+from modelrepo_runtime.jobstore import JobStore
+from modelrepo_runtime.queue.port import JobQueue
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Made once, by `assemble`."""
+
+    settings: GatewaySettings
+    queue: JobQueue
+    files: JobStore
+    client: Client
+    """Checks inputs and submits, over the same queue and files; fetches URLs by the gateway's rules."""
+    rules: AddressRules
+    signer: UrlSigner
+    queue_calls: Calls
+    """For calls of `queue`, and of nothing else."""
+    store_calls: Calls
+    """For calls of the repository and of job files, which may take as long as a bucket does."""
+    tokens: TokenBook
+    news: News
+    metrics: Metrics
+
+    def base_url(self, request: Request) -> str:
+        """Return where clients reach this gateway."""
+        return self.settings.public_url or str(request.base_url).rstrip("/")
+
+
+def _parts(request: Request) -> Parts:
+    return cast(Parts, request.app.state.parts)
+
+
+PartsOf = Annotated[Parts, Depends(_parts)]

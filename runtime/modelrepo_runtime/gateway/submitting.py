@@ -1,0 +1,74 @@
+"""Takes jobs in: what the token allows, how much may wait, and the same checks that an embedded client makes."""
+
+from __future__ import annotations
+
+from modelrepo.errors import InvalidInput, Unreachable
+from modelrepo_runtime.client import Wanted
+from modelrepo_runtime.gateway.access import Caller
+from modelrepo_runtime.gateway.addresses import AddressRefused
+from modelrepo_runtime.gateway.logs import note
+from modelrepo_runtime.gateway.parts import Parts
+from modelrepo_runtime.gateway.refusals import Overloaded, TooManyQueued
+from modelrepo_runtime.gateway.schemas import SubmissionBody, WebhookBody
+from modelrepo_runtime.jobs import Job, Status, Submission, Webhook
+from modelrepo_runtime.queue.port import JobFilter, JobQueue
+
+RETRY_AFTER_S = 5.0
+
+
+async def submit(parts: Parts, caller: Caller, body: SubmissionBody, key: str | None) -> Job:
+    """Queue a job for a caller.
+
+    Raises: NotAllowed, TooManyQueued, Overloaded, and what `Client.submit` raises.
+    """
+    caller.check_model(body.model)
+    tenant = caller.tenant_of(body.tenant)
+    if caller.grant.tiers:
+        caller.check_tier(body.tier, await parts.queue_calls.run(_default_tier, parts.queue))
+    if caller.grant.max_queued is not None:
+        await parts.queue_calls.run(_check_room, parts.queue, caller, tenant, caller.grant.max_queued)
+    if parts.news.stopping:
+        raise Overloaded("the gateway is about to stop; ask again", retry_after_s=1.0)
+    submission = await parts.store_calls.run(_prepare, parts, body, tenant)
+    try:
+        job = await parts.queue_calls.run(parts.queue.submit, submission, idempotency_key=key)
+    except Exception:
+        await parts.store_calls.run(parts.client.drop, submission)
+        raise
+    if job.id != submission.job_id and submission.files:
+        await parts.store_calls.run(parts.client.drop, submission)
+    note(job=job.id)
+    parts.metrics.submissions.labels(job.model, job.tier).inc()
+    return job
+
+
+def _prepare(parts: Parts, body: SubmissionBody, tenant: str) -> Submission:
+    deadline = body.deadline.timestamp() if body.deadline is not None else None
+    wanted = Wanted(body.tier, tenant, body.version, deadline, body.metadata, _webhook(parts, body.webhook))
+    return parts.client.prepare(body.model, body.inputs, wanted)
+
+
+def _webhook(parts: Parts, told: WebhookBody | None) -> Webhook | None:
+    if told is None:
+        return None
+    try:
+        parts.rules.target(told.url)
+    except AddressRefused as error:
+        raise InvalidInput(f"webhook: {error}") from error
+    except Unreachable:
+        pass  # a name server may be away for now; the address is judged again at each delivery
+    return Webhook(told.url, told.secret)
+
+
+def _default_tier(queue: JobQueue) -> str:
+    return next((tier.name for tier in queue.tiers() if tier.default), "")
+
+
+def _check_room(queue: JobQueue, caller: Caller, tenant: str, most: int) -> None:
+    waiting = len(queue.list(JobFilter(Status.QUEUED, tenant=tenant, limit=most)))
+    if waiting >= most:
+        raise TooManyQueued(
+            f"{waiting} jobs of tenant {tenant!r} wait already, token {caller.name} allows {most}; "
+            "wait for some to start",
+            retry_after_s=RETRY_AFTER_S,
+        )

@@ -1,0 +1,14 @@
+-- name: token_insert
+insert into token (id, name, digest, rights, created, expires) values (?, ?, ?, ?, ?, ?);
+
+-- name: token_get
+select id, name, digest, rights, created, expires, revoked from token where id = ?;
+
+-- name: tokens_named
+select id, name, digest, rights, created, expires, revoked from token where name = ?;
+
+-- name: tokens
+select id, name, digest, rights, created, expires, revoked from token order by created, id;
+
+-- name: token_revoke
+update token set revoked = ? where id = ?;

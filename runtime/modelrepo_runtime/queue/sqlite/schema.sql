@@ -237,7 +237,7 @@ create table service_time (
   primary key (model, stage, size, accelerator)
 ) without rowid;
 create table learnt (
-  only integer primary key,
+  one integer primary key,
   upto integer not null
 ) without rowid;
 insert into learnt values (1, 0);

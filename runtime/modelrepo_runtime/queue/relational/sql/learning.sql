@@ -1,9 +1,9 @@
 -- name: learnt_upto
-select upto from learnt where only = 1;
+select upto from learnt where one = 1;
 
 -- name: learnt_move
 -- Of all who read the history at once, one moves the mark on.
-update learnt set upto = ?2 where only = 1 and upto = ?1 returning upto;
+update learnt set upto = ?2 where one = 1 and upto = ?1 returning upto;
 
 -- name: verdict_newest
 select id from verdict order by id desc limit 1;

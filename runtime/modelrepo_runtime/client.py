@@ -286,6 +286,11 @@ class Client:
     ) -> None:
         self.close()
 
+    @property
+    def repository(self) -> Repository:
+        """The repository, opened when it is first asked for. Raises: InvalidInput where none is named."""
+        return self._repository()
+
     def _repository(self) -> Repository:
         from modelrepo.repository import Repository
         from modelrepo.settings import repository_url

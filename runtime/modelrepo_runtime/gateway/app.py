@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 
 from fastapi import FastAPI
@@ -26,7 +27,12 @@ from modelrepo_runtime.gateway.metrics import Metrics
 from modelrepo_runtime.gateway.news import News
 from modelrepo_runtime.gateway.parts import Parts
 from modelrepo_runtime.gateway.settings import GatewaySettings
+from modelrepo_runtime.gateway.showing import place
 from modelrepo_runtime.gateway.signing import UrlSigner, shared_secret
+from modelrepo_runtime.gateway.upkeep import Upkeep
+from modelrepo_runtime.gateway.webhooks import DeliveryLoop, Sender
+from modelrepo_runtime.gateway.worker_api.routes import router as worker_router
+from modelrepo_runtime.jobs import Job
 from modelrepo_runtime.jobstore import JobStore
 from modelrepo_runtime.queue.port import JobQueue
 from modelrepo_runtime.queue.tokens import TokenStore, token_store
@@ -48,12 +54,16 @@ def assemble(
     tokens: TokenStore | None = None,
     rules: AddressRules | None = None,
     tls: ssl.SSLContext | None = None,
+    timing: Timing | None = None,
 ) -> Parts:
-    """Make the parts of a gateway; threads begin with the application. Raises: InvalidInput, Unreachable."""
+    """Make the parts of a gateway; threads begin with the application. `tls` is what tenants' URLs are fetched with.
+
+    Raises: InvalidInput, Unreachable.
+    """
     metrics = Metrics()
     rules = rules or AddressRules(settings.allow_url_hosts)
     fetcher = Fetcher(rules, FetchLimits(size_bytes=settings.file_bytes), tls)
-    timing = Timing()
+    timing = timing or Timing()
     calls = Calls("queue", settings.queue_threads, settings.most_calls_waiting, metrics)
     return Parts(
         settings=settings,
@@ -63,7 +73,7 @@ def assemble(
             repository,
             queue,
             files,
-            timing=replace(timing, active_poll_local_s=timing.active_poll_bucket_s),
+            timing=timing,
             fetch=fetcher.fetch,
         ),
         rules=rules,
@@ -78,19 +88,27 @@ def assemble(
         ),
         news=News(queue),
         metrics=metrics,
+        timing=timing,
     )
 
 
 def create_app(parts: Parts) -> FastAPI:
-    """Return the application; it closes the threads of its parts when it ends, but not queue and stores."""
+    """Return the application; it ends the threads of its parts, but leaves queue and stores open."""
+    upkeep = Upkeep(parts.queue, parts.files, parts.timing)
+    webhooks = DeliveryLoop(parts.queue, Sender(parts.rules), places=partial(_places, parts), ask=parts.queue_calls.run)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         parts.news.start()
+        upkeep.start()
+        sending = asyncio.create_task(webhooks.run())
         try:
             yield
         finally:
             parts.news.stop()
+            await webhooks.stop()
+            await sending
+            await asyncio.to_thread(upkeep.stop)
             parts.queue_calls.close()
             parts.store_calls.close()
             parts.news.join(timeout_s=5.0)
@@ -112,5 +130,11 @@ def create_app(parts: Parts) -> FastAPI:
     app.add_exception_handler(HTTPException, on_http_error)
     for api in (jobs_api, files_api, models_api, probes_api):
         app.include_router(api.router)
+    app.include_router(worker_router(parts, parts.client.repository, parts.timing))
     app.add_middleware(Edge, settings=parts.settings, metrics=parts.metrics)
     return app
+
+
+def _places(parts: Parts, job: Job) -> dict[str, tuple[str | None, float | None]]:
+    base_url = parts.settings.public_url
+    return {output.key: place(parts, output.key, base_url) for output in job.outputs} if base_url else {}

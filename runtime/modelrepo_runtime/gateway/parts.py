@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
@@ -17,6 +17,7 @@ from modelrepo_runtime.gateway.settings import GatewaySettings
 from modelrepo_runtime.gateway.signing import UrlSigner
 from modelrepo_runtime.jobstore import JobStore
 from modelrepo_runtime.queue.port import JobQueue
+from modelrepo_runtime.timing import Timing
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Parts:
     tokens: TokenBook
     news: News
     metrics: Metrics
+    timing: Timing = field(default_factory=Timing)
 
     def base_url(self, request: Request) -> str:
         """Return where clients reach this gateway."""

@@ -181,11 +181,15 @@ class Outcome:
     runtime_s: float = 0.0
     cluster_bound: bool = False
     """True: what it handed over lies in its cluster's own storage, so the next stage must run in that cluster."""
+    handover: tuple[OutputFile, ...] = ()
+    """What this stage and those before it have handed over."""
 
     def to_json(self) -> dict[str, Json]:
         bound = {"cluster_bound": True} if self.cluster_bound else {}
+        handed = {"handover": [file.to_json() for file in self.handover]} if self.handover else {}
         return {
             **bound,
+            **handed,
             "cause": self.cause.value,
             "result": self.result,
             "outputs": [output.to_json() for output in self.outputs],
@@ -223,6 +227,8 @@ class Claim:
     staged: bool = False
     """True: its inputs may be fetched, but it begins only by `start`."""
     size: str | None = None
+    handover: tuple[OutputFile, ...] = ()
+    """What the stages before have handed over."""
 
 
 @dataclass(frozen=True, slots=True)

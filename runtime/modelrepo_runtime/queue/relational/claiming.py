@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from modelrepo.errors import StaleSession
 from modelrepo_runtime.jobs import Claim, Fence, StageNeed
-from modelrepo_runtime.queue.lanes import LiveSlot, Place, admits, fits, stage_taken
+from modelrepo_runtime.queue.lanes import Lane, LiveSlot, Place, admits, fits, stage_taken
 from modelrepo_runtime.queue.port import ClaimCall, Offer
 from modelrepo_runtime.queue.rank import Head, choose
+from modelrepo_runtime.queue.relational import crediting
 from modelrepo_runtime.queue.relational.breaking import Probing, probing
+from modelrepo_runtime.queue.relational.crediting import Grants, needs_one
 from modelrepo_runtime.queue.relational.rows import JobRow, LeaseRow, ReadyRow, leases
 from modelrepo_runtime.queue.relational.stages import read_stages
 from modelrepo_runtime.queue.relational.telling import tell_started
@@ -73,54 +75,67 @@ def claim_all(
     move_due(tx, timing.longest_delay_s)
     moment = rank_time(tx)
     live, known = cache(lambda: slots_live(tx, timing)), cache(lambda: probing(tx))
+    around = Around(moment, live, known, Grants(tx, timing))
     answers: list[tuple[Claim, ...] | StaleSession] = []
     for call in calls:
         try:
-            answers.append(_claim_one(tx, call, moment, live, known))
+            answers.append(_claim_one(tx, call, around))
         except StaleSession as error:
             answers.append(error)
     return tuple(answers)
 
 
-def _claim_one(
-    tx: Transaction,
-    call: ClaimCall,
-    moment: float,
-    live: Callable[[], Sequence[LiveSlot]],
-    known: Callable[[], Probing],
-) -> tuple[Claim, ...]:
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What claims go by, read at most once for all that are answered together."""
+
+    moment: float
+    live: Callable[[], Sequence[LiveSlot]]
+    probing: Callable[[], Probing]
+    grants: Grants
+
+
+def _claim_one(tx: Transaction, call: ClaimCall, around: Around) -> tuple[Claim, ...]:
     """Lease up to `limit` jobs for each offer, or tell the leases of the same call again."""
     holder = holder_of(tx, call.session.id, call.seq)
     condition = "lease.session = ? and lease.seq = ? and lease.after_fence is null"
     again = leases(tx, condition, call.session.id, call.seq)
     if again:
         return tuple(claim_again(tx, row) for row in again)
-    return tuple(found for offer in call.offers for found in _claim_for(tx, holder, offer, moment, live, known))
+    found: list[Claim] = []
+    served: set[str] = set()
+    for offer in call.offers:
+        # Several offers of one slot are ways to use it: the first that brings something uses it up.
+        if offer.slot not in served and (claims := _claim_for(tx, holder, offer, around)):
+            found += claims
+            served.add(offer.slot)
+    return tuple(found)
 
 
-def _claim_for(
-    tx: Transaction,
-    holder: Holder,
-    offer: Offer,
-    moment: float,
-    live: Callable[[], Sequence[LiveSlot]],
-    known: Callable[[], Probing],
-) -> list[Claim]:
+def _claim_for(tx: Transaction, holder: Holder, offer: Offer, around: Around) -> list[Claim]:
     heads: list[Head] = []
-    place = holder.place(offer)
+    lanes: dict[int, Lane] = {}
+    place, known, grants = holder.place(offer), around.probing, around.grants
     for row in tx.rows("lane_heads", offer.model):
         if row["head"] is None:
             continue
         lane = lane_of(row)
-        if not fits(lane, offer) or (lane.avoid and not admits(lane, place, live())):
+        if not fits(lane, offer) or (lane.avoid and not admits(lane, place, around.live())):
             continue
+        if lane.cluster not in (None, holder.cluster):
+            continue
+        if lane.cluster is None and needs_one(lane, offer) and not grants.free(holder.cluster, offer):
+            continue
+        lanes[row["id"]] = lane
         if known().allowed(offer, holder.cluster, stage_taken(lane, offer)):
             heads.append(Head(row["id"], row["head"], row["slo_s"]))
     if not heads:
         return []
-    chosen = choose(heads, moment, known().limit(offer), lambda lane, skip, count: _rows(tx, lane, skip, count))
-    tx.run_many("ready_delete", [row[:3] for _, row in chosen])
-    claims = lease(tx, holder, offer, [row for _, row in chosen])
+    chosen = choose(heads, around.moment, known().limit(offer), lambda lane, skip, count: _rows(tx, lane, skip, count))
+    rows, granted = grants.admit(holder.cluster, offer, [(lanes[lane], row) for lane, row in chosen])
+    tx.run_many("ready_delete", [row[:3] for row in rows])
+    claims = lease(tx, holder, offer, rows)
+    grants.take(holder.cluster, offer, granted)
     known().claimed(tx, holder.cluster, claims)
     return claims
 
@@ -131,12 +146,15 @@ def _rows(tx: Snapshot, lane: int, skip: int, count: int) -> list[ReadyRow]:
 
 def lease(tx: Transaction, holder: Holder, offer: Offer, rows: Sequence[ReadyRow]) -> list[Claim]:
     """Write leases for jobs that were taken out of `ready`."""
+    if not rows:
+        return []
     number = tx.only("fences_take", len(rows))[0] - len(rows)
     tokens = secrets.token_hex(TOKEN_BYTES * len(rows))
     place = holder.place(offer).key
     jobs = _jobs(tx, [row.job for row in rows])
     claims: list[Claim] = []
     taken: list[tuple[object, ...]] = []
+    begun: list[tuple[int, Sequence[StageNeed], int]] = []
     for row in rows:
         number += 1
         token, tokens = tokens[: 2 * TOKEN_BYTES], tokens[2 * TOKEN_BYTES :]
@@ -145,10 +163,13 @@ def lease(tx: Transaction, holder: Holder, offer: Offer, rows: Sequence[ReadyRow
         held = (number, token, row.job, holder.session, holder.seq, holder.after_fence, place, holder.host)
         stage = stages[row.stage_index].name
         taken.append((*held, stage, row.stage_index, own_plan, row.attempt, offer.version, tx.now))
-        claims.append(_claim(job, Fence(number, token), offer.version, stages, row, previous, offer.slot))
+        claim = _claim(job, Fence(number, token), offer.version, stages, row, previous, offer.slot)
+        claims.append(_with_handover(tx, claim, row.job))
+        begun.append((row.job, stages, row.stage_index))
         tx.changed_jobs.add(job.name)
         tell_started(tx, row.job, job.webhook, stage, row.attempt, offer.version)
     tx.run_many("lease_insert", taken)
+    crediting.started(tx, begun)
     return claims
 
 
@@ -190,7 +211,13 @@ def _claim(
         job.created,
         json.loads(job.files) if job.files != "{}" else {},
         slot,
+        size=job.size,
     )
+
+
+def _with_handover(tx: Snapshot, claim: Claim, job: int) -> Claim:
+    files = crediting.handed_over(tx, job) if claim.stage_index else ()
+    return replace(claim, handover=files) if files else claim
 
 
 def claim_again(tx: Snapshot, row: LeaseRow) -> Claim:
@@ -201,7 +228,8 @@ def claim_again(tx: Snapshot, row: LeaseRow) -> Claim:
         previous = json.loads(tx.only("pinned_get", row.job)["previous"])
     ready = ReadyRow(0, 0.0, row.job, row.enqueued, row.stage_index, row.attempt)
     slot = row.slot.rpartition("/")[2]
-    return _claim(job, Fence(row.fence, row.token), row.version, row.plan, ready, previous, slot)
+    claim = _claim(job, Fence(row.fence, row.token), row.version, row.plan, ready, previous, slot)
+    return _with_handover(tx, claim, row.job)
 
 
 def slots_live(tx: Snapshot, timing: Timing) -> tuple[LiveSlot, ...]:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from typing import Any
 
 from modelrepo.errors import StaleSession
 from modelrepo_runtime.jobs import Fence, Status
-from modelrepo_runtime.queue.fleet_events import Happened
 from modelrepo_runtime.queue.credits import LOADING_PHASES
+from modelrepo_runtime.queue.fleet_events import Happened
 from modelrepo_runtime.queue.port import BeatCall, BeatReply, Reaped, SlotReport, WorkerInfo, WorkerReport
-from modelrepo_runtime.queue.relational import fleet_events, orders
+from modelrepo_runtime.queue.relational import crediting, fleet_events, orders
 from modelrepo_runtime.queue.relational.claiming import ended
 from modelrepo_runtime.queue.relational.finishing import close, held, requeue
 from modelrepo_runtime.queue.relational.rows import LeaseRow, leases_of_session
@@ -91,7 +91,19 @@ def _beat(
             if held(tx, *row.held) is not None:  # it may just be finishing
                 _give_back(tx, row, timing, "unanswered")
     cancelled = frozenset(row.name for row in leases if row.cancelled and row.held in told)
-    return BeatReply(cancelled, frozenset(told - leased))
+    return BeatReply(cancelled, frozenset(told - leased), versions=_versions(tx, session, slots, timing))
+
+
+def _versions(
+    tx: Transaction, session: str, slots: Sequence[SlotReport], timing: Timing
+) -> Mapping[str, tuple[str, ...]]:
+    """Tell slots that run on the CPU alone which versions to prepare for; others do not ask."""
+    models = {report.model for report in slots if report.on == ("cpu",) and report.model is not None}
+    row = tx.row("cluster_of_session", session) if models else None
+    if row is None:
+        return {}
+    found = crediting.versions_wanted(tx, row["cluster"], sorted(models), timing)
+    return {model: found[model] for model in sorted(models & found.keys())}
 
 
 def _keep_reports(tx: Transaction, session: str, slots: Sequence[SlotReport]) -> None:

@@ -11,6 +11,7 @@ from modelrepo_runtime.queue.lanes import Lane
 from modelrepo_runtime.queue.port import Deleted, JobFilter, Tier
 from modelrepo_runtime.queue.relational import breaking, fleet_events, orders, outbox, reading
 from modelrepo_runtime.queue.relational.claiming import slots_live
+from modelrepo_runtime.queue.relational.crediting import audit, give_back
 from modelrepo_runtime.queue.relational.finishing import attempts_of, held
 from modelrepo_runtime.queue.relational.learning import learn
 from modelrepo_runtime.queue.relational.stages import read_stages
@@ -36,6 +37,7 @@ FORGOTTEN_WITH_A_JOB = (
     "input_files_delete",
     "idempotency_delete",
     "pinned_delete",
+    "handover_delete",
     "progress_delete",
     "cancel_delete",
     "done_delete",
@@ -58,6 +60,7 @@ def cancel(tx: Transaction, job_id: str) -> None:
         tx.ready_models.add(row["model"])
         tx.changed_jobs.add(job_id)
         return
+    give_back(tx, [row["id"]])
     dequeue(tx, row["id"], row["model"], row["enqueued"])
     end(tx, row["id"], job_id, Status.CANCELLED, Last(row["pinned_version"] or row["wanted"]), event="cancelled")
 
@@ -103,6 +106,7 @@ def delete(tx: Transaction, job_id: str) -> Deleted:
     job = row["id"]
     files = tuple(found["store_key"] for found in tx.rows("input_files_unshared", job))
     if row["status"] is None:
+        give_back(tx, [job])
         dequeue(tx, job, row["model"], row["enqueued"])
     if row["deadline"] is not None:
         tx.run("deadline_delete", row["deadline"], job)
@@ -132,6 +136,7 @@ def tend(tx: Transaction, timing: Timing) -> None:
     """Move what time alone moves, and sweep."""
     move_due(tx, timing.longest_delay_s)
     tx.run("left_out_sweep")
+    audit(tx)
     tx.run("lanes_sweep")
     learn(tx)
     breaking.sweep(tx)
@@ -154,6 +159,8 @@ def restart_pinned(tx: Transaction, model: str, version: str) -> int:
     rows = tx.rows("pinned_ready", model, version, MOST_RESTARTS, MOST_MOVED)
     for row in rows:
         dequeue(tx, row["job"], model, row["enqueued"])
+        give_back(tx, [row["job"]])
+        tx.run("handover_delete", row["job"])
         tx.run("pinned_put", row["job"], None, None, 0, None, row["restarts"] + 1)
         note(tx, row["job"], "restarted", version=version)
         first = read_stages(row["stages"])[0].name

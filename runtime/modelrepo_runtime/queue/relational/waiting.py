@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from modelrepo_runtime.jobs import JobError, Status
 from modelrepo_runtime.queue.lanes import Lane, read_avoid, write_avoid
+from modelrepo_runtime.queue.relational.crediting import give_back
 from modelrepo_runtime.queue.relational.stages import read_stages
 from modelrepo_runtime.queue.relational.telling import tell_finished
 from modelrepo_runtime.queue.relational.transaction import Row, Snapshot, Transaction
@@ -88,6 +89,7 @@ def move_due(tx: Transaction, longest_delay_s: float) -> None:
     for row in tx.rows("deadlines_passed", tx.now, MOST_MOVED):
         tx.run("deadline_delete", row["at"], row["job"])
         if tx.row("done_of_job", row["job"]) is None:
+            give_back(tx, [row["job"]])
             dequeue(tx, row["job"], row["model"], row["enqueued"])
             end(tx, row["job"], row["name"], Status.EXPIRED, Last(row["version"]), EXPIRED, "expired")
 
@@ -121,6 +123,7 @@ def end(
         tx.later("failed_insert", job)
     if event is not None or last.several_stages:
         tx.later("pinned_delete", job)
+        tx.later("handover_delete", job)
     webhook = last.webhook
     if event is not None:
         note(tx, job, event, status.value)

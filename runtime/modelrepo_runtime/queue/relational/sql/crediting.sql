@@ -4,7 +4,7 @@ select ?1, ?2, ?3;
 
 -- name: credit_count
 -- How many credits of a key are out; the newest row counts.
-select seq, held from credit_count where cluster = ? and model = ? and version = ? order by seq desc limit 1;
+select seq, held, audited from credit_count where cluster = ? and model = ? and version = ? order by seq desc limit 1;
 
 -- name: credit_count_insert
 insert into credit_count (cluster, model, version, seq, held, audited) values (?, ?, ?, ?, ?, ?);

@@ -36,7 +36,7 @@ select lease.session, max(beat.number) from lease left join beat on beat.session
 delete from slot where session = ?;
 
 -- name: slot_insert
-insert into slot (session, slot, state, model, version, incoming, report, gpu, loads) values (?, ?, ?, ?, ?, ?, ?, ?, ?);
+insert into slot (session, slot, state, model, version, incoming, gpu, loads, report) values (?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: slots_reported
 select slot, report from slot where session = ? order by slot;

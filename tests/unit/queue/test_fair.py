@@ -123,6 +123,11 @@ def test_a_tenant_whose_jobs_took_longer_than_thought_is_charged_for_it() -> Non
     assert difference_s(1, 1.0, 5.0, counted=False) == -1.0
 
 
+def test_a_correction_does_not_let_a_new_job_pass_its_tenants_older_ones() -> None:
+    clock, account = FlowClock(v=49.0), Account(f=100.0, tag=99.0)
+    assert enter(clock, corrected(account, PATIENT, -50.0), PATIENT, 1.0).tag == 99.0
+
+
 @given(
     st.lists(st.tuples(st.sampled_from("abc"), st.floats(0.1, 20.0)), min_size=1, max_size=80),
     st.lists(st.sampled_from([0.5, 1.0, 3.0]), min_size=3, max_size=3),
@@ -171,3 +176,29 @@ def test_a_clock_never_goes_back(tenants: int) -> None:
             flow.claim(out_of_turn=bool(flow.over) and number % 2 == 0)
         seen.append(flow.clock.v)
     assert seen == sorted(seen)
+
+
+def test_second_jobs_do_not_starve_behind_tenants_that_are_new() -> None:
+    """Two new tenants a second, one job of them goes a second: the flow is overloaded for ever."""
+    clock, waiting = FlowClock(), list[tuple[float, int, str]]()
+    account = enter(clock, Account(), Share(), 5.0, now=0.0).account
+    second = enter(clock, account, Share(), 5.0, now=0.0)
+    heapq.heappush(waiting, (second.tag, 0, "second job of one"))
+    for now in range(1, 30):
+        for n in (1, 2):
+            place = enter(clock, Account(), Share(), 5.0, now=float(now))
+            heapq.heappush(waiting, (place.tag, 2 * now + n, "new"))
+        tag, _, name = heapq.heappop(waiting)
+        clock = claimed(clock, tag, over=False, others_wait=True, now=float(now))
+        if name != "new":
+            assert 5 < now < 15  # after those that came before its tenant's first job would have been done
+            return
+    raise AssertionError("it never went")
+
+
+def test_a_tenant_that_sends_what_one_accelerator_can_do_never_stands_back() -> None:
+    clock, account = FlowClock(), Account()
+    for now in range(0, 10_000, 5):
+        place = enter(clock, account, Share(), 5.0, now=float(now))
+        assert not place.over
+        account = place.account

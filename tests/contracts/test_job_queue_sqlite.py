@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -11,20 +10,9 @@ import pytest
 from modelrepo_runtime.queue.port import JobQueue, Waiter
 from modelrepo_runtime.queue.sqlite.queue import SqliteQueue
 from modelrepo_runtime.testing.clock import FakeClock
-from modelrepo_runtime.testing.queue_contract import JobQueueContract, Peek, Rows
+from modelrepo_runtime.testing.queue_contract import JobQueueContract, Peek
+from modelrepo_runtime.testing.sqlite_peek import peek_at
 from modelrepo_runtime.timing import Timing
-
-
-def peek_at(path: Path) -> Peek:
-    def peek() -> Rows:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
-            counts = [
-                connection.execute(f"select count(*) from {table}").fetchone()[0]
-                for table in ("ready", "delayed", "lease", "done")
-            ]
-        return Rows(*counts)
-
-    return peek
 
 
 class TestSqliteQueue(JobQueueContract):

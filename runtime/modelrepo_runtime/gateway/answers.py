@@ -87,7 +87,7 @@ async def on_error(request: Request, error: Exception) -> JSONResponse:
         log.warning("%s: %s", code_of(type(error)), error, exc_info=error if found.status == 500 else None)
     body = found.body()
     if isinstance(error, ModelRepoError) and request.url.path.startswith(MACHINES):
-        body = {"error": {**tell(error), **body["error"], "message": str(error)}}
+        body = {"error": {**body["error"], **tell(error)}}
     return JSONResponse(body, found.status, found.headers())
 
 

@@ -47,7 +47,8 @@ def tell(error: ModelRepoError) -> dict[str, Any]:
     """Write an error down. `kinds` names its class and those above, for peers that do not know the newest."""
     kinds = [code_of(kind) for kind in type(error).__mro__ if issubclass(kind, ModelRepoError)]
     facts = {name: value for name, value in vars(error).items() if isinstance(value, _PLAIN) and name[0] != "_"}
-    return {"code": kinds[0], "kinds": kinds, "message": str(error), "facts": facts}
+    message = str(error).encode("utf-8", "backslashreplace").decode()  # of what no UTF-8 can say, too
+    return {"code": kinds[0], "kinds": kinds, "message": message, "facts": facts}
 
 
 def told(document: object, status: int | None = None) -> ModelRepoError | None:

@@ -1,0 +1,283 @@
+"""The routes for boxes and operators: each call of the JobQueue port, and what a worker asks beyond it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeAlias
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.responses import Response
+from fastapi.security import HTTPAuthorizationCredentials
+from fastapi.security.utils import get_authorization_scheme_param
+
+from modelrepo.errors import InvalidInput, NewerFormat
+from modelrepo.repository import Repository
+from modelrepo_runtime.gateway.access import Caller, authenticate
+from modelrepo_runtime.gateway.parts import Parts
+from modelrepo_runtime.gateway.refusals import NotAllowed
+from modelrepo_runtime.gateway.targets import Targets
+from modelrepo_runtime.gateway.worker_api.beats import Beats
+from modelrepo_runtime.gateway.worker_api.bytes_api import BytesApi
+from modelrepo_runtime.gateway.worker_api.polls import Polls
+from modelrepo_runtime.gateway.worker_api.standing import Standing
+from modelrepo_runtime.gateway.worker_api.waking import Listeners, Waking
+from modelrepo_runtime.jobs import Json
+from modelrepo_runtime.queue.desired import Look
+from modelrepo_runtime.queue.http.calls import (
+    LONGEST_POLL_S,
+    WORKER_CALLS,
+    Call,
+    Listened,
+    ModelStanding,
+    Welcome,
+    calls,
+    read_arguments,
+    to_bytes,
+)
+from modelrepo_runtime.queue.http.wire import Misread, read, write
+from modelrepo_runtime.queue.port import BeatCall, ClaimCall, WorkerInfo
+from modelrepo_runtime.queue.tokens import Role
+from modelrepo_runtime.remote.failures import PROTOCOL, PROTOCOL_HEADER
+from modelrepo_runtime.timing import Timing
+
+Handler: TypeAlias = Callable[[Request, Caller, dict[str, Json]], Awaitable[Json]]
+
+LONGEST_LISTEN_S = 25.0
+ONE_CLUSTER = "local"
+
+
+def router(parts: Parts, repository: Repository, timing: Timing) -> APIRouter:
+    """Return the routes below /v1/worker and /v1/fleet; what runs behind them starts and ends with the application."""
+    return WorkerApi(parts, repository, timing).router()
+
+
+class WorkerApi:
+    """The state behind the routes: waiting polls, beats to be told, targets."""
+
+    def __init__(self, parts: Parts, repository: Repository, timing: Timing) -> None:
+        self._parts, self._queue, self._repository, self._timing = parts, parts.queue, repository, timing
+        run = parts.queue_calls.run
+        self._waking = Waking(self._queue, lambda model: self.polls.wake(model))
+        self.polls = Polls(lambda batch: run(self._queue.claim_all, batch), self._waking.listen)
+        self._beats = Beats(lambda batch: run(self._queue.beat_all, batch))
+        self._listeners = Listeners(self._queue, timing.queue_poll_s)
+        local = repository.store.ability.local
+        poll_s = timing.active_poll_local_s if local else timing.active_poll_bucket_s
+        self.targets = Targets(repository, self._queue, poll_s)
+        self._watching: dict[str, frozenset[str]] = {}
+        self._standing = Standing(self._queue, timing)
+        self._bytes = BytesApi(parts, repository)
+
+    def router(self) -> APIRouter:
+        """Return the routes."""
+        routes = APIRouter(lifespan=self._lifespan)
+
+        def add(path: str, handle: Handler, role: Role, methods: Sequence[str] = ("POST",)) -> None:
+            endpoint = partial(self._answer, handle, role)
+            routes.add_route(path, _named(endpoint, path), methods=list(methods), include_in_schema=False)
+
+        for call in calls().values():
+            role = Role.WORKER if call.name in WORKER_CALLS else Role.OPERATE
+            special: Handler | None = getattr(self, f"_{call.name}", None)
+            add(call.path, special or partial(self._pass_on, call), role)
+        add("/v1/worker/welcome", self._welcome, Role.WORKER, ("GET",))
+        add("/v1/worker/targets", self._tell_targets, Role.WORKER)
+        add("/v1/worker/standing", self._tell_standing, Role.WORKER)
+        add("/v1/fleet/listen", self._listen, Role.OPERATE)
+        add("/v1/fleet/listen-no-more", self._listen_no_more, Role.OPERATE)
+        add("/v1/worker/repository/look", self._bytes.look, Role.WORKER)
+        add("/v1/worker/repository/list", self._bytes.list, Role.WORKER)
+        add("/v1/worker/objects", self._bytes.objects, Role.WORKER)
+        add("/v1/worker/files", self._bytes.files, Role.WORKER)
+        routes.add_route("/v1/worker/repository/{key:path}", self._read_bytes, methods=["GET"], include_in_schema=False)
+        return routes
+
+    @asynccontextmanager
+    async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+        loop = asyncio.get_running_loop()
+
+        def changed(model: str) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self._target_changed, model)
+
+        self.targets.on_change(changed)
+        self.targets.start()
+        try:
+            yield
+        finally:
+            await self.polls.close()
+            await self._beats.close()
+            await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        self._waking.close()
+        self._listeners.close()
+        self.targets.close()
+
+    # Every request.
+
+    async def _answer(self, handle: Handler, role: Role, request: Request) -> Response:
+        caller = await self._caller(request, role)
+        document = await handle(request, caller, await _body(request))
+        return Response(to_bytes(document, "the answer"), media_type="application/json")
+
+    async def _caller(self, request: Request, role: Role) -> Caller:
+        _check_protocol(request.headers.get(PROTOCOL_HEADER))
+        scheme, text = get_authorization_scheme_param(request.headers.get("authorization"))
+        credentials = None
+        if scheme.lower() == "bearer" and text:
+            credentials = HTTPAuthorizationCredentials(scheme=scheme, credentials=text)
+        caller = await authenticate(self._parts.tokens, request, credentials)
+        if caller.grant.role not in (role, Role.OPERATE):
+            raise NotAllowed(f"token {caller.name} has the role {caller.grant.role}; this is for {role}")
+        return caller
+
+    async def _read_bytes(self, request: Request) -> Response:
+        caller = await self._caller(request, Role.WORKER)
+        return await self._bytes.read(request, caller)
+
+    # The port's calls.
+
+    async def _pass_on(self, call: Call, _: Request, caller: Caller, body: dict[str, Json]) -> Json:
+        arguments = read_arguments(call, body)
+        if isinstance(arguments.get("model"), str):
+            caller.check_model(arguments["model"])
+        method: Callable[..., Any] = getattr(self._queue, call.name)
+        return {"answer": write(call.answer, await self._parts.queue_calls.run(partial(_invoke, method, arguments)))}
+
+    async def _hello(self, _: Request, caller: Caller, body: dict[str, Json]) -> Json:
+        info: WorkerInfo = read_arguments(calls()["hello"], body)["info"]
+        info = replace(info, cluster=caller.grant.cluster or info.cluster)
+        session = await self._parts.queue_calls.run(self._queue.hello, info)
+        return {"answer": write(type(session), session), "welcome": write(Welcome, self._welcome_of(caller))}
+
+    async def _claim(self, request: Request, caller: Caller, body: dict[str, Json]) -> Json:
+        given = read_arguments(calls()["claim"], body)
+        call = ClaimCall(given["session"], given["seq"], given["offers"])
+        if call.seq < 0:
+            raise InvalidInput(f"cannot claim with sequence number {call.seq}: it must not be negative")
+        for offer in call.offers:
+            caller.check_model(offer.model)
+        known = read(dict[str, int], body.get("known", {}), "claim.known")
+        wait_s = min(LONGEST_POLL_S, read(float, body.get("wait_s", 0.0), "claim.wait_s"))
+        self.targets.ask(known)
+        if wait_s > 0 and self._newer(caller, known):
+            wait_s = 0.0
+        self._watching[call.session.id] = frozenset(known)
+        gone = asyncio.ensure_future(_gone(request)) if wait_s > 0 else None
+        try:
+            with self._parts.metrics.waits.labels("claim").track_inprogress():
+                claims = await self.polls.claim(call, wait_s, caller.grant.cluster, gone)
+        finally:
+            if gone is not None:
+                gone.cancel()
+            self._watching.pop(call.session.id, None)
+        return self._with_targets(caller, known, {"answer": write(calls()["claim"].answer, claims)})
+
+    async def _beat(self, _: Request, caller: Caller, body: dict[str, Json]) -> Json:
+        given = read_arguments(calls()["beat"], body)
+        known = read(dict[str, int], body.get("known", {}), "beat.known")
+        reply = await self._beats.beat(BeatCall(given["session"], given["held"], given["slots"]))
+        return self._with_targets(caller, known, {"answer": write(type(reply), reply)})
+
+    async def _finish(self, request: Request, caller: Caller, body: dict[str, Json]) -> Json:
+        call = calls()["finish"]
+        then = read_arguments(call, body).get("then")
+        if then is not None:
+            caller.check_model(then.model)
+        return await self._pass_on(call, request, caller, body)
+
+    # Beyond the port.
+
+    async def _welcome(self, _: Request, caller: Caller, __: dict[str, Json]) -> Json:
+        return write(Welcome, self._welcome_of(caller))
+
+    def _welcome_of(self, caller: Caller) -> Welcome:
+        grant = caller.grant
+        return Welcome(grant.cluster or ONE_CLUSTER, grant.models, self._repository.url, self._timing)
+
+    async def _tell_targets(self, _: Request, caller: Caller, body: dict[str, Json]) -> Json:
+        models = read(tuple[str, ...], body.get("models"), "targets.models")
+        known = read(dict[str, int], body.get("known", {}), "targets.known")
+        if body.get("active"):
+            return {"models": [model for model in self.targets.models() if _may(caller, model)]}
+        await self._parts.store_calls.run(self.targets.look, models)
+        return self._with_targets(caller, {model: known.get(model, 0) for model in models}, {})
+
+    async def _tell_standing(self, _: Request, caller: Caller, body: dict[str, Json]) -> Json:
+        models = read(tuple[str, ...], body.get("models"), "standing.models")
+        found = await self._parts.queue_calls.run(self._standing.of, models)
+        return write(dict[str, ModelStanding], {model: found[model] for model in models if _may(caller, model)})
+
+    async def _listen(self, _: Request, __: Caller, body: dict[str, Json]) -> Json:
+        models = read(tuple[str, ...], body.get("models"), "listen.models")
+        jobs = read(tuple[str, ...], body.get("jobs"), "listen.jobs")
+        timeout_s = min(LONGEST_LISTEN_S, read(float, body.get("timeout_s"), "listen.timeout_s"))
+        return write(Listened, await self._listeners.listen(body.get("listener"), models, jobs, timeout_s))
+
+    async def _listen_no_more(self, _: Request, __: Caller, body: dict[str, Json]) -> Json:
+        await self._listeners.forget(read(str, body.get("listener"), "listen-no-more.listener"))
+        return {}
+
+    def _target_changed(self, model: str) -> None:
+        """Answer polls of boxes that serve a model: the answer carries its new target."""
+        watching = self._watching
+        self.polls.end_all(lambda poll: model in watching.get(poll.call.session.id, ()))
+
+    def _newer(self, caller: Caller, known: Mapping[str, int]) -> tuple[Look, ...]:
+        return self.targets.newer({model: seq for model, seq in known.items() if _may(caller, model)})
+
+    def _with_targets(self, caller: Caller, known: Mapping[str, int], document: dict[str, Json]) -> Json:
+        newer = self._newer(caller, known)
+        return {**document, "targets": write(tuple[Look, ...], newer)} if newer else document
+
+
+def _may(caller: Caller, model: str) -> bool:
+    return not caller.grant.models or model in caller.grant.models
+
+
+def _invoke(method: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+    return method(**arguments)
+
+
+def _named(endpoint: Callable[[Request], Awaitable[Response]], path: str) -> Callable[[Request], Awaitable[Response]]:
+    async def call(request: Request) -> Response:
+        return await endpoint(request)
+
+    call.__name__ = path.rpartition("/")[2].replace("-", "_") or "root"
+    return call
+
+
+def _check_protocol(told: str | None) -> None:
+    """Raises: NewerFormat unless the peer speaks our protocol or the one before."""
+    if told in (str(PROTOCOL), str(PROTOCOL - 1)):
+        return
+    spoken = f"protocol {told}" if told else "no protocol"
+    raise NewerFormat(
+        f"cannot answer a peer of {spoken}: this gateway speaks {PROTOCOL} and {PROTOCOL - 1}; upgrade gateways first, "
+        "then workers"
+    )
+
+
+async def _body(request: Request) -> dict[str, Json]:
+    data = await request.body()
+    if not data:
+        return {}
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise Misread(f"cannot read {request.url.path}: its body is no JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise Misread(f"cannot read {request.url.path}: its body is no object")
+    return document
+
+
+async def _gone(request: Request) -> None:
+    """Return once the client has closed its connection; its body must have been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -16,9 +16,13 @@ from modelrepo_runtime.testing.queue_contract.attempts import AttemptContract
 from modelrepo_runtime.testing.queue_contract.bench import Bench, Peek, Rows
 from modelrepo_runtime.testing.queue_contract.breakers import BreakerContract
 from modelrepo_runtime.testing.queue_contract.claims import ClaimContract
+from modelrepo_runtime.testing.queue_contract.credits import CreditContract
 from modelrepo_runtime.testing.queue_contract.endings import EndingContract
+from modelrepo_runtime.testing.queue_contract.fleet_events import FleetEventContract
 from modelrepo_runtime.testing.queue_contract.operating import OperatingContract
 from modelrepo_runtime.testing.queue_contract.order import OrderContract
+from modelrepo_runtime.testing.queue_contract.orders import WorkerOrderContract
+from modelrepo_runtime.testing.queue_contract.outbox import OutboxContract
 from modelrepo_runtime.testing.queue_contract.sessions import SessionContract
 from modelrepo_runtime.testing.queue_contract.stages import StageContract
 from modelrepo_runtime.testing.queue_contract.submission import SubmissionContract
@@ -32,12 +36,16 @@ class JobQueueContract(
     SubmissionContract,
     ClaimContract,
     StageContract,
+    CreditContract,
     OrderContract,
     AttemptContract,
     EndingContract,
     SessionContract,
     OperatingContract,
     WaiterContract,
+    OutboxContract,
+    WorkerOrderContract,
+    FleetEventContract,
     BreakerContract,
 ):
     """Subclass it and give it a fixture `opened`: a queue on this clock and timing, and how to look behind it."""

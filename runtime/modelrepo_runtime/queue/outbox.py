@@ -162,7 +162,6 @@ def as_of(job: Job, facts: dict[str, Json]) -> Job:
         version=facts.get("version") or job.version,
         progress=facts.get("progress"),
         message=facts.get("message"),
-        started_at=facts.get("started_at"),
         finished_at=facts.get("finished_at"),
         error=error,
         position=None,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from modelrepo.errors import InvalidInput, StaleFence
 from modelrepo_runtime.attempts import Attempt, decide, kept_away_from
 from modelrepo_runtime.jobs import Cause, Fence, JobError, Outcome, StageNeed, Status, Submission
+from modelrepo_runtime.queue.outbox import check_webhook
 from modelrepo_runtime.timing import Timing
 
 BEATS_LEFT_OUT = 2
@@ -117,6 +118,8 @@ def check_submission(submission: Submission, key: str | None = None) -> None:
     _check_names(submission, key)
     if not submission.stages:
         raise InvalidInput(f"cannot submit a job for {submission.model}: it has no stages; push the model again")
+    if submission.webhook is not None:
+        check_webhook(submission.webhook)
     if submission.deadline is not None and not math.isfinite(submission.deadline):
         raise InvalidInput(f"cannot submit a job for {submission.model}: deadline {submission.deadline} is no time")
     try:
@@ -173,6 +176,8 @@ def body_digest(submission: Submission) -> str:
         "deadline": submission.deadline,
         "metadata": dict(submission.metadata),
     }
+    if submission.webhook is not None:
+        body["webhook"] = submission.webhook.url
     return digest_of(json.dumps(body, sort_keys=True, separators=(",", ":")))
 
 

@@ -12,7 +12,7 @@ from functools import partial
 
 from modelrepo.box_cache.version_cache import VersionCache
 from modelrepo.environments import EnvironmentCache, IndexSettings
-from modelrepo.errors import Corrupt, InvalidActiveFile, NewerFormat
+from modelrepo.errors import Corrupt, InvalidActiveFile, InvalidInput, NewerFormat
 from modelrepo.repository import Repository
 from modelrepo.settings import repository_url
 from modelrepo.stores.mirrored import open_mirrors
@@ -33,6 +33,7 @@ from modelrepo_runtime.worker.claiming import Claimer
 from modelrepo_runtime.worker.footprint import Learnt
 from modelrepo_runtime.worker.journal import Journal
 from modelrepo_runtime.worker.memory import Reservations, host_room
+from modelrepo_runtime.worker.order_keeper import OrderKeeper
 from modelrepo_runtime.worker.periodic import Periodic
 from modelrepo_runtime.worker.places import Place, Places
 from modelrepo_runtime.worker.preparing import RepositorySource, SlotBox
@@ -43,7 +44,7 @@ from modelrepo_runtime.worker.signals import serve_until_signalled
 from modelrepo_runtime.worker.slot import Slot
 from modelrepo_runtime.worker.slot_threads import SlotThreads
 from modelrepo_runtime.worker.swap_plan import Room
-from modelrepo_runtime.worker.target import Look, Target, TargetWatcher, target_of
+from modelrepo_runtime.worker.target import Look, Target, TargetWatcher, pinned_target, target_of
 from modelrepo_runtime.worker.upkeep import SWEEP_EVERY_S, forget_old, let_go, reap
 
 # Models that get their first active version are looked for this much more seldom than known ones are read.
@@ -86,6 +87,8 @@ class Worker:
         self._learnt, self._reservations = Learnt(), Reservations()
         self._memory_groups: MemoryGroups = find_memory_groups()
         self._slots: dict[str, SlotThreads] = {}
+        self._pins: dict[str, str] = {}
+        """Slot -> the version that it was ordered to serve, whatever is active."""
         self._places = Places(settings.cache / "worker" / "slots", self._journal)
         self._lock = threading.Lock()
         self._hurry = threading.Event()
@@ -107,6 +110,7 @@ class Worker:
         try:
             info = WorkerInfo(settings.name, socket.gethostname(), os.getpid(), settings.cluster, tuple(self._places))
             self._session = WorkerSession(self._queue, info, self._timing, self.reports, self._journal, self._hear)
+            self._keeper = OrderKeeper(self, self._session, self._journal)
             self._claimer = Claimer(self._session, self._journal)
             self._watcher = TargetWatcher(
                 self._look, self._tell, self._journal, poll_s=self._poll_s(), at_each_poll=self._look_for_models
@@ -133,7 +137,10 @@ class Worker:
             slots=",".join(f"{layout.name}={layout.label}" for layout in layouts),
             memory_groups="yes" if self._memory_groups.parent else f"no: {self._memory_groups.problem}",
         )
+        self._session.beat_once()  # brings the orders that stand: a cordoned slot takes no job in between
+        self._keeper.catch_up()
         self._session.start()
+        self._keeper.start()
         self._claimer.start()
         for upkeep in self._upkeep:
             upkeep.start()
@@ -155,6 +162,7 @@ class Worker:
         self._journal.say("worker-leaves", reason=reason, grace_s=grace_s)
         until = time.monotonic() + grace_s
         self._session.hurry(grace_s)
+        self._keeper.stop(0)
         self._claimer.stop(0)
         _all_at_once(each.slot.leave for each in slots)
         self._watcher.stop()
@@ -190,11 +198,74 @@ class Worker:
         with self._lock:
             slots = {name: each.slot for name, each in self._slots.items()}
         return tuple(
-            slots[name].report()
-            if name in slots
-            else SlotReport(name, "open", device=place.layout.label, reason="no model for this slot yet")
-            for name, place in self._places.items()
+            slots[name].report() if name in slots else self._empty(name, place) for name, place in self._places.items()
         )
+
+    def _empty(self, name: str, place: Place) -> SlotReport:
+        why = self._keeper.cordon(name)
+        reason = why or "no model for this slot yet"
+        return SlotReport(name, "cordoned" if why else "open", device=place.layout.label, reason=reason)
+
+    def slot_names(self) -> Sequence[str]:
+        """Name every slot, also those without a model."""
+        return tuple(self._places)
+
+    def slot_of(self, name: str) -> Slot | None:
+        """Return a slot that has a model."""
+        with self._lock:
+            each = self._slots.get(name)
+        return each.slot if each is not None else None
+
+    def slots_total(self, model: str) -> int:
+        """Count the slots of the fleet that serve a model."""
+        return self._slots_total(model)
+
+    def assign_slot(self, name: str, model: str, version: str | None) -> bool:
+        """Bring a slot closer to what an operator wants it to serve; True once it does.
+
+        Raises: InvalidInput for a model that this worker leaves to others; NotFound for one that is nowhere.
+        """
+        if self._settings.models and model not in self._settings.models:
+            raise InvalidInput(f"this worker serves only {', '.join(self._settings.models)}; start it with others")
+        slot = self.slot_of(name)
+        if slot is None or slot.model != model or self._pins.get(name) != version:
+            self._repository.resolve(f"{model}@{version}") if version else self._repository.versions(model)
+        if version is None:
+            self._pins.pop(name, None)
+        else:
+            self._pins[name] = version
+        if slot is None or slot.model != model:
+            slot = self._replace(name, model)
+        wanted = self._wanted(name, model) if slot is not None else None
+        if slot is None or wanted is None:
+            return False
+        if slot.target != wanted:
+            slot.set_target(wanted)
+        with slot.changed:
+            return slot.serving is not None and slot.serving.target.key == wanted.key
+
+    def _replace(self, name: str, model: str) -> Slot | None:
+        """Have another model in a slot, once what it has is gone; None until then."""
+        with self._lock:
+            old = self._slots.get(name)
+        if old is not None:
+            old.slot.leave()
+            if not old.join(0):
+                return None
+        fresh = SlotThreads(Slot(self._parts(self._places[name]), model))
+        with self._lock:
+            if self._stopped:
+                return None
+            self._slots[name] = fresh
+        self._journal.say("slot-assigned", slot=name, model=model)
+        fresh.start()
+        self._watcher.watch({model})
+        return fresh.slot
+
+    def _wanted(self, slot: str, model: str) -> Target | None:
+        """Say what a slot should serve: the version that it is pinned to, else the active one."""
+        known, pin = self._watcher.known(model), self._pins.get(slot)
+        return known if pin is None else pinned_target(model, pin, known)
 
     def _models(self) -> list[str]:
         """Name the models to serve that have an active version. Raises ModelNotFound for one that was named."""
@@ -238,7 +309,7 @@ class Worker:
         self._watcher.watch({each.slot.model for each in started})
         for each in started:
             # A slot that is assigned later hears of a target that the watcher knows already.
-            target = self._watcher.known(each.slot.model)
+            target = self._wanted(each.slot.parts.name, each.slot.model)
             if target is not None:
                 each.slot.set_target(target)
 
@@ -266,10 +337,12 @@ class Worker:
         with self._lock:
             slots = [each.slot for each in self._slots.values() if each.slot.model == target.model]
         for slot in slots:
-            slot.set_target(target)
+            pin = self._pins.get(slot.parts.name)
+            slot.set_target(target if pin is None else pinned_target(target.model, pin, target))
 
     def _hear(self, reply: BeatReply) -> None:
         """Pass on what a beat was answered."""
+        self._keeper.hear(reply.orders)
         with self._lock:
             slots = [each.slot for each in self._slots.values()]
         for slot in slots:
@@ -328,6 +401,7 @@ class Worker:
             device_room=self._device_room(layout),
             slots_total=self._slots_total,
             look_again=self._watcher.look_again,
+            cordon=partial(self._keeper.cordon, layout.name),
             slot_descriptors=place.descriptors,
         )
 

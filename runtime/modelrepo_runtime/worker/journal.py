@@ -7,18 +7,26 @@ import sys
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TextIO
 
+# What `modelrepo workers logs` shows: enough for the story of a few swaps, little enough for one reply.
+KEPT_LINES = 200
+
 
 class Journal:
-    """Writes whole lines, from any thread. Facts are given by name, so that no secret can be among them by accident."""
+    """Writes whole lines, from any thread, and keeps the last ones in memory.
+
+    Facts are given by name, so that no secret can be among them by accident.
+    """
 
     def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.time) -> None:
         self._stream, self._clock = stream, clock
         self._lock = threading.Lock()
         self._repeated: dict[str, str] = {}
+        self._last: deque[str] = deque(maxlen=KEPT_LINES)
 
     def say(self, event: str, **facts: object) -> None:
         """Write one line; a fact that is None is left out."""
@@ -26,10 +34,16 @@ class Journal:
         told = [f"{name}={_written(value)}" for name, value in facts.items() if value is not None]
         line = " ".join([at, event, *told])
         with self._lock:
+            self._last.append(line)
             try:
                 print(line, file=self._stream or sys.stderr, flush=True)
             except (OSError, ValueError):
                 pass
+
+    def tail(self) -> tuple[str, ...]:
+        """Return the last lines, oldest first."""
+        with self._lock:
+            return tuple(self._last)
 
     def confess(self, where: str, error: Exception) -> None:
         """Write down a fault of our own with its trace; the thread that met it goes on."""

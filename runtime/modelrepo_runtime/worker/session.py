@@ -71,6 +71,10 @@ class WorkerSession:
         """The worker is leaving: calls that the queue does not answer are given up after `limit_s`."""
         self._give_up_at = time.monotonic() + limit_s
 
+    def beat_once(self) -> bool:
+        """Beat now, in this thread; False where the queue did not answer."""
+        return self._beat()
+
     def tell_soon(self) -> None:
         """A slot has news: beat now."""
         with self._news:

@@ -11,7 +11,7 @@ from modelrepo_runtime.attempts import Attempt
 from modelrepo_runtime.jobs import Cause, Claim, Fence, Outcome, Status
 from modelrepo_runtime.queue.lanes import Lane, admits, fits
 from modelrepo_runtime.queue.port import FinishReply, Offer
-from modelrepo_runtime.queue.relational import crediting
+from modelrepo_runtime.queue.relational import crediting, tenancy
 from modelrepo_runtime.queue.relational.breaking import Verdicts, probing
 from modelrepo_runtime.queue.relational.claiming import claim_again, holder_of, lease, slots_live
 from modelrepo_runtime.queue.relational.rows import LeaseRow, ReadyRow, leases, leases_to_end
@@ -107,6 +107,7 @@ def close(tx: Transaction, row: LeaseRow, outcome: Outcome, text: str, timing: T
     elif step.stage_index > row.stage_index:
         _pin(tx, row, step, outcome)
     crediting.settled(tx, row, step, outcome.cause)
+    tenancy.settle(tx, row, outcome, ended=step.status is not Status.QUEUED)
     tx.changed_jobs.add(row.name)
     return step
 
@@ -130,7 +131,7 @@ def requeue(tx: Transaction, row: LeaseRow, step: Step) -> None:
     """Queue a job whose lease was closed."""
     stages = row.plan if step.stage_index else read_stages(row.job_stages)
     home = crediting.home_of(tx, row.job, row.plan, step.stage_index)
-    lane = Lane(row.model, stages[step.stage_index].name, row.tier, step.version, step.avoid, home)
+    lane = Lane(row.model, stages[step.stage_index].name, row.tier, step.version, step.avoid, home, bool(row.over))
     enqueue(tx, Entry(row.job, row.enqueued, row.tag, lane, step.stage_index, step.attempt), step.delay_s)
 
 

@@ -9,7 +9,7 @@ from modelrepo_runtime.attempts import kept_away_from
 from modelrepo_runtime.jobs import Fence, Status
 from modelrepo_runtime.queue.lanes import Lane
 from modelrepo_runtime.queue.port import Deleted, JobFilter, Tier
-from modelrepo_runtime.queue.relational import breaking, fleet_events, orders, outbox, reading
+from modelrepo_runtime.queue.relational import breaking, fleet_events, orders, outbox, reading, tenancy
 from modelrepo_runtime.queue.relational.claiming import slots_live
 from modelrepo_runtime.queue.relational.crediting import audit, give_back
 from modelrepo_runtime.queue.relational.finishing import attempts_of, held
@@ -62,6 +62,8 @@ def cancel(tx: Transaction, job_id: str) -> None:
         return
     give_back(tx, [row["id"]])
     dequeue(tx, row["id"], row["model"], row["enqueued"])
+    if row["starts"] == "[]":
+        tenancy.refund(tx, row)
     end(tx, row["id"], job_id, Status.CANCELLED, Last(row["pinned_version"] or row["wanted"]), event="cancelled")
 
 
@@ -116,11 +118,13 @@ def delete(tx: Transaction, job_id: str) -> Deleted:
     return Deleted(job_id, row["created"], files)
 
 
-def set_tier(tx: Transaction, name: str, slo_s: float | None, allowed_miss: float | None) -> Tier:
+def set_tier(
+    tx: Transaction, name: str, slo_s: float | None, allowed_miss: float | None, refuse_late: bool | None
+) -> Tier:
     """Add or change a tier. Raises: InvalidInput."""
     known = {tier.name: tier for tier in reading.tiers(tx)}
-    tier = changed(known.get(name), name, slo_s, allowed_miss)
-    tx.run("tier_put", tier.name, tier.slo_s, tier.allowed_miss, int(tier.default))
+    tier = changed(known.get(name), name, slo_s, allowed_miss, refuse_late)
+    tx.run("tier_put", tier.name, tier.slo_s, tier.allowed_miss, int(tier.default), int(tier.refuse_late))
     return tier
 
 
@@ -138,6 +142,7 @@ def tend(tx: Transaction, timing: Timing) -> None:
     tx.run("left_out_sweep")
     audit(tx)
     tx.run("lanes_sweep")
+    tenancy.sweep(tx)
     learn(tx)
     breaking.sweep(tx)
     tx.run("turns_past", tx.now)
@@ -165,6 +170,7 @@ def restart_pinned(tx: Transaction, model: str, version: str) -> int:
         note(tx, row["job"], "restarted", version=version)
         first = read_stages(row["stages"])[0].name
         avoid = kept_away_from(attempts_of(tx, row["job"]))
-        enqueue(tx, Entry(row["job"], row["enqueued"], row["tag"], Lane(model, first, row["tier"], avoid=avoid)))
+        lane = Lane(model, first, row["tier"], avoid=avoid, over=bool(row["over"]))
+        enqueue(tx, Entry(row["job"], row["enqueued"], row["tag"], lane))
         tx.changed_jobs.add(row["name"])
     return len(rows)

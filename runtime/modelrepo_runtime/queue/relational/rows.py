@@ -67,6 +67,9 @@ class LeaseRow(NamedTuple):
     failing_since: float | None
     """Since when its version fails; None: it does not."""
     size: str | None
+    tenant: str
+    over: int
+    estimate_s: float
 
     @property
     def plan(self) -> tuple[StageNeed, ...]:
@@ -81,12 +84,6 @@ class LeaseRow(NamedTuple):
 def leases(tx: Snapshot, condition: str, *values: object) -> list[LeaseRow]:
     """Return leases under a condition, the oldest fence first."""
     rows = tx.select("lease_view", f"where {condition} order by lease.fence", *values)
-    return [LeaseRow._make(row) for row in rows]
-
-
-def leases_to_end(tx: Snapshot, condition: str, *values: object) -> list[LeaseRow]:
-    """Return leases that nobody else can end before this transaction does, the oldest fence first."""
-    rows = tx.select("lease_view", f"where {condition} order by lease.fence {tx.statements.held('lease')}", *values)
     return [LeaseRow._make(row) for row in rows]
 
 

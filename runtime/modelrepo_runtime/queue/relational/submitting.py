@@ -6,7 +6,10 @@ import json
 
 from modelrepo.errors import Conflict
 from modelrepo_runtime.jobs import Submission, new_id
+from modelrepo_runtime.queue.forecast import Forecaster
 from modelrepo_runtime.queue.lanes import Lane
+from modelrepo_runtime.queue.relational import tenancy
+from modelrepo_runtime.queue.relational.forecasting import refuse_late, tier_of
 from modelrepo_runtime.queue.relational.telling import write_webhook
 from modelrepo_runtime.queue.relational.transaction import Transaction
 from modelrepo_runtime.queue.relational.waiting import Entry, enqueue, rank_time
@@ -14,28 +17,32 @@ from modelrepo_runtime.queue.steps import body_digest, key_reused, write_stages
 from modelrepo_runtime.queue.tiers import unknown
 
 
-def submit(tx: Transaction, submission: Submission, key: str | None) -> str:
-    """Add a job, or find the one that the key made before; return its name."""
+def submit(tx: Transaction, submission: Submission, key: str | None, predictions: Forecaster) -> str:
+    """Add a job, or find the one that the key made before; return its name. Raises: TooLate where its tier wants it."""
     if key is not None:
         known = tx.row("idempotency_get", submission.tenant, key)
         if known is not None:
             if known["body"] != body_digest(submission):
                 raise key_reused(key)
             return str(known["name"])
-    tiers = {row["name"]: bool(row["is_default"]) for row in tx.rows("tiers")}
-    tier = submission.tier if submission.tier is not None else next(name for name, chosen in tiers.items() if chosen)
+    tiers = {row["name"]: tier_of(row) for row in tx.rows("tiers")}
+    tier = (
+        submission.tier if submission.tier is not None else next(each.name for each in tiers.values() if each.default)
+    )
     if tier not in tiers:
         raise unknown(tier, list(tiers))
+    if tiers[tier].refuse_late:
+        refuse_late(submission, tiers[tier], predictions)
     name = submission.job_id or new_id("job", tx.now)
     if submission.job_id is not None and tx.row("job_row", name) is not None:
         raise Conflict(f"cannot submit {name}: the queue has a job of this id; leave the id to the queue")
     stages, metadata = write_stages(submission.stages), json.dumps(dict(submission.metadata))
     enqueued = rank_time(tx)
-    tag = enqueued
+    place, estimate_s = tenancy.take_place(tx, submission, tier, enqueued)
     whose = (name, submission.model, tier, submission.tenant, submission.version)
     hook = write_webhook(submission.webhook)
-    facts = (tx.now, enqueued, submission.deadline, stages, metadata, tag, submission.size, hook)
-    job = tx.only("job_insert", *whose, *facts)[0]
+    facts = (tx.now, enqueued, submission.deadline, stages, metadata, place.tag, submission.size, hook)
+    job = tx.only("job_insert", *whose, *facts, int(place.over), estimate_s)[0]
     tx.run("payload_insert", job, json.dumps(dict(submission.inputs)), json.dumps(dict(submission.files)))
     for stored in submission.files.values():
         tx.run("input_file_insert", stored, job)
@@ -43,6 +50,6 @@ def submit(tx: Transaction, submission: Submission, key: str | None) -> str:
         tx.run("deadline_insert", submission.deadline, job)
     if key is not None:
         tx.run("idempotency_insert", submission.tenant, key, body_digest(submission), job)
-    lane = Lane(submission.model, submission.stages[0].name, tier, submission.version)
-    enqueue(tx, Entry(job, enqueued, tag, lane))
+    lane = Lane(submission.model, submission.stages[0].name, tier, submission.version, over=place.over)
+    enqueue(tx, Entry(job, enqueued, place.tag, lane))
     return name

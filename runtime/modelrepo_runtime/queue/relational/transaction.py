@@ -79,6 +79,8 @@ class Transaction(Snapshot):
     changed_jobs: set[str] = field(default_factory=set)
     put_off: dict[str, list[tuple[object, ...]]] = field(default_factory=dict)
     """Statement -> its rows; see `later`."""
+    sums: dict[tuple[str, tuple[object, ...]], float] = field(default_factory=dict)
+    """(statement, all but the last value of its row) -> that value; see `later_sum`."""
 
     def run(self, name: str, *values: object) -> None:
         """Run a statement for what it changes."""
@@ -93,8 +95,15 @@ class Transaction(Snapshot):
         """Run a statement at the next `flush`, together with its like; a call's own are run before it is answered."""
         self.put_off.setdefault(name, []).append(values)
 
+    def later_sum(self, name: str, key: tuple[object, ...], amount: float) -> None:
+        """Run a statement at the next `flush`, once for a key, with the key and the sum of its amounts."""
+        self.sums[name, key] = self.sums.get((name, key), 0.0) + amount
+
     def flush(self) -> None:
         """Run what was put off; before anything is read that it changes."""
+        for (name, key), amount in self.sums.items():
+            self.later(name, *key, amount)
+        self.sums.clear()
         for name, rows in self.put_off.items():
             self.statements.run_many(name, rows)
         self.put_off.clear()
@@ -102,6 +111,7 @@ class Transaction(Snapshot):
     def forget(self) -> None:
         """Drop what was put off by a call that failed."""
         self.put_off.clear()
+        self.sums.clear()
 
 
 @dataclass(frozen=True, slots=True)

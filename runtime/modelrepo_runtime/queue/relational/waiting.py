@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from modelrepo_runtime.jobs import JobError, Status
 from modelrepo_runtime.queue.lanes import Lane, read_avoid, write_avoid
+from modelrepo_runtime.queue.relational import tenancy
 from modelrepo_runtime.queue.relational.crediting import give_back
 from modelrepo_runtime.queue.relational.stages import read_stages
 from modelrepo_runtime.queue.relational.telling import tell_finished
@@ -91,6 +92,8 @@ def move_due(tx: Transaction, longest_delay_s: float) -> None:
         if tx.row("done_of_job", row["job"]) is None:
             give_back(tx, [row["job"]])
             dequeue(tx, row["job"], row["model"], row["enqueued"])
+            if not row["tried"]:
+                tenancy.refund(tx, row)
             end(tx, row["job"], row["name"], Status.EXPIRED, Last(row["version"]), EXPIRED, "expired")
 
 
@@ -146,6 +149,7 @@ def send_back(tx: Transaction, row: Row, event: str, attempt: int = 1) -> None:
         tx.run("deadline_insert", row["deadline"], job)
     tx.run("hook_again", job)
     note(tx, job, event)
-    lane = Lane(row["model"], read_stages(row["stages"])[0].name, row["tier"], row["wanted"])
+    first = read_stages(row["stages"])[0].name
+    lane = Lane(row["model"], first, row["tier"], row["wanted"], over=bool(row["over"]))
     enqueue(tx, Entry(job, row["enqueued"], row["tag"], lane, attempt=attempt))
     tx.changed_jobs.add(row["name"])

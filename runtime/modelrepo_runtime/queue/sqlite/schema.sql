@@ -11,7 +11,7 @@ create table job (
   deadline real,
   stages text not null,
   metadata text not null
-, tag real not null default 0, size text, webhook text);
+, tag real not null default 0, size text, webhook text, over integer not null default 0, estimate_s real not null default 0);
 create table payload (
   job integer primary key,
   inputs text not null,
@@ -362,3 +362,57 @@ create table staged (
   model text not null
 );
 create index staged_model on staged (model);
+
+-- Tenants whose share was set; others weigh 1 and may be ten jobs ahead. Without burst_jobs: any number.
+create table tenant (
+  name text primary key,
+  weight real not null,
+  burst_jobs real
+) without rowid;
+-- Virtual time of each flow (the jobs of a model and tier) and of its twin over it; the largest v counts.
+create table flow_clock (
+  model text not null,
+  tier text not null,
+  over integer not null,
+  v real not null,
+  primary key (model, tier, over, v)
+) without rowid;
+-- How far each tenant of a flow is; the newest row counts.
+create table account (
+  model text not null,
+  tier text not null,
+  tenant text not null,
+  seq integer not null,
+  f real not null,
+  tag real not null,
+  over_tag real,
+  primary key (model, tier, tenant, seq)
+) without rowid;
+-- What jobs needed beyond their estimates, until the tenant's next submission.
+create table correction (
+  id integer primary key autoincrement,
+  model text not null,
+  tier text not null,
+  tenant text not null,
+  seconds real not null
+);
+create index correction_account on correction (model, tier, tenant);
+-- Picks lost since their last turn by those who stand back; the newest row counts.
+create table picks (
+  shard text not null,
+  seq integer not null,
+  over integer not null,
+  late integer not null,
+  primary key (shard, seq)
+) without rowid;
+create table setting (
+  name text primary key,
+  value text not null
+) without rowid;
+-- What is not given out; '' stands for all models or tiers.
+create table pause (
+  model text not null,
+  tier text not null,
+  at real not null,
+  primary key (model, tier)
+) without rowid;

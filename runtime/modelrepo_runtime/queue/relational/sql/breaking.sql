@@ -56,6 +56,7 @@ delete from probe where model = ? and version = ?;
 update history set counted = 0 where job = ? and fence = ? and event = 'attempt';
 
 -- name: dead_letters_of_version
-select job.id, job.name, job.model, job.tier, job.wanted, job.enqueued, job.tag, job.deadline, job.stages, done.attempt
+select job.id, job.name, job.model, job.tier, job.wanted, job.enqueued, job.tag, job.over, job.deadline, job.stages,
+  done.attempt
 from failed join done on done.job = failed.job join job on job.id = failed.job
 where done.version = ? and done.finished >= ?

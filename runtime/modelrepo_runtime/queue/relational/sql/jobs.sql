@@ -1,6 +1,7 @@
 -- name: job_insert
-insert into job (name, model, tier, tenant, wanted, created, enqueued, deadline, stages, metadata, tag, size, webhook)
-values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) returning id;
+insert into job (name, model, tier, tenant, wanted, created, enqueued, deadline, stages, metadata, tag, size, webhook,
+  over, estimate_s)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) returning id;
 
 -- name: job_delete
 delete from job where id = ?;
@@ -119,7 +120,7 @@ order by job.model, pinned.version;
 
 -- name: pinned_ready
 -- Those jobs of one version.
-select job.id as job, job.enqueued, job.tag, pinned.restarts, job.name, job.stages, job.tier
+select job.id as job, job.enqueued, job.tag, job.over, pinned.restarts, job.name, job.stages, job.tier
 from pinned cross join job on job.id = pinned.job
 where pinned.version = ?2 and job.model = ?1 and job.wanted is null and pinned.restarts < ?3 and exists (
   select 1 from lane join ready on ready.lane = lane.id and ready.enqueued = job.enqueued and ready.job = job.id

@@ -60,7 +60,9 @@ select job, due, lane, tag, enqueued, stage_index, attempt from delayed where jo
 
 -- name: deadlines_passed
 -- Waiting jobs only: a leased one is looked at when its attempt ends.
-select deadline.at, deadline.job, job.name, job.model, job.enqueued, coalesce(pinned.version, job.wanted) as version
+select deadline.at, deadline.job, job.name, job.model, job.tier, job.tenant, job.estimate_s, job.enqueued,
+  coalesce(pinned.version, job.wanted) as version,
+  exists (select 1 from history where history.job = deadline.job) as tried
 from deadline join job on job.id = deadline.job left join pinned on pinned.job = deadline.job
 where deadline.at <= ? and not exists (select 1 from lease where lease.job = deadline.job)
 order by deadline.at limit ?;
@@ -72,11 +74,12 @@ insert into deadline (at, job) values (?, ?) on conflict do nothing;
 delete from deadline where at = ? and job = ?;
 
 -- name: tiers
-select name, slo_s, allowed_miss, is_default from tier order by slo_s, name;
+select name, slo_s, allowed_miss, is_default, refuse_late from tier order by slo_s, name;
 
 -- name: tier_put
-insert into tier (name, slo_s, allowed_miss, is_default) values (?, ?, ?, ?)
-on conflict (name) do update set slo_s = excluded.slo_s, allowed_miss = excluded.allowed_miss;
+insert into tier (name, slo_s, allowed_miss, is_default, refuse_late) values (?, ?, ?, ?, ?)
+on conflict (name) do update set slo_s = excluded.slo_s, allowed_miss = excluded.allowed_miss,
+  refuse_late = excluded.refuse_late;
 
 -- name: tier_default
 update tier set is_default = (name = ?);

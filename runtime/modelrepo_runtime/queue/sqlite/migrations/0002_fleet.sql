@@ -2,7 +2,8 @@
 alter table job add column tag real not null default 0;
 alter table job add column size text;
 alter table job add column webhook text;
-update job set tag = enqueued;
+alter table job add column over integer not null default 0;
+alter table job add column estimate_s real not null default 0;
 
 create table lane_new (
   id integer primary key autoincrement,
@@ -28,13 +29,12 @@ create table ready_new (
   attempt integer not null,
   primary key (lane, tag, job)
 ) without rowid;
-insert into ready_new select lane, enqueued, job, enqueued, stage_index, attempt from ready;
+insert into ready_new select lane, 0, job, enqueued, stage_index, attempt from ready;
 drop table ready;
 alter table ready_new rename to ready;
 create index ready_oldest on ready (lane, enqueued, job);
 
 alter table delayed add column tag real not null default 0;
-update delayed set tag = enqueued;
 
 -- How attempts ended, a row a call and slot, for the version breaker and for learnt times; five minutes of it.
 create table verdict (
@@ -226,3 +226,57 @@ create table staged (
   model text not null
 );
 create index staged_model on staged (model);
+
+-- Tenants whose share was set; others weigh 1 and may be ten jobs ahead. Without burst_jobs: any number.
+create table tenant (
+  name text primary key,
+  weight real not null,
+  burst_jobs real
+) without rowid;
+-- Virtual time of each flow (the jobs of a model and tier) and of its twin over it; the largest v counts.
+create table flow_clock (
+  model text not null,
+  tier text not null,
+  over integer not null,
+  v real not null,
+  primary key (model, tier, over, v)
+) without rowid;
+-- How far each tenant of a flow is; the newest row counts.
+create table account (
+  model text not null,
+  tier text not null,
+  tenant text not null,
+  seq integer not null,
+  f real not null,
+  tag real not null,
+  over_tag real,
+  primary key (model, tier, tenant, seq)
+) without rowid;
+-- What jobs needed beyond their estimates, until the tenant's next submission.
+create table correction (
+  id integer primary key autoincrement,
+  model text not null,
+  tier text not null,
+  tenant text not null,
+  seconds real not null
+);
+create index correction_account on correction (model, tier, tenant);
+-- Picks lost since their last turn by those who stand back; the newest row counts.
+create table picks (
+  shard text not null,
+  seq integer not null,
+  over integer not null,
+  late integer not null,
+  primary key (shard, seq)
+) without rowid;
+create table setting (
+  name text primary key,
+  value text not null
+) without rowid;
+-- What is not given out; '' stands for all models or tiers.
+create table pause (
+  model text not null,
+  tier text not null,
+  at real not null,
+  primary key (model, tier)
+) without rowid;

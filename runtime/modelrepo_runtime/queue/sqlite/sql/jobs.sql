@@ -7,11 +7,11 @@ from job join payload on payload.job = job.id where job.id in (select value from
 -- name: job_view
 -- Moments in `starts` are text: as JSON numbers they would be rounded to 15 digits.
 select job.id, job.name, job.model, job.tier, job.tenant, job.wanted, job.created, job.enqueued, job.deadline, job.stages,
-  job.metadata, job.tag, job.size, tier.slo_s,
+  job.metadata, job.tag, job.over, job.estimate_s, job.size, tier.slo_s,
   done.status, done.finished, done.version as done_version, done.stage as done_stage, done.attempt as done_attempt,
   done.outcome, done.error,
   lease.fence, lease.stage as lease_stage, lease.version as lease_version, lease.attempt as lease_attempt, lease.claimed,
-  lease.stages as lease_stages,
+  lease.stages as lease_stages, lease.slot as lease_slot,
   pinned.version as pinned_version, pinned.stages as pinned_stages, pinned.next_index,
   progress.fraction, progress.message, cancel.at as cancel_at,
   (select json_group_array(json_array(history.stage, printf('%!.17g', history.claimed))) from history

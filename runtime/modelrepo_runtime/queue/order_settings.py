@@ -1,0 +1,77 @@
+"""What operators set of the order in which jobs go: tenants' shares, the policy, and what is not given out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+from modelrepo.errors import InvalidInput
+from modelrepo_runtime.queue.rank import Policy
+
+LONGEST_NAME = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """Whoever jobs are counted against, and its share."""
+
+    name: str
+    weight: float = 1.0
+    """Its share of a flow, beside those of other tenants with waiting jobs."""
+    burst_jobs: float | None = 10.0
+    """How many of its jobs' estimates it may be ahead before its jobs stand back; None: any number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Jobs that are not given out until `resume`; None stands for all models or tiers."""
+
+    model: str | None
+    tier: str | None
+    at: float
+
+
+class OrderSettings(Protocol):
+    """Part of the JobQueue port."""
+
+    def tenants(self) -> tuple[Tenant, ...]:
+        """Return the tenants that were set, and those that submitted lately, by name."""
+
+    def set_tenant(self, name: str, *, weight: float | None = None, burst_jobs: float | None = None) -> Tenant:
+        """Set a tenant's share; what is not given stays. Holds for jobs submitted from now on; inf: any burst.
+
+        Raises: InvalidInput.
+        """
+
+    def policy(self) -> Policy:
+        """Return how lanes are compared."""
+
+    def set_policy(self, policy: Policy) -> None:
+        """Choose how lanes are compared; waiting jobs are ranked by it at once."""
+
+    def pause(self, model: str | None = None, tier: str | None = None) -> Pause:
+        """Give out no more jobs of a model, of a tier, of both, or none at all; what runs runs on.
+
+        Pausing what is paused is legal. Raises: InvalidInput for an unknown tier.
+        """
+
+    def resume(self, model: str | None = None, tier: str | None = None) -> bool:
+        """End exactly this pause; False if there was none."""
+
+    def pauses(self) -> tuple[Pause, ...]:
+        """Return all pauses."""
+
+
+def checked_tenant(known: Tenant, weight: float | None, burst_jobs: float | None) -> Tenant:
+    """Return a tenant with its new figures. Raises: InvalidInput."""
+    name = known.name
+    if not name or len(name) > LONGEST_NAME:
+        raise InvalidInput(f"cannot set tenant {name!r}: a tenant's name has 1 to {LONGEST_NAME} characters")
+    share = known.weight if weight is None else weight
+    if not (math.isfinite(share) and share > 0):
+        raise InvalidInput(f"cannot set tenant {name}: its weight is {share:g}; it must be above 0")
+    burst = known.burst_jobs if burst_jobs is None else burst_jobs
+    if burst is not None and not burst >= 0:
+        raise InvalidInput(f"cannot set tenant {name}: its burst is {burst:g} jobs; it must not be below 0")
+    return Tenant(name, share, None if burst == math.inf else burst)

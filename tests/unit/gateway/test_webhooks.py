@@ -7,9 +7,6 @@ import base64
 import hashlib
 import hmac
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 
 import pytest
 
@@ -19,67 +16,11 @@ from modelrepo_runtime.gateway.webhooks.sending import HEAD_BYTES, Sender
 from modelrepo_runtime.gateway.webhooks.signing import body_of, sign
 from modelrepo_runtime.jobs import Job, OutputFile, Status, Webhook
 from modelrepo_runtime.queue.outbox import Delivery, check_webhook, next_wait_s
+from modelrepo_runtime.testing.webhook_receiver import Received, receiving, says
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 OK = b"HTTP/1.1 204 No Content\r\n\r\n"
 ALLOWED = AddressRules(frozenset({"127.0.0.1"}))
-
-Answer = Callable[["Received", asyncio.StreamWriter], Awaitable[None]]
-
-
-@dataclass
-class Received:
-    """One request as it came."""
-
-    path: str
-    headers: dict[str, str]
-    body: bytes
-
-
-@dataclass
-class Receiver:
-    """A server that keeps what it is sent and answers as it was told to."""
-
-    answer: Answer
-    port: int = 0
-    received: list[Received] = field(default_factory=list)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/hook?of=a"
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        first, *lines = head.strip().split("\r\n")
-        headers = {name: value for name, _, value in (line.partition(": ") for line in lines)}
-        body = await reader.readexactly(int(headers["content-length"]))
-        request = Received(first.split(" ")[1], headers, body)
-        self.received.append(request)
-        try:
-            await self.answer(request, writer)
-            await writer.drain()
-        except (ConnectionError, asyncio.CancelledError):
-            pass
-        finally:
-            writer.close()
-
-
-def says(answer: bytes) -> Answer:
-    async def reply(_request: Received, writer: asyncio.StreamWriter) -> None:
-        writer.write(answer)
-
-    return reply
-
-
-@asynccontextmanager
-async def receiving(answer: Answer) -> AsyncIterator[Receiver]:
-    receiver = Receiver(answer)
-    server = await asyncio.start_server(receiver.serve, "127.0.0.1", 0)
-    receiver.port = server.sockets[0].getsockname()[1]
-    try:
-        yield receiver
-    finally:
-        server.close()
 
 
 def delivery(url: str, **facts: object) -> Delivery:

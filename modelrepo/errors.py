@@ -32,6 +32,7 @@
     │   ├── VersionInUse                     active, or what a rollback would bring back
     │   ├── StoreNotTrusted                  read-only: no probe on record, or another endpoint
     │   ├── AlreadyServed                    a live process holds what was asked for
+    │   ├── TooLate                          it would start later than its tier may wait
     │   ├── StaleFence                       the attempt is no longer this worker's
     │   └── StaleSession                     the queue has ended the worker's session
     ├── Unreachable (ConnectionError)
@@ -197,6 +198,15 @@ class StoreNotTrusted(Conflict):
 
 class AlreadyServed(Conflict):
     """A live process holds what was asked for."""
+
+
+class TooLate(Conflict):
+    """A job was refused because it would start later than its tier may wait; seconds throughout."""
+
+    def __init__(self, message: str = "", *, predicted_s: float = 0.0, slo_s: float = 0.0) -> None:
+        self.predicted_s, self.slo_s = predicted_s, slo_s
+        self.retry_after_s = max(1.0, predicted_s - slo_s)
+        super().__init__(message)
 
 
 class StaleFence(Conflict):

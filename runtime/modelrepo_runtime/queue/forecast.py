@@ -6,7 +6,7 @@ live slot, a paused lane, or a stage that has never run.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from modelrepo_runtime.jobs import Eta, StageNeed
@@ -69,10 +69,15 @@ class SlotLoad:
     accelerator: str | None = None
     incoming: str | None = None
     running: Running | None = None
+    also: tuple[str, ...] = ()
+    """Further versions that it serves."""
+    name: str = ""
+    """`<worker>/<slot>`."""
 
     def takes(self, on: str, version: str | None, cluster: str | None) -> bool:
         """True if it may take jobs of this kind, version and cluster."""
-        return on in self.on and version in (None, self.version, self.incoming) and cluster in (None, self.cluster)
+        versions = (None, self.version, self.incoming, *self.also)
+        return on in self.on and version in versions and cluster in (None, self.cluster)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,8 @@ class Load:
     lanes: Sequence[LaneLoad]
     slots: Sequence[SlotLoad]
     estimates: Estimates
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """By tier: what a second of wait adds to the rank of its jobs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +99,7 @@ class Asked:
     model: str
     stages: tuple[StageNeed, ...]
     enqueued: float
-    weight: float
+    tier: str
     stage_index: int = 0
     version: str | None = None
     cluster: str | None = None
@@ -104,8 +111,8 @@ class Asked:
     started_at: float | None = None
     """When its wait ended, if it has."""
     running: Running | None = None
-    accelerator: str | None = None
-    """Of the slot that runs it."""
+    slot: str | None = None
+    """`<worker>/<slot>` that runs it."""
 
 
 def rest_s(time: ServiceTime | None, elapsed_s: float, progress: float | None) -> float | None:
@@ -125,11 +132,13 @@ class Forecaster:
     load: Load
     _lanes: dict[tuple[str, str], list[LaneLoad]] = field(default_factory=dict)
     _free: dict[tuple[str, str, str | None, str | None], list[float]] = field(default_factory=dict)
+    _devices: dict[str, str | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for lane in self.load.lanes:
             if lane.depth > 0 and not lane.paused:
                 self._lanes.setdefault((lane.model, lane.on), []).append(lane)
+        self._devices.update((slot.name, slot.accelerator) for slot in self.load.slots)
 
     def eta(self, job: Asked) -> Eta | None:
         """Return when a job starts and ends; None where neither is known."""
@@ -149,14 +158,14 @@ class Forecaster:
 
     def wait_s(self, lane: LaneLoad) -> float | None:
         """Return how long a job waits that joins a lane now."""
-        asked = Asked(lane.model, (), self.load.at, lane.weight, 0, lane.version, lane.cluster, None, lane.over)
+        asked = Asked(lane.model, (), self.load.at, lane.tier, 0, lane.version, lane.cluster, None, lane.over)
         if lane.paused:
             return None
         start = self._start(asked, StageNeed(lane.stage, lane.on), self.load.at)
         return None if start is None else start - self.load.at
 
     def _end_of_running(self, job: Asked, running: Running) -> float | None:
-        time = self.load.estimates.of(job.model, running.stage, running.size, job.accelerator)
+        time = self.load.estimates.of(job.model, running.stage, running.size, self._devices.get(job.slot or ""))
         rest = rest_s(time, max(0.0, self.load.at - running.started), running.progress)
         return None if rest is None else self.load.at + rest
 
@@ -179,14 +188,14 @@ class Forecaster:
 
     def _ahead(self, job: Asked, stage: StageNeed, at: float) -> tuple[float, float | None]:
         """Return how many jobs outrank this one at a moment, and their work in seconds."""
-        ahead, work_s = 0.0, 0.0
+        ahead, work_s, weight = 0.0, 0.0, self.load.weights[job.tier]
         for lane in self._lanes.get((job.model, stage.on), ()):
             if lane.over and not job.over:
                 continue  # served by spare capacity
             if job.over and not lane.over:
                 count = float(lane.depth)
             else:
-                count = lane.before(at - (at - job.enqueued) * job.weight / lane.weight)
+                count = lane.before(at - (at - job.enqueued) * weight / lane.weight)
             if count:
                 time = self.load.estimates.of(job.model, lane.stage)
                 if time is None:

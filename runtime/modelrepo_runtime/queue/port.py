@@ -382,7 +382,14 @@ class JobQueue(Orders, Outbox, FleetEvents, Protocol):
     def tiers(self) -> tuple[Tier, ...]:
         """Return all tiers, the strictest first."""
 
-    def set_tier(self, name: str, *, slo_s: float | None = None, allowed_miss: float | None = None) -> Tier:
+    def set_tier(
+        self,
+        name: str,
+        *,
+        slo_s: float | None = None,
+        allowed_miss: float | None = None,
+        refuse_late: bool | None = None,
+    ) -> Tier:
         """Add or change a tier; waiting jobs are ranked by it at once. Raises: InvalidInput."""
 
     def set_default_tier(self, name: str) -> None:

@@ -16,7 +16,9 @@ SHIPPED_TIERS: tuple[Tier, ...] = (
 )
 
 
-def changed(tier: Tier | None, name: str, slo_s: float | None, allowed_miss: float | None) -> Tier:
+def changed(
+    tier: Tier | None, name: str, slo_s: float | None, allowed_miss: float | None, refuse_late: bool | None = None
+) -> Tier:
     """Return the tier with its new figures; a new one needs an SLO. Raises: InvalidInput."""
     if not name or len(name) > 64 or not name.replace("-", "").replace("_", "").isalnum():
         raise InvalidInput(f"cannot set tier {name!r}: a tier's name has letters, digits, - and _, at most 64")
@@ -28,7 +30,8 @@ def changed(tier: Tier | None, name: str, slo_s: float | None, allowed_miss: flo
     miss = allowed_miss if allowed_miss is not None else tier.allowed_miss if tier else 0.05
     if not 0 <= miss < 1:
         raise InvalidInput(f"cannot set tier {name}: its allowed miss is {miss:g}; give a share from 0 to below 1")
-    return Tier(name, slo, miss, tier.default if tier else False)
+    refuse = refuse_late if refuse_late is not None else tier.refuse_late if tier else False
+    return Tier(name, slo, miss, tier.default if tier else False, refuse)
 
 
 def unknown(name: str, known: list[str]) -> InvalidInput:

@@ -10,6 +10,7 @@ NOW = 1000.0
 TEN_S = Estimates(fold({}, [Ran(ServiceKey("m", "run"), 10.0), Ran(ServiceKey("m", "prepare"), 2.0)]))
 RUN = (StageNeed("run"),)
 BOTH = (StageNeed("prepare", "cpu"), StageNeed("run"))
+WEIGHTS = {"free": 1 / 100, "api": 1 / 10, "strict": 1.0}
 SLOT = SlotLoad("m", "v1")
 
 
@@ -21,11 +22,11 @@ def lane(depth: int, **facts: object) -> LaneLoad:
 def eta(
     job: Asked, lanes: tuple[LaneLoad, ...] = (), slots: tuple[SlotLoad, ...] = (SLOT,), known: Estimates = TEN_S
 ) -> Eta | None:
-    return Forecaster(Load(NOW, lanes, slots, known)).eta(job)
+    return Forecaster(Load(NOW, lanes, slots, known, WEIGHTS)).eta(job)
 
 
 def job(**facts: object) -> Asked:
-    return replace(Asked("m", RUN, NOW, 1 / 100), **facts)  # type: ignore[arg-type]
+    return replace(Asked("m", RUN, NOW, "free"), **facts)  # type: ignore[arg-type]
 
 
 def test_an_idle_slot_takes_the_job_now() -> None:
@@ -58,7 +59,7 @@ def test_a_stricter_tier_overtakes_what_waits_long_enough() -> None:
 
 
 def test_a_laxer_tier_does_not_keep_a_strict_job_waiting() -> None:
-    found = eta(job(weight=1.0, enqueued=NOW - 20), (lane(1000, weight=1 / 7200),))
+    found = eta(job(tier="strict", enqueued=NOW - 20), (lane(1000, weight=1 / 7200),))
     assert found == Eta(NOW, NOW + 10)
 
 
@@ -115,6 +116,6 @@ def test_the_stages_to_come_are_added_to_a_running_one() -> None:
 
 def test_a_lane_says_how_long_a_job_waits_that_joins_it_now() -> None:
     full, paused = lane(40), lane(3, paused=True, tier="api")
-    forecaster = Forecaster(Load(NOW, (full, paused), (SLOT, SLOT), TEN_S))
+    forecaster = Forecaster(Load(NOW, (full, paused), (SLOT, SLOT), TEN_S, WEIGHTS))
     assert forecaster.wait_s(full) == 200
     assert forecaster.wait_s(paused) is None

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from modelrepo_runtime.jobs import Claim, Outcome
+from modelrepo_runtime.jobs import Cause, Claim, Outcome
+from modelrepo_runtime.queue.fleet_events import Happened
 from modelrepo_runtime.queue.port import FailingVersion, Offer
+from modelrepo_runtime.queue.relational import fleet_events
 from modelrepo_runtime.queue.relational.rows import LeaseRow
 from modelrepo_runtime.queue.relational.transaction import Snapshot, Transaction
 from modelrepo_runtime.queue.relational.waiting import send_back
@@ -40,8 +42,8 @@ class Verdicts:
     """What the ends of one call say of the versions that ran; `write` after the last of them."""
 
     tx: Transaction
-    _fine: dict[tuple[str, str, str, str, str | None], _Fine] = field(default_factory=dict)
-    """By model, version, stage, slot and size."""
+    _fine: dict[tuple[str, str, str, str, str | None, bool], _Fine] = field(default_factory=dict)
+    """By model, version, stage, slot, size, and whether it came to a result."""
 
     def judge(self, row: LeaseRow, outcome: Outcome) -> Outcome:
         """Take in how an attempt ended; returned uncounted where its version is at fault rather than its job."""
@@ -54,7 +56,8 @@ class Verdicts:
                 _close_by(self.tx, row, outcome)
             return outcome if fine else replace(outcome, counted=False)
         if fine:
-            found = self._fine.setdefault((row.model, row.version, row.stage, row.slot, row.size), _Fine(row.fence))
+            key = (row.model, row.version, row.stage, row.slot, row.size, outcome.cause is Cause.SUCCEEDED)
+            found = self._fine.setdefault(key, _Fine(row.fence))
             found.attempts += 1
             found.taken_s += self.tx.now - row.claimed
             return outcome
@@ -62,10 +65,10 @@ class Verdicts:
         return replace(outcome, counted=False) if _fails(self.tx, row) else outcome
 
     def write(self) -> None:
-        """Append what went well: one row for each slot and size."""
-        for (model, version, stage, slot, size), fine in self._fine.items():
+        """Append what went well: a row for each slot and size."""
+        for (model, version, stage, slot, size, result), fine in self._fine.items():
             what = (model, version, stage, self.tx.now, slot, size)
-            self.tx.later("verdict_insert", *what, fine.attempts, 0, fine.taken_s, None, fine.fence)
+            self.tx.later("verdict_insert", *what, fine.attempts, 0, fine.taken_s if result else None, None, fine.fence)
         self._fine.clear()
 
 
@@ -76,7 +79,7 @@ def _fails(tx: Transaction, row: LeaseRow) -> bool:
     if known is not None and known["since"] is not None:
         return True  # since an earlier end in this transaction
     what = (row.model, row.version, row.stage)
-    tx.run("verdict_insert", *what, tx.now, row.slot, row.size, 1, 1, tx.now - row.claimed, row.job, row.fence)
+    tx.run("verdict_insert", *what, tx.now, row.slot, row.size, 1, 1, None, row.job, row.fence)
     after = window_start(tx.now, known["closed"] if known is not None else None)
     rows = tx.rows("verdicts_newest", *what, after, WINDOW_REPORTS)
     found = tally(Report(each["slot"], each["at"], each["attempts"], each["failed"]) for each in rows)
@@ -89,6 +92,11 @@ def _trip(tx: Transaction, row: LeaseRow, found: Tally, after: float) -> None:
     """Take a version for failing, and give back what the failures of the window did to jobs."""
     counts = (found.attempts, found.failed, found.workers)
     tx.run("breaker_trip", row.model, row.version, row.stage, tx.now, *counts)
+    text = (
+        f"{row.model}@{row.version} fails at stage {row.stage}: {found.failed} of {found.attempts} attempts on"
+        f" {found.workers} slots; it gets one job a cluster until one succeeds"
+    )
+    fleet_events.note(tx, Happened.BREAKER_TRIPPED, text, model=row.model, version=row.version)
     failures = tx.rows("verdicts_failed", row.model, row.version, after)
     tx.run_many("attempt_refund", [(each["job"], each["fence"]) for each in failures])
     jobs = tx.array(sorted({each["job"] for each in failures}))
@@ -111,6 +119,8 @@ def close(tx: Transaction, model: str, version: str) -> bool:
     if tx.row("breaker_close", tx.now, model, version) is None:
         return False
     tx.run("probes_delete", model, version)
+    text = f"{model}@{version} gets jobs again"
+    fleet_events.note(tx, Happened.BREAKER_CLOSED, text, model=model, version=version)
     tx.ready_models.add(model)
     return True
 

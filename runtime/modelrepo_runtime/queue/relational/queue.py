@@ -36,6 +36,7 @@ from modelrepo_runtime.queue.relational import (
     reading,
     submitting,
 )
+from modelrepo_runtime.queue.relational.forecasting import Forecasts
 from modelrepo_runtime.queue.relational.operator_calls import OperatorCalls
 from modelrepo_runtime.queue.relational.tokens import RelationalTokens
 from modelrepo_runtime.queue.relational.transaction import Database, Snapshot, Transaction
@@ -53,32 +54,35 @@ class RelationalQueue(OperatorCalls):
         self.timing = timing
         self.tokens: TokenStore = RelationalTokens(database)
         self._database = database
+        self._forecasts = Forecasts(timing)
 
     def submit(self, submission: Submission, *, idempotency_key: str | None = None) -> Job:
         """See JobQueue."""
         check_submission(submission, idempotency_key)
 
         def work(tx: Transaction) -> Job:
-            return reading.get(tx, submitting.submit(tx, submission, idempotency_key))
+            name = submitting.submit(tx, submission, idempotency_key, known)
+            return reading.get(tx, name, lambda _: known)
 
+        known = self._forecasts.before_write(self._database)
         return self._database.write(work, alone=False)
 
     def get(self, job_id: str) -> Job:
         """See JobQueue."""
 
         def work(tx: Snapshot) -> tuple[Job, bool]:
-            job = reading.get(tx, job_id)
+            job = reading.get(tx, job_id, self._forecasts.at)
             return job, job.status is Status.QUEUED and job.deadline is not None and job.deadline <= tx.now
 
         job, late = self._database.read(work)
         if not late:
             return job
         self.tend()
-        return self._database.read(lambda tx: reading.get(tx, job_id))
+        return self._database.read(lambda tx: reading.get(tx, job_id, self._forecasts.at))
 
     def list(self, where: JobFilter = JobFilter()) -> tuple[Job, ...]:  # noqa: B008 - frozen
         """See JobQueue."""
-        return self._database.read(lambda tx: reading.list_jobs(tx, where))
+        return self._database.read(lambda tx: reading.list_jobs(tx, where, self._forecasts.at))
 
     def cancel(self, job_id: str) -> Job:
         """See JobQueue."""
@@ -221,9 +225,16 @@ class RelationalQueue(OperatorCalls):
         """See JobQueue."""
         return self._database.read(reading.tiers)
 
-    def set_tier(self, name: str, *, slo_s: float | None = None, allowed_miss: float | None = None) -> Tier:
+    def set_tier(
+        self,
+        name: str,
+        *,
+        slo_s: float | None = None,
+        allowed_miss: float | None = None,
+        refuse_late: bool | None = None,
+    ) -> Tier:
         """See JobQueue."""
-        return self._database.write(lambda tx: operating.set_tier(tx, name, slo_s, allowed_miss))
+        return self._database.write(lambda tx: operating.set_tier(tx, name, slo_s, allowed_miss, refuse_late))
 
     def set_default_tier(self, name: str) -> None:
         """See JobQueue."""

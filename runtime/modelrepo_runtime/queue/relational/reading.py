@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from modelrepo.errors import InvalidInput, JobNotFound
 from modelrepo_runtime.jobs import Fence, Job, JobError, OutputFile, Status
 from modelrepo_runtime.queue.explain import COUNTED_TO, Surroundings, explain
+from modelrepo_runtime.queue.forecast import Asked, Forecaster, Running
 from modelrepo_runtime.queue.lanes import Lane
 from modelrepo_runtime.queue.port import Explanation, HistoryRow, JobFilter, Tier
 from modelrepo_runtime.queue.rank import slo_share, wait_ended
 from modelrepo_runtime.queue.relational.claiming import slots_live
+from modelrepo_runtime.queue.relational.forecasting import tier_of
 from modelrepo_runtime.queue.relational.stages import read_stages
 from modelrepo_runtime.queue.relational.transaction import Row, Snapshot
 from modelrepo_runtime.queue.relational.waiting import lane_of, rank_time
 from modelrepo_runtime.queue.steps import MOST_RESTARTS
 from modelrepo_runtime.timing import Timing
 
+Predictions = Callable[[Snapshot], Forecaster]
+"""Where predictions come from; asked only for jobs that have not ended."""
 
-def get(tx: Snapshot, job_id: str) -> Job:
+
+def get(tx: Snapshot, job_id: str, predictions: Predictions | None = None) -> Job:
     """Return one job with its inputs and its place in the queue. Raises: JobNotFound."""
     row = view(tx, job_id)
     payload = tx.only("job_inputs", row["id"])
     extra: dict[str, Any] = {"inputs": json.loads(payload["inputs"]), "files": json.loads(payload["files"])}
+    waits: Row | None = None
     if _status(row) is Status.QUEUED:
         extra["position"] = position(tx, row)
+        waits = tx.row("waits_of_job", row["id"], row["model"], row["enqueued"])
+    if predictions is not None and not _status(row).ended:
+        extra["eta"] = predictions(tx).eta(asked(row, waits))
     return job_of(row, tx.now, **extra)
 
 
@@ -38,7 +48,7 @@ def view(tx: Snapshot, job_id: str) -> Row:
     return found[0]
 
 
-def list_jobs(tx: Snapshot, where: JobFilter) -> tuple[Job, ...]:
+def list_jobs(tx: Snapshot, where: JobFilter, predictions: Predictions | None = None) -> tuple[Job, ...]:
     """Return matching jobs, newest first."""
     clauses: list[str] = []
     values: list[object] = []
@@ -69,7 +79,40 @@ def list_jobs(tx: Snapshot, where: JobFilter) -> tuple[Job, ...]:
         values.append(where.status.value)
     condition = f"where {' and '.join(clauses)} " if clauses else ""
     rows = tx.select("job_view", f"{condition}order by job.id desc limit ?", *values, where.limit)
-    return tuple(job_of(row, tx.now) for row in rows)
+    if predictions is None or all(_status(row).ended for row in rows):
+        return tuple(job_of(row, tx.now) for row in rows)
+    known = predictions(tx)
+    return tuple(job_of(row, tx.now, eta=None if _status(row).ended else known.eta(asked(row, None))) for row in rows)
+
+
+def asked(row: Row, waits: Row | None) -> Asked:
+    """Return what a prediction depends on; `waits` is where a queued job waits, if that is known."""
+    stages = read_stages(row["lease_stages"] or row["pinned_stages"] or row["stages"])
+    index, running, started_at = row["next_index"] or 0, None, None
+    version = row["pinned_version"] if index else row["wanted"]
+    starts: list[tuple[str, float]] = [(stage, float(at)) for stage, at in json.loads(row["starts"])]
+    if row["claimed"] is not None:
+        index = next((n for n, stage in enumerate(stages) if stage.name == row["lease_stage"]), 0)
+        version = row["lease_version"]
+        running = Running(row["lease_stage"], row["claimed"], row["size"], row["fraction"])
+        started_at = wait_ended(stages, [*starts, (row["lease_stage"], row["claimed"])])
+    elif index:
+        started_at = wait_ended(stages, starts)
+    return Asked(
+        model=row["model"],
+        stages=stages,
+        enqueued=row["enqueued"],
+        tier=row["tier"],
+        stage_index=index,
+        version=version,
+        cluster=(waits["cluster"] or None) if waits is not None else None,
+        size=row["size"],
+        over=bool(waits["over"]) if waits is not None else False,
+        due=waits["due"] if waits is not None else None,
+        started_at=started_at,
+        running=running,
+        slot=row["lease_slot"],
+    )
 
 
 def _status(row: Row) -> Status:
@@ -113,6 +156,7 @@ def job_of(row: Row, now: float, **extra: Any) -> Job:
         deadline=row["deadline"],
         log_key=outcome.get("log_key"),
         cancel_requested=row["cancel_at"] is not None,
+        size=row["size"],
         **extra,
     )
 
@@ -133,7 +177,7 @@ def position(tx: Snapshot, row: Row) -> int | None:
 def tiers(tx: Snapshot) -> tuple[Tier, ...]:
     """Return all tiers, the strictest first."""
     rows = tx.rows("tiers")
-    return tuple(Tier(row["name"], row["slo_s"], row["allowed_miss"], bool(row["is_default"])) for row in rows)
+    return tuple(tier_of(row) for row in rows)
 
 
 def history(tx: Snapshot, job_id: str | None) -> tuple[HistoryRow, ...]:

@@ -19,6 +19,7 @@ from modelrepo_runtime.testing.queue_contract.claims import ClaimContract
 from modelrepo_runtime.testing.queue_contract.credits import CreditContract
 from modelrepo_runtime.testing.queue_contract.endings import EndingContract
 from modelrepo_runtime.testing.queue_contract.fleet_events import FleetEventContract
+from modelrepo_runtime.testing.queue_contract.learning import LearningContract
 from modelrepo_runtime.testing.queue_contract.operating import OperatingContract
 from modelrepo_runtime.testing.queue_contract.order import OrderContract
 from modelrepo_runtime.testing.queue_contract.orders import WorkerOrderContract
@@ -47,6 +48,7 @@ class JobQueueContract(
     WorkerOrderContract,
     FleetEventContract,
     BreakerContract,
+    LearningContract,
 ):
     """Subclass it and give it a fixture `opened`: a queue on this clock and timing, and how to look behind it."""
 

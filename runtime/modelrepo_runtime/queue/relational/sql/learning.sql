@@ -9,9 +9,9 @@ update learnt set upto = ?2 where one = 1 and upto = ?1 returning upto;
 select id from verdict order by id desc limit 1;
 
 -- name: verdicts_fine
--- What went well after a mark, oldest first, and how long it took.
+-- What came to a result after a mark, oldest first, and how long it took.
 select model, stage, size, slot, attempts, taken_s from verdict
-where id > ? and id <= ? and failed = 0 order by id;
+where id > ? and id <= ? and taken_s is not null order by id;
 
 -- name: slots_on_devices
 -- Slots that say what they run on.

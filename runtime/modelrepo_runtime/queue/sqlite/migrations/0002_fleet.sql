@@ -47,7 +47,7 @@ create table verdict (
   size text,
   attempts integer not null,
   failed integer not null,
-  taken_s real not null,
+  taken_s real,
   job integer,
   fence integer not null
 );

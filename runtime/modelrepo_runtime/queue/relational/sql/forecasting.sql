@@ -1,0 +1,32 @@
+-- name: lane_loads
+-- How full every lane is: what counts for a prediction, read at most once a second.
+select lane.id, lane.model, lane.stage, lane.tier, lane.version, lane.avoid, lane.cluster, lane.over,
+  (select count(*) from ready where ready.lane = lane.id) as depth,
+  (select min(enqueued) from ready where ready.lane = lane.id) as oldest,
+  (select max(enqueued) from ready where ready.lane = lane.id) as newest,
+  (select job from ready where ready.lane = lane.id order by enqueued, job limit 1) as head,
+  (select count(*) from delayed where delayed.lane = lane.id) as delayed
+from lane order by lane.model, lane.stage, lane.tier, lane.id;
+
+-- name: plans_of_jobs
+-- The stages that jobs follow.
+select job.id, coalesce(pinned.stages, job.stages) as stages from job left join pinned on pinned.job = job.id
+
+-- name: waits_of_job
+-- The lane in which a job waits, and until when it is delayed.
+select lane.model, lane.stage, lane.tier, lane.version, lane.avoid, lane.cluster, lane.over, null as due
+from lane join ready on ready.lane = lane.id and ready.enqueued = ?3 and ready.job = ?1 where lane.model = ?2
+union all
+select lane.model, lane.stage, lane.tier, lane.version, lane.avoid, lane.cluster, lane.over, delayed.due
+from delayed join lane on lane.id = delayed.lane where delayed.job = ?1;
+
+-- name: slots_reporting
+-- Slots of every session that has beaten lately.
+select session.worker, session.host, session.cluster, slot.slot, slot.report
+from slot join session on session.id = slot.session join beat on beat.session = slot.session
+where beat.at > ? and beat.at < ? order by session.worker, slot.slot;
+
+-- name: leases_running
+-- What each slot does, the oldest first.
+select lease.slot, lease.stage, lease.claimed, lease.version, job.model, job.size, progress.fraction, job.name
+from lease join job on job.id = lease.job left join progress on progress.job = lease.job order by lease.fence;

@@ -58,6 +58,8 @@ SECTIONS: dict[str, tuple[Listed, ...]] = {
     ),
     "Serve it": (
         Listed("worker", "Serve models on this box."),
+        Listed("gateway", "Serve the API to clients, workers and operators."),
+        Listed("token", "Make, list and revoke the tokens of a gateway."),
         Listed("doctor", "Say what this box can reach, how fast, and what it can serve."),
         Listed("status", "Show what every worker serves, and why."),
         Listed("submit", "Send a job."),

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -28,6 +29,7 @@ class Call:
     queue: str | None
     files: str | None
     output: Output
+    token_file: Path | None = None
 
     def repository(self, *, mirrors: Sequence[str] = ()) -> Repository:
         """Open the repository: `--repo`, else MODELREPO_REPO, else the nearest modelrepo.toml.
@@ -56,11 +58,16 @@ class Call:
         """Open a client on repository, queue and files."""
         from modelrepo_runtime.client import Client
 
-        client = Client(repo=self.repo, queue=self.queue, files=self.files)
+        client = Client(repo=self.repo, queue=self.queue, files=self.files, token=self._token())
         try:
             yield client
         finally:
             client.close()
+
+    def _token(self) -> str | None:
+        from modelrepo_runtime.queue.http.talk import find_token
+
+        return find_token(self.token_file) if self.token_file is not None else None
 
     @contextmanager
     def progress(self) -> Iterator[Progress | None]:
@@ -76,7 +83,13 @@ _QUEUE = click.Option(["--queue"], metavar="URL", help="The queue [MODELREPO_QUE
 _FILES = click.Option(["--files"], metavar="URL", help="Where inputs and outputs lie [beside the queue].")
 _JSON = click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON document, also for errors.")
 _DEBUG = click.Option(["--debug"], is_flag=True, help="Show the traceback of an unexpected error [MODELREPO_DEBUG=1].")
-_SHARED = {"repo": _REPO, "queue": _QUEUE, "files": _FILES}
+_TOKEN = click.Option(
+    ["--token-file"],
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The token for a gateway [MODELREPO_TOKEN].",
+)
+_SHARED = {"repo": _REPO, "queue": _QUEUE, "files": _FILES, "token": _TOKEN}
 
 
 class Verb(click.Command):
@@ -115,7 +128,7 @@ def write_exit_codes(formatter: click.HelpFormatter) -> None:
 def verb(*shared: str, name: str | None = None, parameters: Sequence[click.Parameter] = ()) -> Callable[[Any], Verb]:
     """Make a function into a command that takes a `Call` first and then its own parameters.
 
-    `shared` names the common options that it takes: `repo`, `queue`, `files`. `--json` and `--debug` are always there.
+    `shared` names the common options that it takes: repo, queue, files, token. `--json` and `--debug` are always there.
     """
 
     def decorate(function: Callable[..., None]) -> Verb:
@@ -130,7 +143,8 @@ def verb(*shared: str, name: str | None = None, parameters: Sequence[click.Param
         ) -> None:
             if debug:
                 os.environ["MODELREPO_DEBUG"] = "1"
-            function(Call(repo, queue, files, Output(as_json)), **values)
+            token_file = values.pop("token_file", None) if "token" in shared else None
+            function(Call(repo, queue, files, Output(as_json), token_file), **values)
 
         run.__doc__ = function.__doc__
         run.__click_params__ = list(getattr(function, "__click_params__", ()))  # type: ignore[attr-defined]

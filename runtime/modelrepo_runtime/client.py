@@ -87,8 +87,17 @@ class Client:
     """A client of one repository, queue and file store; may be shared by threads.
 
     Each is a URL, or found as commands do: environment, then the nearest modelrepo.toml, then the user's own queue with
-    its files beside it.
+    its files beside it. Where the first URL, or the queue's, is a gateway's (`https://..`), all goes through that.
     """
+
+    def __new__(cls, repo: object = None, queue: object = None, *_: object, **__: object) -> Self:
+        if cls is Client:
+            from modelrepo_runtime.http_client import HttpClient, is_gateway
+
+            named = queue if hasattr(queue, "submit") else default_queue_url(cast("str | None", queue))
+            if is_gateway(repo) or is_gateway(named):
+                return super().__new__(cast("type[Self]", HttpClient))
+        return super().__new__(cls)
 
     def __init__(
         self,
@@ -98,6 +107,7 @@ class Client:
         *,
         timing: Timing | None = None,
         fetch: Callable[[str, Path], Fetched] | None = None,
+        token: str | None = None,  # noqa: ARG002 - a gateway's
     ) -> None:
         self._repo = repo
         self._fetch = fetch or _fetch
@@ -111,6 +121,7 @@ class Client:
         self.files = files if isinstance(files, JobStore) else JobStore(default_files_url(self.queue.url, files))
         self._specs: dict[tuple[str, str], ModelSpec] = {}
         self._active: dict[str, tuple[str, float]] = {}
+        self._active_poll_s = self._timing.active_poll_local_s
 
     def submit(
         self,
@@ -118,7 +129,7 @@ class Client:
         inputs: Mapping[str, Any] | None = None,
         *,
         tier: str | None = None,
-        tenant: str = "default",
+        tenant: str | None = None,
         version: str | None = None,
         deadline: float | None = None,
         metadata: Mapping[str, Json] | None = None,
@@ -130,7 +141,7 @@ class Client:
         An input of `format: file` may be a path, `{"file": id}` of an `upload`, or an https URL. `deadline` is in epoch
         seconds. Raises: ModelNotFound, VersionNotFound, InvalidJobInput, InvalidInput, Unreachable.
         """
-        wanted = Wanted(tier, tenant, version, deadline, metadata or {}, webhook)
+        wanted = Wanted(tier, tenant or "default", version, deadline, metadata or {}, webhook)
         submission = self.prepare(model, inputs or {}, wanted)
         try:
             job = self.queue.submit(submission, idempotency_key=idempotency_key)
@@ -191,10 +202,11 @@ class Client:
         model: str | None = None,
         tier: str | None = None,
         tenant: str | None = None,
+        older_than_s: float | None = None,
         limit: int = 100,
     ) -> tuple[JobObject, ...]:
         """Return matching jobs, newest first."""
-        where = JobFilter(Status(status) if status else None, model, tier, tenant, None, limit)
+        where = JobFilter(Status(status) if status else None, model, tier, tenant, older_than_s, limit)
         return tuple(self._show(job) for job in self.queue.list(where))
 
     def wait(self, job_id: str, timeout_s: float = LONGEST_WAIT_S) -> JobObject:
@@ -250,7 +262,11 @@ class Client:
 
     def log(self, job_id: str) -> str:
         """Return what the last ended attempt at a job printed; empty where nothing is kept. Raises: JobNotFound."""
-        key = self.queue.get(job_id).log_key
+        return self.log_of(self.queue.get(job_id))
+
+    def log_of(self, job: Job) -> str:
+        """Return the same of a job that is at hand."""
+        key = job.log_key
         try:
             return self.files.read(key).decode("utf-8", "replace") if key else ""
         except NotFound:
@@ -264,10 +280,10 @@ class Client:
                 found.append(self.model(model))
         return tuple(found)
 
-    def model(self, name: str) -> dict[str, Json]:
-        """Return the same of one model. Raises: ModelNotFound; VersionNotFound where none is active."""
-        version, spec = self._spec(name, None)
-        return {"name": name, "version": version, "inputs": spec.inputs, "outputs": dict(spec.outputs)}
+    def model(self, name: str, version: str | None = None) -> dict[str, Json]:
+        """Return the same of one model. Raises: ModelNotFound; VersionNotFound, also where none is active."""
+        named, spec = self._spec(name, version)
+        return {"name": name, "version": named, "inputs": spec.inputs, "outputs": dict(spec.outputs)}
 
     def schemas(self, model: str, version: str | None = None) -> dict[str, Mapping[str, Any]]:
         """Return the schema of each input of a model; the active version's unless one is named."""
@@ -297,13 +313,15 @@ class Client:
 
         if self._repo is None or isinstance(self._repo, str):
             self._repo = Repository.open(repository_url(self._repo))
+        if not self._repo.store.ability.local:
+            self._active_poll_s = self._timing.active_poll_bucket_s
         return self._repo
 
     def _spec(self, model: str, version: str | None) -> tuple[str, ModelSpec]:
         """Return the version that a job would run as now, and its spec; it may be a poll interval old."""
         if version is None:
             known, at = self._active.get(model, ("", float("-inf")))
-            if time.monotonic() - at < self._timing.active_poll_local_s:
+            if time.monotonic() - at < self._active_poll_s:
                 return known, self._specs[model, known]
         if version is not None and (model, version) in self._specs:
             return version, self._specs[model, version]

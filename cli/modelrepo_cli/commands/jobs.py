@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -19,7 +20,7 @@ def command() -> None:
     """List, show, cancel and retry jobs."""
 
 
-@verb("queue", name="list")
+@verb("repo", "queue", "files", "token", name="list")
 @click.option("--model", metavar="NAME", help="Only of this model.")
 @click.option("--status", type=click.Choice(STATUSES), help="Only in this state.")
 @click.option("--tier", metavar="NAME", help="Only of this tier.")
@@ -36,16 +37,14 @@ def list_jobs(
     limit: int,
 ) -> None:
     """List jobs, newest first."""
-    from modelrepo_runtime.jobs import Status
-    from modelrepo_runtime.queue.port import JobFilter
-
-    where = JobFilter(Status(status) if status else None, model, tier, tenant, older_than, limit)
-    with call.job_queue() as queue:
-        jobs = [job.to_json() for job in queue.list(where)]
+    with call.client() as client:
+        jobs = [
+            *client.list(status=status, model=model, tier=tier, tenant=tenant, older_than_s=older_than, limit=limit)
+        ]
     call.output.show({"jobs": jobs}, job_text.listing(jobs))
 
 
-@verb("repo", "queue", "files", name="show")
+@verb("repo", "queue", "files", "token", name="show")
 @click.argument("job")
 def show(call: Call, job: str) -> None:
     """Show one job, its result and where its outputs lie."""
@@ -54,7 +53,7 @@ def show(call: Call, job: str) -> None:
     call.output.show(found, job_text.detail(found))
 
 
-@verb("repo", "queue", "files", name="logs")
+@verb("repo", "queue", "files", "token", name="logs")
 @click.argument("job")
 def logs(call: Call, job: str) -> None:
     """Print what the last attempt at a job wrote."""
@@ -68,14 +67,14 @@ def logs(call: Call, job: str) -> None:
         print(f"job {job} has no log: no attempt has ended yet, or none wrote anything", file=sys.stderr)
 
 
-@verb("queue", name="cancel")
+@verb("repo", "queue", "files", "token", name="cancel")
 @click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
 def cancel(call: Call, jobs: tuple[str, ...]) -> None:
     """End jobs; one that runs is told, and ended within 30 seconds."""
-    with call.job_queue() as queue:
+    with call.client() as client:
         for job in jobs:
-            queue.get(job)
-        cancelled = [queue.cancel(job).to_json() for job in jobs]
+            client.get(job)
+        cancelled = [client.cancel(job) for job in jobs]
     text = "\n".join(f"{job['id']} {_cancelled(job)}" for job in cancelled)
     call.output.show({"jobs": cancelled}, text)
 
@@ -120,7 +119,7 @@ def _where(conditions: tuple[str, ...]) -> dict[str, Any]:
     return where
 
 
-def _cancelled(job: dict[str, Any]) -> str:
+def _cancelled(job: Mapping[str, Any]) -> str:
     if job["status"] == "running":
         return "is being stopped"
     return "is cancelled" if job["status"] == "cancelled" else f"had ended: {job['status']}"

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from modelrepo_runtime.client import Client, JobObject
 
 
-@verb("repo", "queue", "files")
+@verb("repo", "queue", "files", "token")
 @click.argument("reference", metavar="MODEL[@VERSION]")
 @click.option("-i", "pairs", multiple=True, metavar="NAME=VALUE", help="One input, or NAME=@FILE; repeat it.")
 @click.option(
     "--input", "source", metavar="@FILE|-", help="All inputs as a JSON object, from a file or standard input."
 )
 @click.option("--tier", metavar="NAME", help="The class of user; the default tier unless given.")
-@click.option("--tenant", default="default", metavar="NAME", help="On whose behalf.")
+@click.option("--tenant", metavar="NAME", help="On whose behalf; a token's own tenant, or `default`, unless given.")
 @click.option("--version", metavar="VERSION", help="Pin a version; the one that is active when it runs unless given.")
 @click.option("--idempotency-key", metavar="KEY", help="Submitting twice with one key makes one job.")
 @click.option("--deadline", type=parameters.DURATION, metavar="TIME", help="Let it expire after this time.")
@@ -45,7 +45,7 @@ def command(
     pairs: tuple[str, ...],
     source: str | None,
     tier: str | None,
-    tenant: str,
+    tenant: str | None,
     version: str | None,
     idempotency_key: str | None,
     deadline: float | None,

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from modelrepo.errors import JobNotFound
-from modelrepo_runtime.gateway.access import Caller, Submitter
+from modelrepo_runtime.gateway.access import Caller, Operator, Submitter
 from modelrepo_runtime.gateway.logs import note
 from modelrepo_runtime.gateway.news import face
 from modelrepo_runtime.gateway.parts import Parts, PartsOf
@@ -145,6 +145,20 @@ async def watch_job(
     return StreamingResponse(
         stream, media_type="text/event-stream", headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     )
+
+
+@router.get(
+    "/{job_id}/log",
+    operation_id="getJobLog",
+    response_class=Response,
+    responses={**faults(404), 200: {"description": "What it printed.", "content": {"text/plain": {}}}},
+    summary="Read a job's log",
+)
+async def get_job_log(job_id: str, caller: Operator, parts: PartsOf) -> Response:
+    """Return what the last ended attempt printed; empty where nothing is kept. For operators alone."""
+    job = await _own(parts, caller, job_id)
+    text = await parts.store_calls.run(parts.client.log_of, job)
+    return Response(text, media_type="text/plain")
 
 
 async def _own(parts: Parts, caller: Caller, job_id: str) -> Job:

@@ -42,17 +42,21 @@ class Place:
         except ValueError:
             return False
 
+    def url(self, bound: socket.socket) -> str:
+        """Return the address of a socket of `listen`."""
+        host, port = bound.getsockname()[:2]
+        scheme = "https" if self.certificate is not None else "http"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
 
 class GatewayServer:
     """A gateway on a socket; `run` blocks until `stop`, SIGTERM or SIGINT."""
 
-    def __init__(self, app: FastAPI, place: Place) -> None:
+    def __init__(self, app: FastAPI, place: Place, bound: socket.socket | None = None) -> None:
         self._parts: Parts = app.state.parts
         settings = self._parts.settings
-        self._socket = listen(place)
-        scheme = "https" if place.certificate is not None else "http"
-        host, port = self._socket.getsockname()[:2]
-        self.url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+        self._socket = bound or listen(place)
+        self.url = place.url(self._socket)
         config = uvicorn.Config(
             app,
             loop="uvloop",
@@ -75,7 +79,7 @@ class GatewayServer:
             raise InvalidInput(told) from error
         self._server = _Server(config, self._parts)
 
-    def run(self, started: Callable[[], None] = lambda: None) -> None:
+    def run(self, started: Callable[[], object] = lambda: None) -> None:
         """Serve; `started` is called once requests are answered."""
         self._server.started_hook = started
         try:
@@ -94,7 +98,7 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, parts: Parts) -> None:
         super().__init__(config)
         self._parts = parts
-        self.started_hook: Callable[[], None] = lambda: None
+        self.started_hook: Callable[[], object] = lambda: None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin."""

@@ -19,7 +19,7 @@ from modelrepo.versions.version import LocalVersion, Version
 from modelrepo_runtime.accelerators import SlotLayout
 from modelrepo_runtime.jobs import Cause, Fence, Job, JobError, OutputFile, StageNeed, Submission
 from modelrepo_runtime.queue.memory import MemoryQueue
-from modelrepo_runtime.queue.port import SlotReport, WorkerInfo
+from modelrepo_runtime.queue.port import BeatReply, SlotReport, WorkerInfo
 from modelrepo_runtime.supervision.spec import ChildOutcome, ChildSpec, JobRequest
 from modelrepo_runtime.timing import Timing
 from modelrepo_runtime.worker.attempt import Attempts
@@ -195,9 +195,16 @@ class Bench:
         self.generation = 0
         self.fleet_errors: list[Exception] = []
         self.at_edge: Callable[[], None] = lambda: None
+        self.heard: Callable[[BeatReply], None] = lambda _: None
+        self.cordon: Callable[[str], str | None] = lambda _: None
         info = WorkerInfo("w", "box", 1, slots=("s0", "s1"))
         self.session = WorkerSession(
-            self.queue, info, TIMING, lambda: [slot.report() for slot in self.slots], self.journal
+            self.queue,
+            info,
+            TIMING,
+            lambda: [slot.report() for slot in self.slots],
+            self.journal,
+            lambda reply: self.heard(reply),
         )
         self.claimer = Claimer(self.session, self.journal)
         self._folder = folder
@@ -229,6 +236,7 @@ class Bench:
             device_room=lambda: self.plant.device,
             slots_total=self._slots_total,
             look_again=lambda model: self.at_edge(),
+            cordon=lambda: self.cordon(name),
         )
         slot = Slot(parts, "m")
         threads = SlotThreads(slot)

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -12,24 +13,41 @@ from modelrepo_runtime.queue.http.queue import HttpQueue
 from modelrepo_runtime.queue.port import JobQueue
 from modelrepo_runtime.queue.sqlite.queue import SqliteQueue
 from modelrepo_runtime.testing.clock import FakeClock
-from modelrepo_runtime.testing.http_gateway import Serving, worker_app
+from modelrepo_runtime.testing.http_gateway import Serving
 from modelrepo_runtime.testing.queue_contract import JobQueueContract, Peek
 from modelrepo_runtime.testing.sqlite_peek import peek_at
 from modelrepo_runtime.timing import Timing
 
 
-@pytest.fixture(scope="session")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    return Repository.init(tmp_path_factory.mktemp("repository").as_uri(), by="tests")
+class Switched:
+    """The queue of the test that runs: one gateway serves them all, one after the other."""
+
+    def __init__(self, first: JobQueue) -> None:
+        self.current = first
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.current, name)
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Switched, Serving]]:
+    folder = tmp_path_factory.mktemp("gateway")
+    repository = Repository.init((folder / "repository").as_uri(), by="tests")
+    with closing(SqliteQueue(folder / "queue.db")) as idle:
+        behind = Switched(idle)
+        files = JobStore(str(folder / "files"))
+        with Serving(cast(JobQueue, behind), repository, files, Timing.embedded()) as serving:
+            yield behind, serving
+            behind.current = idle
 
 
 class TestHttpQueue(JobQueueContract):
     @pytest.fixture
     def opened(
-        self, tmp_path: Path, clock: FakeClock, timing: Timing, repository: Repository
+        self, tmp_path: Path, clock: FakeClock, timing: Timing, gateway: tuple[Switched, Serving]
     ) -> Iterator[tuple[JobQueue, Peek]]:
-        path = tmp_path / "queue.db"
-        with closing(SqliteQueue(path, timing, clock)) as behind:
-            app = worker_app(behind, repository, JobStore(str(tmp_path / "files")), timing)
-            with Serving(app) as serving, closing(HttpQueue(serving.url)) as queue:
-                yield queue.as_queue, peek_at(path)
+        behind, serving = gateway
+        path, idle = tmp_path / "queue.db", behind.current
+        with closing(SqliteQueue(path, timing, clock)) as behind.current, closing(HttpQueue(serving.url)) as queue:
+            yield queue.as_queue, peek_at(path)
+            behind.current = idle

@@ -12,7 +12,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from modelrepo_runtime.gateway.answers import Answer, answer
+from modelrepo_runtime.gateway.answers import MACHINES, Answer, answer
 from modelrepo_runtime.gateway.logs import ABOUT
 from modelrepo_runtime.gateway.metrics import Metrics
 from modelrepo_runtime.gateway.refusals import Overloaded, TooLarge, TooSlow
@@ -95,7 +95,7 @@ class _Request:
         self._answering = False
         self._came = 0
         self._ended = False
-        self._limit = settings.file_bytes if scope["path"].startswith(CONTENT_PATH) else settings.body_bytes
+        self._limit = _limit(scope["path"], settings)
         length = headers.get(b"content-length", b"")
         if length.isdigit() and int(length) > self._limit:
             self.refused = self._too_large(int(length))
@@ -147,3 +147,9 @@ class _Request:
 
     def _too_large(self, size: int) -> TooLarge:
         return TooLarge(f"the body has {size} bytes or more, the limit is {self._limit}; hand large data over as files")
+
+
+def _limit(path: str, settings: GatewaySettings) -> int:
+    if path.startswith(CONTENT_PATH):
+        return settings.file_bytes
+    return settings.machine_body_bytes if path.startswith(MACHINES) else settings.body_bytes

@@ -18,6 +18,8 @@ class GatewaySettings:
     most_requests: int = 12_000
     """Under way at once, long waits among them; one more is answered 503."""
     body_bytes: int = 1 << 20
+    machine_body_bytes: int = 64 << 20
+    """Of a worker or operator: what a box says of all that it holds, many results at once."""
     file_bytes: int = 5 << 30
     header_bytes: int = 32 << 10
     header_s: float = 10.0

@@ -159,7 +159,10 @@ class Connections:
         connection.sock.settimeout(timeout_s)
         parts = urlsplit(url)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        connection.request(method, target, body=body, headers=dict(headers or {}))
+        try:
+            connection.request(method, target, body=body, headers=dict(headers or {}))
+        except _CLOSED as error:
+            return _early_answer(connection, error)
         return connection.getresponse()
 
     def _pieces(
@@ -231,6 +234,20 @@ class Connections:
 
 _CLOSED = (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError)
 """What a kept connection raises that the other end has let go of."""
+
+
+def _early_answer(connection: http.client.HTTPConnection, error: OSError) -> http.client.HTTPResponse:
+    """Read what a server said before it closed on a body that it would not read; `error` where it said nothing."""
+    if connection.sock is not None:
+        try:
+            answer = http.client.HTTPResponse(connection.sock)
+            answer.begin()
+        except (OSError, http.client.HTTPException):
+            pass
+        else:
+            answer.will_close = True
+            return answer
+    raise error
 
 
 def _is_stale(sock: socket.socket) -> bool:

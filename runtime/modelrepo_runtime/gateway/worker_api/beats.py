@@ -11,7 +11,7 @@ from modelrepo_runtime.queue.port import BeatCall, BeatReply
 
 BeatAll = Callable[[Sequence[BeatCall]], Awaitable[tuple[BeatReply | StaleSession, ...]]]
 
-FEW = 20
+FEW = 100
 """So many in a second are told at once: a small fleet should not wait for its answers."""
 LINGER_S = 0.5
 MOST = 2000

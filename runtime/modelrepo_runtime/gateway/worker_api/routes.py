@@ -47,7 +47,8 @@ from modelrepo_runtime.timing import Timing
 
 Handler: TypeAlias = Callable[[Request, Caller, dict[str, Json]], Awaitable[Json]]
 
-LONGEST_LISTEN_S = 25.0
+LONGEST_LISTEN_S = 2.0
+"""What waiting costs who listens: one request in so many seconds."""
 ONE_CLUSTER = "local"
 
 
@@ -81,10 +82,10 @@ class WorkerApi:
             endpoint = partial(self._answer, handle, role)
             routes.add_route(path, _named(endpoint, path), methods=list(methods), include_in_schema=False)
 
+        special = {"hello": self._hello, "claim": self._claim, "beat": self._beat, "finish": self._finish}
         for call in calls().values():
             role = Role.WORKER if call.name in WORKER_CALLS else Role.OPERATE
-            special: Handler | None = getattr(self, f"_{call.name}", None)
-            add(call.path, special or partial(self._pass_on, call), role)
+            add(call.path, special.get(call.name) or partial(self._pass_on, call), role)
         add("/v1/worker/welcome", self._welcome, Role.WORKER, ("GET",))
         add("/v1/worker/targets", self._tell_targets, Role.WORKER)
         add("/v1/worker/standing", self._tell_standing, Role.WORKER)

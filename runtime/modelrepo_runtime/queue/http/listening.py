@@ -11,7 +11,7 @@ from modelrepo_runtime.queue.http.talk import Talk
 from modelrepo_runtime.queue.http.wire import read
 from modelrepo_runtime.remote.connection import ANSWER_TIMEOUT_S, Interrupt
 
-LONGEST_LISTEN_S = 20.0
+LONGEST_LISTEN_S = 2.0
 
 
 class HttpWaiter:

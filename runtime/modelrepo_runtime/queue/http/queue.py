@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
@@ -119,6 +120,11 @@ class HttpQueue:
     def beat_all(self, calls: Sequence[BeatCall]) -> tuple[BeatReply | StaleSession, ...]:
         """See JobQueue, but in one transaction each."""
         return tuple(_settled(partial(self.beat, call.session, call.held, call.slots)) for call in calls)
+
+    def progress(self, job_id: str, fence: Fence, fraction: float | None, message: str | None) -> None:
+        """See JobQueue. What is no number is not sent: nobody could be shown it."""
+        shown = fraction if fraction is not None and math.isfinite(fraction) else None
+        self._call("progress", {"job_id": job_id, "fence": fence, "fraction": shown, "message": message})
 
     def waiter(self, models: Sequence[str] = (), *, jobs: Sequence[str] = ()) -> Waiter:
         """See JobQueue."""

@@ -8,10 +8,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from modelrepo.errors import Forbidden, InvalidInput, Unreachable
+from modelrepo.errors import Conflict, Forbidden, InvalidInput, ModelRepoError, NotFound, Unreachable
 from modelrepo_runtime.jobs import Json
 from modelrepo_runtime.remote.connection import ANSWER_TIMEOUT_S, Answer, Connections, Interrupt
 from modelrepo_runtime.remote.failures import PROTOCOL, PROTOCOL_HEADER, told
+
+_BY_STATUS: Mapping[int, type[ModelRepoError]] = {
+    400: InvalidInput,
+    404: NotFound,
+    409: Conflict,
+    413: InvalidInput,
+    422: InvalidInput,
+}
+"""What an answer stands for that names no error of ours; a gateway's own refusals are such."""
 
 
 class Talk:
@@ -75,6 +84,8 @@ class Talk:
         error = told(document.get("error") if isinstance(document, dict) else None, answer.status)
         if error is not None:
             raise error
+        if isinstance(document, dict) and answer.status in _BY_STATUS:
+            raise _BY_STATUS[answer.status](str((document.get("error") or document).get("message") or document))
         said = " ".join(answer.body[:200].decode("utf-8", "replace").split())
         if answer.status in (401, 403):
             raise Forbidden(

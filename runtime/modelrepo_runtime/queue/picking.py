@@ -29,6 +29,16 @@ class Need:
     count: int
 
 
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """Lanes of which no more than `count` rows together may be taken."""
+
+    lanes: frozenset[int]
+    count: int
+
+
+UNLIMITED = Quota(frozenset(), -1)
+
 Read = Callable[[Sequence[Need]], Sequence[Sequence[Row]]]
 """Reads for all needs at once; fewer rows than wanted mean that the lane has no more."""
 
@@ -125,21 +135,30 @@ class Picker(Generic[Row]):
         self._now, self._policy, self._read, self._wanted = now, policy, read, wanted
         self._gone: set[int] = set()
 
-    def pick(self, lanes: Mapping[int, bool], limit: int, picks: Picks) -> tuple[list[tuple[int, Row]], Picks]:
+    def pick(
+        self, lanes: Mapping[int, bool], limit: int, picks: Picks, quota: Quota = UNLIMITED
+    ) -> tuple[list[tuple[int, Row]], Picks]:
         """Take up to `limit` (lane, row) pairs of some lanes in the order in which they go.
 
         `lanes` says of each whether its model is warm. Returns the turns as they stand then, too.
         """
         chosen: list[tuple[int, Row]] = []
+        left = quota.count
+        if quota.lanes and left <= 0:
+            lanes = {number: warm for number, warm in lanes.items() if number not in quota.lanes}
         board = Board(self._heads(lanes), self._now, self._policy, picks)
         while len(chosen) < limit and (won := board.next()) is not None:
             row = self._take(won, board)
             if row is not None:
                 chosen.append((won.lane, row))
+                left -= won.lane in quota.lanes
             if len(chosen) < limit:
                 lane = self._lanes[won.lane]
                 self._look_again(lane, board)
                 board.put(won.lane, lane.head)
+                if quota.lanes and left == 0:
+                    for number in quota.lanes:
+                        board.put(number, None)
         return chosen, board.picks
 
     def _heads(self, lanes: Mapping[int, bool]) -> list[Head]:

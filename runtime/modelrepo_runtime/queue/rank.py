@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol, TypeVar
 
 from modelrepo_runtime.jobs import StageNeed
 
@@ -46,19 +45,6 @@ class Which(StrEnum):
     """The first one if it is on time, else the oldest that is."""
     LATE = "late"
     """The first one if it is late, else the oldest."""
-
-
-class Waiting(Protocol):
-    """A ready job, as far as rank is concerned."""
-
-    @property
-    def enqueued(self) -> float: ...
-
-    @property
-    def job(self) -> int: ...
-
-
-Row = TypeVar("Row", bound=Waiting)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,34 +187,3 @@ class Board:
             rank = head.slo_s
         cold = not head.warm and slo_share(enqueued, self._now, head.slo_s) <= COLD_WAITS_UNTIL
         return (cold, kind, rank, enqueued, head.lane, state)
-
-
-def choose(
-    heads: Sequence[Head], now: float, limit: int, read: Callable[[int, int, int], Sequence[Row]]
-) -> list[tuple[int, Row]]:
-    """Return up to `limit` (lane, row) pairs, the greatest share first.
-
-    `read(lane, skip, count)` returns rows of a lane, oldest first. It is called only for lanes that win, and deeper, by
-    doubling, only while they go on winning.
-    """
-    heap = [(-slo_share(head.enqueued, now, head.slo_s), head.enqueued, head.lane, head.slo_s) for head in heads]
-    heapq.heapify(heap)
-    rows: dict[int, list[Row]] = {}
-    used: dict[int, int] = {}
-    chosen: list[tuple[int, Row]] = []
-    while heap and len(chosen) < limit:
-        _, _, lane, slo_s = heap[0]
-        if lane not in rows:
-            rows[lane], used[lane] = list(read(lane, 0, min(2, limit))), 0
-        known, at = rows[lane], used[lane]
-        if at < len(known):
-            chosen.append((lane, known[at]))
-            used[lane] = at = at + 1
-        if at == len(known) and len(chosen) < limit:
-            known.extend(read(lane, at, min(at, limit - len(chosen))))
-        if at == len(known):
-            heapq.heappop(heap)
-        else:
-            after = known[at].enqueued
-            heapq.heapreplace(heap, (-slo_share(after, now, slo_s), after, lane, slo_s))
-    return chosen

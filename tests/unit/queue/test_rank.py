@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelrepo_runtime.queue.lane_rows import LaneRows
-from modelrepo_runtime.queue.picking import Need, Picker, pick
+from modelrepo_runtime.queue.picking import UNLIMITED, Need, Picker, Quota, pick
 from modelrepo_runtime.queue.rank import NO_PICKS, Board, Head, Picks, Policy, lwdf_weight, slo_share
 from modelrepo_runtime.queue.tiers import SHIPPED_TIERS
 from modelrepo_runtime.testing.reference_order import WaitingJob, reference_order
@@ -200,6 +200,19 @@ def test_polls_that_are_answered_together_get_what_they_would_get_one_by_one(
         chosen, picks = picker.pick(fits, limit, picks)
         assert ([row.job for _, row in chosen], picks) == expected
         left = [job for job in left if job.job not in expected[0]]
+
+
+def test_a_quota_holds_for_its_lanes_together() -> None:
+    lanes = Lanes(waiting_jobs(("api", 50.0), ("api", 49.0), ("light", 60.0), ("light", 59.0), ("free", 7000.0)))
+    picker = Picker(lanes.heads(), NOW, Policy.SLO_SHARE, lanes.read, 10)
+    warm = dict.fromkeys((0, 1, 2), True)
+    for quota, expected in (
+        (Quota(frozenset({1, 2}), 1), [2, 0, 0]),
+        (Quota(frozenset({1}), 0), []),
+        (UNLIMITED, [1, 1]),
+    ):
+        chosen, _ = picker.pick(warm, 5, NO_PICKS, quota)
+        assert [lane for lane, _ in chosen] == expected
 
 
 @given(queues(), st.sampled_from(Policy), st.lists(st.integers(0, 40), max_size=6))

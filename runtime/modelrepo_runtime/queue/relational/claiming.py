@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
 from modelrepo.errors import StaleSession
 from modelrepo_runtime.jobs import Claim, Fence, StageNeed
-from modelrepo_runtime.queue.lanes import Lane, LiveSlot, Place, admits, fits, stage_taken
+from modelrepo_runtime.queue.lanes import LiveSlot, Place, admits, fits, stage_taken
+from modelrepo_runtime.queue.picking import UNLIMITED, Quota
 from modelrepo_runtime.queue.port import ClaimCall, Offer
-from modelrepo_runtime.queue.rank import Head, choose
 from modelrepo_runtime.queue.relational import crediting
 from modelrepo_runtime.queue.relational.breaking import Probing, probing
 from modelrepo_runtime.queue.relational.crediting import Grants, needs_one
+from modelrepo_runtime.queue.relational.ranking import Picked, Ranking
 from modelrepo_runtime.queue.relational.rows import JobRow, LeaseRow, ReadyRow, leases
 from modelrepo_runtime.queue.relational.stages import read_stages
 from modelrepo_runtime.queue.relational.telling import tell_started
@@ -75,13 +76,16 @@ def claim_all(
     move_due(tx, timing.longest_delay_s)
     moment = rank_time(tx)
     live, known = cache(lambda: slots_live(tx, timing)), cache(lambda: probing(tx))
-    around = Around(moment, live, known, Grants(tx, timing))
+    offers = [offer for call in calls for offer in call.offers]
+    models, wanted = sorted({offer.model for offer in offers}), sum(offer.limit for offer in offers)
+    around = Around(Ranking(tx, models, moment, wanted, lane_of), live, known, Grants(tx, timing))
     answers: list[tuple[Claim, ...] | StaleSession] = []
     for call in calls:
         try:
             answers.append(_claim_one(tx, call, around))
         except StaleSession as error:
             answers.append(error)
+    around.ranking.write()
     return tuple(answers)
 
 
@@ -89,7 +93,7 @@ def claim_all(
 class Around:
     """What claims go by, read at most once for all that are answered together."""
 
-    moment: float
+    ranking: Ranking
     live: Callable[[], Sequence[LiveSlot]]
     probing: Callable[[], Probing]
     grants: Grants
@@ -102,46 +106,66 @@ def _claim_one(tx: Transaction, call: ClaimCall, around: Around) -> tuple[Claim,
     again = leases(tx, condition, call.session.id, call.seq)
     if again:
         return tuple(claim_again(tx, row) for row in again)
-    found: list[Claim] = []
-    served: set[str] = set()
+    slots: dict[str, list[Offer]] = {}
     for offer in call.offers:
-        # Several offers of one slot are ways to use it: the first that brings something uses it up.
-        if offer.slot not in served and (claims := _claim_for(tx, holder, offer, around)):
-            found += claims
-            served.add(offer.slot)
-    return tuple(found)
+        slots.setdefault(offer.slot, []).append(offer)
+    return tuple(found for offers in slots.values() for found in _claim_for_slot(tx, holder, offers, around))
 
 
-def _claim_for(tx: Transaction, holder: Holder, offer: Offer, around: Around) -> list[Claim]:
-    heads: list[Head] = []
-    lanes: dict[int, Lane] = {}
-    place, known, grants = holder.place(offer), around.probing, around.grants
-    for row in tx.rows("lane_heads", offer.model):
-        if row["head"] is None:
-            continue
-        lane = lane_of(row)
+def _claim_for_slot(tx: Transaction, holder: Holder, offers: Sequence[Offer], around: Around) -> list[Claim]:
+    """Claim for one slot. Its offers are ways to use it: the one that the most urgent job fits uses it up."""
+    ways: dict[int, Offer] = {}
+    for offer in sorted(offers, key=lambda offer: not offer.warm):
+        for number in _open_to(holder, offer, around):
+            ways.setdefault(number, offer)
+    shard = "/".join(sorted({f"{offer.model}:{','.join(offer.stages)}" for offer in offers}))
+    picked: list[Picked] = []
+    chosen = offers[0]
+    if len(offers) > 1:
+        picked = around.ranking.pick(shard, {number: offer.warm for number, offer in ways.items()}, 1)
+        ways = {number: offer for number, offer in ways.items() if picked and offer is ways[picked[0].number]}
+        chosen = next(iter(ways.values()), chosen)
+    if ways:
+        lanes = dict.fromkeys(ways, chosen.warm)
+        limit = around.probing().limit(chosen) - len(picked)
+        picked += around.ranking.pick(shard, lanes, limit, _credits_left(holder, chosen, picked, lanes, around))
+    return _take(tx, holder, chosen, picked, around)
+
+
+def _credits_left(
+    holder: Holder, offer: Offer, picked: Sequence[Picked], lanes: Iterable[int], around: Around
+) -> Quota:
+    """Return of which lanes jobs take a credit, and how many may."""
+    known = around.ranking.lanes
+    needing = frozenset(number for number in lanes if known[number].cluster is None and needs_one(known[number], offer))
+    if not needing:
+        return UNLIMITED
+    return Quota(needing, around.grants.free(holder.cluster, offer) - sum(each.number in needing for each in picked))
+
+
+def _open_to(holder: Holder, offer: Offer, around: Around) -> list[int]:
+    """Return the lanes of which this offer may take jobs now."""
+    place, grants = holder.place(offer), around.grants
+    found: list[int] = []
+    for number, lane in around.ranking.lanes.items():
         if not fits(lane, offer) or (lane.avoid and not admits(lane, place, around.live())):
             continue
         if lane.cluster not in (None, holder.cluster):
             continue
         if lane.cluster is None and needs_one(lane, offer) and not grants.free(holder.cluster, offer):
             continue
-        lanes[row["id"]] = lane
-        if known().allowed(offer, holder.cluster, stage_taken(lane, offer)):
-            heads.append(Head(row["id"], row["head"], row["slo_s"]))
-    if not heads:
-        return []
-    chosen = choose(heads, around.moment, known().limit(offer), lambda lane, skip, count: _rows(tx, lane, skip, count))
-    rows, granted = grants.admit(holder.cluster, offer, [(lanes[lane], row) for lane, row in chosen])
+        if around.probing().allowed(offer, holder.cluster, stage_taken(lane, offer)):
+            found.append(number)
+    return found
+
+
+def _take(tx: Transaction, holder: Holder, offer: Offer, picked: Sequence[Picked], around: Around) -> list[Claim]:
+    rows, granted = around.grants.admit(holder.cluster, offer, [(each.lane, each.row) for each in picked])
     tx.run_many("ready_delete", [row[:3] for row in rows])
     claims = lease(tx, holder, offer, rows)
-    grants.take(holder.cluster, offer, granted)
-    known().claimed(tx, holder.cluster, claims)
+    around.grants.take(holder.cluster, offer, granted)
+    around.probing().claimed(tx, holder.cluster, claims)
     return claims
-
-
-def _rows(tx: Snapshot, lane: int, skip: int, count: int) -> list[ReadyRow]:
-    return [ReadyRow._make(row) for row in tx.rows("ready_rows", lane, count, skip)]
 
 
 def lease(tx: Transaction, holder: Holder, offer: Offer, rows: Sequence[ReadyRow]) -> list[Claim]:

@@ -31,6 +31,10 @@ class SqliteStatements:
         """See Statements."""
         self.connection.executemany(self._texts[name], rows)
 
+    def each(self, name: str, rows: Sequence[Sequence[object]]) -> Sequence[Sequence[Row]]:
+        """See Statements."""
+        return [self.connection.execute(self._texts[name], values).fetchall() for values in rows]
+
     def array(self, values: Sequence[object]) -> object:
         """See Statements."""
         return json.dumps(values)

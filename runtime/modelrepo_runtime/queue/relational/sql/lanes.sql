@@ -77,7 +77,9 @@ select deadline.at, deadline.job, job.name, job.model, job.tier, job.tenant, job
   coalesce(pinned.version, job.wanted) as version,
   exists (select 1 from history where history.job = deadline.job) as tried
 from deadline join job on job.id = deadline.job left join pinned on pinned.job = deadline.job
-where deadline.at <= ? and not exists (select 1 from lease where lease.job = deadline.job)
+where deadline.at <= ? and not exists (
+  select 1 from lease where lease.job = deadline.job
+    and not exists (select 1 from staged where staged.fence = lease.fence))
 order by deadline.at limit ?;
 
 -- name: deadline_insert

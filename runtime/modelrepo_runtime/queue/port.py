@@ -58,6 +58,8 @@ class FinishReply:
 
     status: Status
     next: Claim | None = None
+    started: bool = False
+    """True: the staged job of `start` has begun."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,11 +303,21 @@ class JobQueue(Orders, Outbox, FleetEvents, Protocol):
     def claim_all(self, calls: Sequence[ClaimCall]) -> tuple[tuple[Claim, ...] | StaleSession, ...]:
         """Answer many claims in one transaction; each gets its own answer, refusals included."""
 
+    def start(self, session: Session, job_id: str, fence: Fence) -> None:
+        """Begin a job that was claimed staged. Raises: StaleFence where another slot has taken it, or it has ended."""
+
     def finish(
-        self, session: Session, job_id: str, fence: Fence, outcome: Outcome, *, then: Offer | None = None
+        self,
+        session: Session,
+        job_id: str,
+        fence: Fence,
+        outcome: Outcome,
+        *,
+        then: Offer | None = None,
+        start: tuple[str, Fence] | None = None,
     ) -> FinishReply:
         """End an attempt. After a stage that was not the last, the job is queued for its next one, which `then` claims
-        in the same transaction where it can.
+        in the same transaction where it can; where it does not, the staged job that `start` names begins in it.
 
         A repeat of the accepted finish gets the first answer again. Raises: StaleFence for anything else that does not
         hold the lease; it changes nothing.

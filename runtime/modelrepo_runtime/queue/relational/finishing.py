@@ -11,7 +11,7 @@ from modelrepo_runtime.attempts import Attempt
 from modelrepo_runtime.jobs import Cause, Claim, Fence, Outcome, Status
 from modelrepo_runtime.queue.lanes import Lane, admits, fits
 from modelrepo_runtime.queue.port import FinishReply, Offer
-from modelrepo_runtime.queue.relational import crediting, tenancy
+from modelrepo_runtime.queue.relational import crediting, staging, tenancy
 from modelrepo_runtime.queue.relational.breaking import Verdicts, probing
 from modelrepo_runtime.queue.relational.claiming import claim_again, holder_of, lease, slots_live
 from modelrepo_runtime.queue.relational.rows import LeaseRow, ReadyRow, leases, leases_to_end
@@ -32,6 +32,8 @@ class Finish:
     outcome: Outcome
     text: str
     then: Offer | None = None
+    start: tuple[str, Fence] | None = None
+    """A staged job that begins where `then` brings nothing."""
 
 
 def finish(tx: Transaction, call: Finish, timing: Timing) -> FinishReply | Refused[StaleFence]:
@@ -67,7 +69,11 @@ def _finish(
         following = _claim_next(tx, call.then, call, row, step, timing)
     if step.status is Status.QUEUED and following is None:
         requeue(tx, row, step)
-    return FinishReply(step.status, following)
+    return FinishReply(step.status, following, following is None and _starts(tx, call))
+
+
+def _starts(tx: Transaction, call: Finish) -> bool:
+    return call.start is not None and staging.start(tx, call.session, *call.start) is None
 
 
 def held(tx: Transaction, job_id: str, fence: Fence) -> LeaseRow | None:
@@ -161,7 +167,8 @@ def _repeated(tx: Transaction, call: Finish) -> FinishReply | Refused[StaleFence
     known = tx.row("finish_on_record", job["id"], *fence)
     if known is not None and known["digest"] == digest_of(call.text):
         following = leases(tx, "lease.after_fence = ?", call.fence.number)
-        return FinishReply(Status(known["status"]), claim_again(tx, following[0]) if following else None)
+        begun = call.start is not None and staging.has_begun(tx, call.session, *call.start)
+        return FinishReply(Status(known["status"]), claim_again(tx, following[0]) if following else None, begun)
     what = (job["id"], "refused", tx.now, call.outcome.cause.value, 0, None, 0)
     tx.later("history_insert", *what, *fence, call.session, None, None, None, None, None, None)
     return Refused(stale(call.job_id, call.fence))

@@ -140,7 +140,8 @@ def expire_session(tx: Transaction, session: str, number: int, timing: Timing) -
         return ()
     reaped: list[Reaped] = []
     for leased in leases_of_session(tx, session):
-        outcome = lost_outcome(leased.slot)
+        begun = tx.row("staged_lease", leased.fence) is None
+        outcome = lost_outcome(leased.slot) if begun else NO_ANSWER
         step = close(tx, leased, outcome, outcome_text(outcome), timing)
         if step.status is Status.QUEUED:
             requeue(tx, leased, step)

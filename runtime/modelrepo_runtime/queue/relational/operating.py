@@ -27,6 +27,7 @@ from modelrepo_runtime.queue.relational.waiting import (
     move_due,
     note,
     send_back,
+    unstage,
 )
 from modelrepo_runtime.queue.steps import MOST_RESTARTS, shown_progress, stale
 from modelrepo_runtime.queue.tiers import changed, unknown
@@ -61,6 +62,7 @@ def cancel(tx: Transaction, job_id: str) -> None:
         tx.changed_jobs.add(job_id)
         return
     give_back(tx, [row["id"]])
+    unstage(tx, row["id"])
     dequeue(tx, row["id"], row["model"], row["enqueued"])
     if row["starts"] == "[]":
         tenancy.refund(tx, row)
@@ -109,6 +111,7 @@ def delete(tx: Transaction, job_id: str) -> Deleted:
     files = tuple(found["store_key"] for found in tx.rows("input_files_unshared", job))
     if row["status"] is None:
         give_back(tx, [job])
+        unstage(tx, job)
         dequeue(tx, job, row["model"], row["enqueued"])
     if row["deadline"] is not None:
         tx.run("deadline_delete", row["deadline"], job)
@@ -141,6 +144,7 @@ def tend(tx: Transaction, timing: Timing) -> None:
     move_due(tx, timing.longest_delay_s)
     tx.run("left_out_sweep")
     audit(tx)
+    tx.run("staged_sweep")
     tx.run("lanes_sweep")
     tenancy.sweep(tx)
     learn(tx)

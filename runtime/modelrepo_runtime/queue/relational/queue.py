@@ -34,6 +34,7 @@ from modelrepo_runtime.queue.relational import (
     fleet,
     operating,
     reading,
+    staging,
     submitting,
 )
 from modelrepo_runtime.queue.relational.forecasting import Forecasts
@@ -127,11 +128,22 @@ class RelationalQueue(OperatorCalls):
             return answers
         return self._database.write(lambda tx: claiming.claim_all(tx, calls, self.timing))
 
+    def start(self, session: Session, job_id: str, fence: Fence) -> None:
+        """See JobQueue."""
+        self._database.write(lambda tx: staging.start(tx, session.id, job_id, fence), alone=False)
+
     def finish(
-        self, session: Session, job_id: str, fence: Fence, outcome: Outcome, *, then: Offer | None = None
+        self,
+        session: Session,
+        job_id: str,
+        fence: Fence,
+        outcome: Outcome,
+        *,
+        then: Offer | None = None,
+        start: tuple[str, Fence] | None = None,
     ) -> FinishReply:
         """See JobQueue."""
-        call = finishing.Finish(session.id, job_id, fence, outcome, outcome_text(outcome), then)
+        call = finishing.Finish(session.id, job_id, fence, outcome, outcome_text(outcome), then, start)
         return self._database.write(lambda tx: finishing.finish(tx, call, self.timing), alone=False)
 
     def finish_all(

@@ -91,10 +91,18 @@ def move_due(tx: Transaction, longest_delay_s: float) -> None:
         tx.run("deadline_delete", row["at"], row["job"])
         if tx.row("done_of_job", row["job"]) is None:
             give_back(tx, [row["job"]])
+            unstage(tx, row["job"])
             dequeue(tx, row["job"], row["model"], row["enqueued"])
             if not row["tried"]:
                 tenancy.refund(tx, row)
             end(tx, row["job"], row["name"], Status.EXPIRED, Last(row["version"]), EXPIRED, "expired")
+
+
+def unstage(tx: Transaction, job: int) -> None:
+    """Take a job from the slot that has it staged, if one has; that slot hears of it with its next beat."""
+    row = tx.row("staged_of_job", job)
+    if row is not None and tx.row("staged_delete", row["fence"]) is not None:
+        tx.run("lease_delete", row["fence"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ select job.id, job.name, job.model, job.tier, job.tenant, job.wanted, job.create
 from job
   left join tier on tier.name = job.tier
   left join done on done.job = job.id
-  left join lease on lease.job = job.id
+  left join lease on lease.job = job.id and not exists (select 1 from staged where staged.fence = lease.fence)
   left join pinned on pinned.job = job.id
   left join progress on progress.job = job.id
   left join cancel on cancel.job = job.id

@@ -4,31 +4,37 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
 import pytest
 
+from modelrepo.errors import Unreachable
+from modelrepo.testing.proxy import Hang, Proxy, Swallow
 from modelrepo_runtime.jobs import StageNeed, Submission
 from modelrepo_runtime.queue.opening import open_queue
 from modelrepo_runtime.queue.port import JobFilter, JobQueue
 from modelrepo_runtime.queue.reaper import Reaper
+from modelrepo_runtime.testing.postgres_server import PostgresServer
 from modelrepo_runtime.timing import Timing
+from tests.acceptance.history.light_gateway import GatewayPlan
 from tests.acceptance.history.light_worker import Plan
 from tests.acceptance.history.oracle import Evidence, Submitted, judge
-from tests.acceptance.history.processes import Crew, crew
+from tests.acceptance.history.processes import Crew, Gate, crew
 
 FULL = os.environ.get("MODELREPO_ACCEPTANCE") == "full"
 JOBS = 100_000 if FULL else 1_500
 WORKERS = 8 if FULL else 4
+ROUNDS = 10 if FULL else 1
 SCALE = 0.1
 TIMING = Timing().scaled(SCALE)
-FAULTS = 4
-LIMIT_S = 1500.0 if FULL else 90.0
+LIMIT_S = 1500.0 if FULL else 120.0
+AWAY_S = 180.0 if FULL else 3 * TIMING.lease_s
 ONE_STAGE = (StageNeed("run", "cpu"),)
 
 
@@ -38,8 +44,8 @@ class Story:
 
     queue: JobQueue
     crew: Crew
-    random: Random
-    submitted: list[Submitted]
+    random: Random = field(default_factory=lambda: Random(7))
+    submitted: list[Submitted] = field(default_factory=list)
 
     def submit(self, count: int) -> None:
         """Add jobs; each has a tenant of its own, so that no twin lane takes part in the order."""
@@ -52,10 +58,10 @@ class Story:
             )
             self.submitted.append(Submitted(job.id, tier, job.enqueued))
 
-    def kill_one(self) -> None:
+    def kill_worker(self) -> None:
         self.crew.kill(self.random.choice(list(self.crew.running)))
 
-    def stop_one_past_its_lease(self) -> None:
+    def stop_worker_past_its_lease(self) -> None:
         name = self.random.choice(list(self.crew.running))
         self.crew.stop(name)
         self.watch(TIMING.lease_s * 1.5)
@@ -66,7 +72,8 @@ class Story:
         reaper = Reaper(self.queue, TIMING)
         until = time.monotonic() + seconds
         while time.monotonic() < until:
-            reaper.look()
+            with suppress(Unreachable):
+                reaper.look()
             time.sleep(TIMING.beat_s / 2)
 
     def finish(self) -> None:
@@ -78,50 +85,128 @@ class Story:
             reaper.look()
             time.sleep(TIMING.beat_s / 2)
 
-    def evidence(self) -> Evidence:
+    def judge(self) -> None:
+        """End the crew and hold what there is against every rule."""
+        assert set(self.crew.leave()) <= {0, -signal.SIGTERM}  # the latter before its handler stood
         said, strange = self.crew.said()
         assert not strange, strange[:3]
         jobs = self.queue.list(JobFilter(limit=len(self.submitted) + 1))
-        return Evidence(
-            self.submitted,
-            {job.id: job.status.value for job in jobs},
-            self.queue.history(),
-            said,
-            {tier.name: tier.slo_s for tier in self.queue.tiers()},
-        )
-
-
-@pytest.fixture
-def sqlite_url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'queue.db'}"
-
-
-@pytest.fixture
-def story(tmp_path: Path, sqlite_url: str) -> Iterator[Story]:
-    with closing(open_queue(sqlite_url, TIMING)) as queue, crew(tmp_path / "crew") as made:
-        for number in range(WORKERS):
-            made.start(
-                Plan(
-                    f"w{number}",
-                    sqlite_url,
-                    "",
-                    time_scale=SCALE,
-                    skew_s=(0.0, 3600.0, -3600.0, 0.0)[number % 4],
-                    twice=number % 4 == 3,
-                )
+        violations = judge(
+            Evidence(
+                self.submitted,
+                {job.id: job.status.value for job in jobs},
+                self.queue.history(),
+                said,
+                {tier.name: tier.slo_s for tier in self.queue.tiers()},
             )
-        yield Story(queue, made, Random(7), [])
+        )
+        assert not violations, (len(violations), violations[:5], violations[-5:])
+
+    def lost(self, since: float, until: float) -> int:
+        """Count the attempts that were taken from workers within a time of the queue's clock."""
+        return sum(row.cause == "worker_lost" and since <= row.at <= until for row in self.queue.history())
 
 
-def faults(story: Story, each: Callable[[], None], times: int) -> None:
-    for _ in range(times):
-        story.submit(JOBS // FAULTS)
-        each()
+def test_embedded_no_job_is_lost_or_done_twice_or_passed_over(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'queue.db'}"
+    with closing(open_queue(url, TIMING)) as queue, crew(tmp_path / "crew") as workers:
+        story = Story(queue, workers)
+        for number in range(WORKERS):
+            workers.start(Plan(f"w{number}", url, "", time_scale=SCALE, twice=number % 2 == 1))
+        for _ in range(4 * ROUNDS):
+            story.submit(JOBS // 4 // ROUNDS)
+            story.kill_worker()
+        story.finish()
+        story.judge()
 
 
-def test_no_job_is_lost_or_done_twice_or_passed_over(story: Story) -> None:
-    faults(story, story.kill_one, FAULTS)
-    story.finish()
-    assert set(story.crew.leave()) <= {0, -signal.SIGTERM}  # the latter before its handler stood
-    violations = judge(story.evidence())
-    assert not violations, (len(violations), violations[:5], violations[-5:])
+@dataclass
+class Fleet(Story):
+    """The same with a database, two gateways, and a bad network before one of them."""
+
+    server: PostgresServer = field(kw_only=True)
+    gates: tuple[Gate, Gate] = field(kw_only=True)
+    proxy: Proxy = field(kw_only=True)
+
+    def kill_gateway(self) -> None:
+        gate = self.random.choice(self.gates)
+        gate.end(signal.SIGKILL)
+        gate.start()
+
+    def stop_gateway_past_a_lease(self) -> None:
+        gate = self.random.choice(self.gates)
+        os.kill(gate.pid, signal.SIGSTOP)
+        self.watch(TIMING.lease_s * 1.5)
+        os.kill(gate.pid, signal.SIGCONT)
+
+    def lose_answers(self) -> None:
+        """Commit, but never reply: to finishes and to claims."""
+        self.proxy.on(Swallow(), "POST", "finish", times=5)
+        self.proxy.on(Swallow(), "POST", "claim", times=5)
+
+    def half_open(self) -> None:
+        self.proxy.on(Hang(), "POST", "claim", times=2)
+        self.proxy.on(Hang(), "POST", "finish", times=1)
+
+    def restart_database(self) -> None:
+        self.server.halt(signal.SIGQUIT)
+        self.server.resume()
+
+    def database_away(self) -> None:
+        """Nobody is taken for lost because the database did not answer."""
+        self.watch(2 * TIMING.lease_s)  # whoever was lost before, is lost by now
+        since = time.time()
+        self.server.halt()
+        self.watch(AWAY_S)
+        self.server.resume()
+        self.watch(TIMING.lease_s)
+        assert self.lost(since, time.time()) == 0
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    from modelrepo_runtime.queue.postgres.migrating import migrate
+
+    with ExitStack() as held:
+        server = held.enter_context(PostgresServer.start())
+        url = server.create_database()
+        migrate(url)
+        queue = held.enter_context(closing(open_queue(url, TIMING)))
+        gates = tuple(Gate(GatewayPlan(url, str(tmp_path), _free_port(), SCALE)) for _ in range(2))
+        for gate in gates:
+            held.callback(gate.end)
+            gate.start()
+        proxy = held.enter_context(Proxy("127.0.0.1", gates[0].plan.port))
+        workers = held.enter_context(crew(tmp_path / "crew"))
+        routes = (proxy.endpoint, f"http://127.0.0.1:{gates[1].plan.port}")
+        for number in range(WORKERS):
+            skew_s = (0.0, 3600.0, -3600.0)[number % 3]
+            plan = Plan(f"w{number}", routes[number % 2], "", time_scale=SCALE, skew_s=skew_s, twice=number % 4 == 3)
+            workers.start(plan)
+        yield Fleet(queue, workers, server=server, gates=(gates[0], gates[1]), proxy=proxy)
+
+
+def test_a_fleet_loses_no_job_does_none_twice_and_passes_none_over(fleet: Fleet) -> None:
+    acts = (
+        fleet.kill_worker,
+        fleet.lose_answers,
+        fleet.kill_gateway,
+        fleet.half_open,
+        fleet.stop_worker_past_its_lease,
+        fleet.restart_database,
+        fleet.stop_gateway_past_a_lease,
+        fleet.database_away,
+    )
+    for _ in range(ROUNDS):
+        for act in acts:
+            fleet.submit(JOBS // ROUNDS // len(acts))
+            act()
+    fleet.finish()
+    fleet.judge()
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port

@@ -31,8 +31,11 @@ class Statements(Protocol):
     def run_many(self, name: str, rows: Sequence[Sequence[object]]) -> None:
         """Run a statement once for each row of values."""
 
-    def each(self, name: str, rows: Sequence[Sequence[object]]) -> Sequence[Sequence[Row]]:
-        """Return what a query finds for each row of values, all of them numbers; in one round trip."""
+    def each(self, name: str, rows: Sequence[Sequence[object]]) -> Sequence[Sequence[Sequence[Any]]]:
+        """Return what a query finds for each row of values, all of them numbers; in one round trip.
+
+        Values are named `?1`, `?2`.. in such a query; columns of what it finds are known by their place only.
+        """
 
     def array(self, values: Sequence[object]) -> object:
         """Return the one value that stands for a list in statements that take one."""

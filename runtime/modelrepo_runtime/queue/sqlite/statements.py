@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from modelrepo_runtime.queue.relational.statements import statements_of
 from modelrepo_runtime.queue.relational.transaction import Row
@@ -31,7 +32,7 @@ class SqliteStatements:
         """See Statements."""
         self.connection.executemany(self._texts[name], rows)
 
-    def each(self, name: str, rows: Sequence[Sequence[object]]) -> Sequence[Sequence[Row]]:
+    def each(self, name: str, rows: Sequence[Sequence[object]]) -> Sequence[Sequence[Sequence[Any]]]:
         """See Statements."""
         return [self.connection.execute(self._texts[name], values).fetchall() for values in rows]
 

@@ -13,7 +13,7 @@ from modelrepo_runtime.jobs import Claim, Fence, StageNeed
 from modelrepo_runtime.queue.lanes import LiveSlot, Place, admits, fits, stage_taken
 from modelrepo_runtime.queue.picking import UNLIMITED, Quota
 from modelrepo_runtime.queue.port import ClaimCall, Offer
-from modelrepo_runtime.queue.relational import crediting
+from modelrepo_runtime.queue.relational import crediting, staging
 from modelrepo_runtime.queue.relational.breaking import Probing, probing
 from modelrepo_runtime.queue.relational.crediting import Grants, needs_one
 from modelrepo_runtime.queue.relational.ranking import Picked, Ranking
@@ -60,8 +60,10 @@ def answers_where_nothing_waits(
     tx: Snapshot, calls: Sequence[ClaimCall], timing: Timing
 ) -> tuple[tuple[Claim, ...] | StaleSession, ...] | None:
     """Answer claims that need no write; None where jobs wait, something is due, or leases are to be told again."""
-    models = tx.array(sorted({offer.model for call in calls for offer in call.offers}))
-    if tx.only("work_waiting", models, tx.now, tx.now + timing.longest_delay_s)[0]:
+    names = sorted({offer.model for call in calls for offer in call.offers})
+    if tx.only("work_waiting", tx.array(names), tx.now, tx.now + timing.longest_delay_s)[0]:
+        return None
+    if staging.any_of(tx, names):
         return None
     if any(tx.only("leased_by_call", call.session.id, call.seq)[0] for call in calls):
         return None
@@ -78,6 +80,8 @@ def claim_all(
     live, known = cache(lambda: slots_live(tx, timing)), cache(lambda: probing(tx))
     offers = [offer for call in calls for offer in call.offers]
     models, wanted = sorted({offer.model for offer in offers}), sum(offer.limit for offer in offers)
+    if staging.any_of(tx, models):
+        staging.take_back(tx, calls, moment)
     around = Around(Ranking(tx, models, moment, wanted, lane_of), live, known, Grants(tx, timing))
     answers: list[tuple[Claim, ...] | StaleSession] = []
     for call in calls:
@@ -160,6 +164,9 @@ def _open_to(holder: Holder, offer: Offer, around: Around) -> list[int]:
 
 
 def _take(tx: Transaction, holder: Holder, offer: Offer, picked: Sequence[Picked], around: Around) -> list[Claim]:
+    if offer.staged:
+        slos = {row["name"]: row["slo_s"] for row in tx.rows("tiers")}
+        picked = [each for each in picked if staging.may_be_staged(each.row.enqueued, tx.now, slos[each.lane.tier])]
     rows, granted = around.grants.admit(holder.cluster, offer, [(each.lane, each.row) for each in picked])
     tx.run_many("ready_delete", [row[:3] for row in rows])
     claims = lease(tx, holder, offer, rows)
@@ -191,8 +198,12 @@ def lease(tx: Transaction, holder: Holder, offer: Offer, rows: Sequence[ReadyRow
         claims.append(_with_handover(tx, claim, row.job))
         begun.append((row.job, stages, row.stage_index))
         tx.changed_jobs.add(job.name)
-        tell_started(tx, row.job, job.webhook, stage, row.attempt, offer.version)
+        if not offer.staged:
+            tell_started(tx, row.job, job.webhook, stage, row.attempt, offer.version)
     tx.run_many("lease_insert", taken)
+    if offer.staged:
+        tx.run_many("staged_insert", [(claim.fence.number, claim.model) for claim in claims])
+        return [replace(claim, staged=True) for claim in claims]
     crediting.started(tx, begun)
     return claims
 
@@ -253,6 +264,7 @@ def claim_again(tx: Snapshot, row: LeaseRow) -> Claim:
     ready = ReadyRow(0, 0.0, row.job, row.enqueued, row.stage_index, row.attempt)
     slot = row.slot.rpartition("/")[2]
     claim = _claim(job, Fence(row.fence, row.token), row.version, row.plan, ready, previous, slot)
+    claim = replace(claim, staged=tx.row("staged_lease", row.fence) is not None)
     return _with_handover(tx, claim, row.job)
 
 

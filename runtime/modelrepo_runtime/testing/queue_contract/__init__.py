@@ -26,6 +26,7 @@ from modelrepo_runtime.testing.queue_contract.orders import WorkerOrderContract
 from modelrepo_runtime.testing.queue_contract.outbox import OutboxContract
 from modelrepo_runtime.testing.queue_contract.sessions import SessionContract
 from modelrepo_runtime.testing.queue_contract.stages import StageContract
+from modelrepo_runtime.testing.queue_contract.staging import StagingContract
 from modelrepo_runtime.testing.queue_contract.submission import SubmissionContract
 from modelrepo_runtime.testing.queue_contract.waiters import WaiterContract
 from modelrepo_runtime.timing import Timing
@@ -38,6 +39,7 @@ class JobQueueContract(
     ClaimContract,
     StageContract,
     CreditContract,
+    StagingContract,
     OrderContract,
     AttemptContract,
     EndingContract,

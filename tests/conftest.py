@@ -13,6 +13,7 @@ import pytest
 
 from modelrepo.testing.proxy import Proxy
 from modelrepo.testing.s3_servers import SeaweedFS
+from modelrepo_runtime.testing.postgres_server import Databases, PostgresServer, database_name, given_or_started
 
 _numbers = itertools.count()
 
@@ -61,6 +62,34 @@ def proxy(seaweed: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
     with Proxy(address.hostname, address.port) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
         yield proxy
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Databases]:
+    """The run's PostgreSQL, one for each worker of pytest-xdist; `MODELREPO_TEST_POSTGRES` names another."""
+    server = given_or_started()
+    yield server
+    if isinstance(server, PostgresServer):
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: Databases) -> Iterator[str]:
+    """A migrated database to make others from; nobody may be connected to it."""
+    from modelrepo_runtime.queue.postgres.migrating import migrate
+
+    url = postgres_server.create_database()
+    migrate(url)
+    yield url
+    postgres_server.drop_database(url)
+
+
+@pytest.fixture
+def postgres_url(postgres_server: Databases, postgres_template: str) -> Iterator[str]:
+    """The URL of a fresh queue on PostgreSQL: `open_queue(postgres_url)`."""
+    url = postgres_server.create_database(database_name(postgres_template))
+    yield url
+    postgres_server.drop_database(url)
 
 
 NEEDS_SETTING = "needs_setting"

@@ -17,7 +17,7 @@ from modelrepo_runtime.timing import Timing
 
 
 def open_queue(url: str, timing: Timing | None = None) -> JobQueue:
-    """Open `sqlite:///path`, a plain path, or `memory://name`, which all of one process share.
+    """Open `postgresql://..`, `sqlite:///path`, a plain path, or `memory://name`, which all of one process share.
 
     `sqlite:///queue.db` lies in the current folder, `sqlite:////var/lib/queue.db` where it says.
 
@@ -26,11 +26,15 @@ def open_queue(url: str, timing: Timing | None = None) -> JobQueue:
     scheme = urlsplit(url).scheme if "://" in url else ""
     if scheme == "memory":
         return memory_queue(url, timing)
+    if scheme in ("postgresql", "postgres"):
+        from modelrepo_runtime.queue.postgres.queue import PostgresQueue
+
+        return PostgresQueue(url, timing)
     if scheme in ("", "sqlite"):
         from modelrepo_runtime.queue.sqlite.queue import SqliteQueue
 
         return SqliteQueue(sqlite_path(url), timing)
-    raise InvalidInput(f"cannot open queue {url}: it is no sqlite:///path, file path or memory://name")
+    raise InvalidInput(f"cannot open queue {url}: it is no postgresql://.., sqlite:///path, file path or memory://name")
 
 
 def default_queue_url(flag: str | None = None, start: Path | None = None) -> str:

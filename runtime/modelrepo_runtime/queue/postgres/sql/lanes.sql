@@ -1,0 +1,7 @@
+-- name: work_waiting
+-- Whether a claim is worth a write: rows for one of the models or something due.
+select exists (select 1 from lane join ready on ready.lane = lane.id where lane.model = any(cast(?1 as text[])))
+  or exists (select 1 from delayed where due <= ?2 or due > ?3);
+
+-- name: tier_default
+update tier set is_default = case when name = ? then 1 else 0 end;

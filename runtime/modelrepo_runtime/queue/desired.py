@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from modelrepo.promotion import ActiveState
 from modelrepo_runtime.jobs import Json
@@ -24,6 +24,8 @@ class Target:
     end_running: bool = False
     """Attempts of any other version are to end now, uncounted."""
     notes: tuple[str, ...] = ()
+    pinned: bool = False
+    """An operator, or the queue for jobs that must go on as they began, wants this version whatever is active."""
 
     @property
     def key(self) -> str:
@@ -35,6 +37,18 @@ class Target:
         return f"{self.model}@{self.version}"
 
 
+def pinned_target(model: str, version: str, known: Target | None) -> Target:
+    """Return what a slot serves that is pinned to a version; `known` is what is active of the model.
+
+    The active configuration goes with the active version only: another one may not declare its keys.
+    """
+    if known is None:
+        return Target(model, version, None, 0, pinned=True)
+    if known.version == version:
+        return replace(known, pinned=True)
+    return replace(known, version=version, digest=None, config={}, end_running=False, notes=(), pinned=True)
+
+
 @dataclass(frozen=True, slots=True)
 class Look:
     """A look at a model's active version: `seen` is equal as long as nothing changed."""
@@ -42,7 +56,7 @@ class Look:
     seen: str
     target: Target | None
     seq: int = 0
-    """Grows with every change where a gateway looks: one that is lower is older. 0: nobody counts."""
+    """Grows with every change where a gateway counts them: one that is lower is older. 0: nobody counts."""
     model: str = ""
     recorded: Target | None = None
     """Set where `target` is an edit by hand that nobody has confirmed: what the history says, for slots that serve

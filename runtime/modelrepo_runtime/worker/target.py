@@ -1,81 +1,17 @@
-"""What a slot should serve, as the repository says it, and the thread that looks."""
+"""What slots should serve, and the thread that looks."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
 
 from modelrepo.errors import ModelRepoError, NotFound
-from modelrepo.promotion import ActiveState
-from modelrepo_runtime.jobs import Json
+from modelrepo_runtime.queue.desired import Look, Target, pinned_target, target_of
 from modelrepo_runtime.worker.journal import Journal
 
+__all__ = ["Look", "Target", "TargetWatcher", "pinned_target", "target_of"]
+
 STOP_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """The version and configuration that a model's slots should serve, and the change that said so."""
-
-    model: str
-    version: str
-    digest: str | None
-    generation: int
-    config: Mapping[str, Json] = field(default_factory=dict)
-    max_unavailable: str = "10%"
-    end_running: bool = False
-    """Attempts of any other version are to end now, uncounted."""
-    notes: tuple[str, ...] = ()
-    pinned: bool = False
-    """An operator, or the queue for jobs that must go on as they began, wants this version whatever is active."""
-
-    @property
-    def key(self) -> str:
-        """Name what would run: equal keys are no swap, whatever their generations."""
-        config = json.dumps(self.config, sort_keys=True, default=str)
-        return f"{self.digest or self.version}+{hashlib.sha256(config.encode()).hexdigest()[:16]}"
-
-    def __str__(self) -> str:
-        return f"{self.model}@{self.version}"
-
-
-def pinned_target(model: str, version: str, known: Target | None) -> Target:
-    """Return what a slot serves that is pinned to a version; `known` is what is active of the model.
-
-    The active configuration goes with the active version only: another one may not declare its keys.
-    """
-    if known is None:
-        return Target(model, version, None, 0, pinned=True)
-    if known.version == version:
-        return replace(known, pinned=True)
-    return replace(known, version=version, digest=None, config={}, end_running=False, notes=(), pinned=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """A look at a model's active version: `seen` is equal as long as nothing changed."""
-
-    seen: str
-    target: Target | None
-
-
-def target_of(state: ActiveState) -> Target | None:
-    """Say what a model's slots should serve by its active state; None where nothing is active."""
-    if state.version is None:
-        return None
-    return Target(
-        model=state.model,
-        version=state.version,
-        digest=state.digest,
-        generation=state.generation,
-        config=dict(state.config),
-        max_unavailable=state.rollout.max_unavailable,
-        end_running=state.rollout.now,
-        notes=state.notes,
-    )
 
 
 class TargetWatcher:
@@ -92,11 +28,13 @@ class TargetWatcher:
         *,
         poll_s: float,
         at_each_poll: Callable[[], None] = lambda: None,
+        ask: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._look, self._tell, self._journal, self._poll_s = look, tell, journal, poll_s
-        self._at_each_poll = at_each_poll
+        self._at_each_poll, self._ask = at_each_poll, ask
         self._models: set[str] = set()
         self._known: dict[str, str] = {}
+        self._seqs: dict[str, int] = {}
         self._targets: dict[str, Target] = {}
         self._lock = threading.Lock()
         self._woken = threading.Event()
@@ -120,8 +58,22 @@ class TargetWatcher:
             self._models.update(models)
         self._woken.set()
 
+    def wake(self) -> None:
+        """Look at all models, in the watcher's own thread: there is news."""
+        self._woken.set()
+
     def look_again(self, model: str) -> None:
-        """Look at one model now, in the caller's thread: what is read at each phase's edge of a swap."""
+        """Look at one model now, in the caller's thread: what is read at each phase's edge of a swap.
+
+        Where a gateway looks for us, it is asked first.
+        """
+        try:
+            self._ask(model)
+        except ModelRepoError as error:
+            self._journal.say_once(f"target {model}", "target-unreadable", model=model, error=error)
+        self._look_in_turn(model)
+
+    def _look_in_turn(self, model: str) -> None:
         with self._looking:  # so that of two looks at once the older does not tell last
             self._look_at(model)
 
@@ -134,9 +86,9 @@ class TargetWatcher:
         except ModelRepoError as error:
             self._journal.say_once(f"target {model}", "target-unreadable", model=model, error=error)
             return
-        if self._known.get(model) == found.seen:
+        if self._known.get(model) == found.seen or found.seq < self._seqs.get(model, 0):
             return
-        self._known[model] = found.seen
+        self._known[model], self._seqs[model] = found.seen, found.seq
         self._journal.forget(f"target {model}")
         target = found.target
         if target is None:
@@ -166,7 +118,7 @@ class TargetWatcher:
                 if self._stopped.is_set():
                     return
                 try:
-                    self.look_again(model)
+                    self._look_in_turn(model)
                 except Exception as error:  # noqa: BLE001 - one model's fault must not blind the others
                     self._journal.confess(f"target {model}", error)
             self._at_each_poll()

@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from modelrepo.errors import Conflict, InvalidInput, InvalidJobInput, ModelRepoError, NoSpace, NotFound, Unreachable
+from modelrepo_runtime.gateway.logs import note
 from modelrepo_runtime.gateway.refusals import Refusal
 from modelrepo_runtime.remote.failures import code_of, tell
 
@@ -88,7 +89,7 @@ async def on_error(request: Request, error: Exception) -> JSONResponse:
     body = found.body()
     if isinstance(error, ModelRepoError) and request.url.path.startswith(MACHINES):
         body = {"error": {**body["error"], **tell(error)}}
-    return JSONResponse(body, found.status, found.headers())
+    return _response(found, body)
 
 
 async def on_invalid_request(_: Request, error: Exception) -> JSONResponse:
@@ -97,19 +98,26 @@ async def on_invalid_request(_: Request, error: Exception) -> JSONResponse:
     first: Mapping[str, Any] = error.errors()[0]
     where: Sequence[str | int] = first.get("loc", ())
     if first.get("type") in ("json_invalid", "json_type"):
-        return JSONResponse(Answer(422, "invalid_json", "the body is no JSON", pointer="").body(), 422)
+        return _response(Answer(422, "invalid_json", "the body is no JSON", pointer=""))
     source, place = str(where[0]) if where else "body", where[1:]
     message = f"{_words(source)} {'.'.join(map(str, place))}".strip() + f": {first.get('msg', 'is not allowed')}"
     pointer = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in place)
     found = Answer(422, "invalid_request", message, pointer=pointer if source == "body" else None)
-    return JSONResponse(found.body(), 422)
+    return _response(found)
 
 
 async def on_http_error(_: Request, error: Exception) -> JSONResponse:
     """Answer what the framework refuses: no such path, no such method."""
     assert isinstance(error, HTTPException)
     code = _HTTP_CODES.get(error.status_code, "refused")
-    return JSONResponse(Answer(error.status_code, code, str(error.detail)).body(), error.status_code, error.headers)
+    return _response(Answer(error.status_code, code, str(error.detail)), headers=error.headers)
+
+
+def _response(
+    found: Answer, body: dict[str, Any] | None = None, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    note(code=found.code)
+    return JSONResponse(body or found.body(), found.status, {**found.headers(), **(headers or {})})
 
 
 def _words(source: str) -> str:

@@ -25,14 +25,11 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Count what is no body."""
+        super().data_received(data)
         if self._in_head:
             self._head_bytes += len(data)
-            if self._head_bytes > self.settings.header_bytes + self.settings.body_bytes:
+            if self._head_bytes > self.settings.header_bytes:
                 self._refuse()
-                return
-        super().data_received(data)
-        if self._in_head and self._head_bytes > self.settings.header_bytes:
-            self._refuse()
 
     def on_message_begin(self) -> None:
         """Begin to count anew."""

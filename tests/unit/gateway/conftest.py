@@ -1,0 +1,23 @@
+"""A repository for the whole folder, a gateway for each test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from modelrepo.repository import Repository
+
+from . import gateways
+
+
+@pytest.fixture(scope="session")
+def repo(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    return gateways.repository(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture
+def bench(repo: Repository, tmp_path: Path) -> Iterator[gateways.Bench]:
+    with gateways.bench(repo, tmp_path) as made:
+        yield made

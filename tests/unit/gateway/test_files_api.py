@@ -1,0 +1,103 @@
+"""Files over HTTP: places, uploads, fetches, and what a tenant's URL may not reach."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import pytest
+
+from modelrepo.repository import Repository
+from modelrepo_runtime.gateway.addresses import AddressRules
+from modelrepo_runtime.gateway.settings import GatewaySettings
+from modelrepo_runtime.gateway.signing import SECRET_KEY
+from modelrepo_runtime.jobstore import JobStore
+
+from . import gateways
+from .gateways import Bench
+
+
+def tampered(url: str, **changes: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.path}?{urlencode({**dict(parse_qsl(parts.query)), **changes})}"
+
+
+@pytest.mark.parametrize("store", ["folder", "memory"])
+def test_a_file_goes_in_by_its_url_and_comes_out_the_same(repo: Repository, tmp_path: Path, store: str) -> None:
+    files = JobStore("memory://gateway-files" if store == "memory" else (tmp_path / "files").as_uri())
+    data = bytes(range(256)) * 12_000
+    with gateways.bench(repo, tmp_path, files=files) as bench:
+        place = bench.ask("POST", "/v1/files", {"name": "data.bin"}).json()
+        assert bench.ask("PUT", place["upload_url"], data, who=None).status == 204
+        key = files.find_upload(place["id"])
+        assert key.endswith("/data.bin")
+        url, _ = bench.gateway.parts.signer.url(bench.gateway.url, "GET", key, 60)
+        fetched = bench.ask("GET", url, who=None)
+        assert hashlib.sha256(fetched.body).digest() == hashlib.sha256(data).digest()
+        assert fetched.headers["content-length"] == str(len(data))
+
+
+def test_a_signed_url_is_good_for_one_thing(bench: Bench) -> None:
+    place = bench.ask("POST", "/v1/files").json()
+    url = place["upload_url"]
+    assert bench.ask("GET", tampered(url), who=None).status == 403
+    assert bench.ask("PUT", tampered(url, expires="99999999999"), b"x", who=None).status == 403
+    assert bench.ask("PUT", tampered(url, signature="0" * 64), b"x", who=None).status == 403
+    assert bench.ask("PUT", url.replace("/uploads/", "/jobs/"), b"x", who=None).status == 403
+    assert bench.ask("PUT", "/v1/content/uploads/x", b"x", who=None).status == 422
+    signer = bench.gateway.parts.signer
+    secret, _ = signer.url(bench.gateway.url, "GET", SECRET_KEY, 60)
+    assert bench.ask("GET", secret, who=None).status == 403
+    outside, _ = signer.url(bench.gateway.url, "GET", "../repository/store.json", 60)
+    assert bench.ask("GET", outside, who=None).status in (403, 422)
+    missing, _ = signer.url(bench.gateway.url, "GET", "jobs/none", 60)
+    assert bench.ask("GET", missing, who=None).status == 404
+
+
+def test_a_file_over_the_limit_is_refused_and_not_kept(repo: Repository, tmp_path: Path) -> None:
+    settings = GatewaySettings(token_cache_s=0.0, file_bytes=1000)
+    with gateways.bench(repo, tmp_path, settings=settings) as bench:
+        place = bench.ask("POST", "/v1/files").json()
+        reply = bench.ask("PUT", place["upload_url"], b"x" * 1001, who=None)
+        assert (reply.status, reply.json()["error"]["code"]) == (413, "too_large")
+        chunked = bench.ask("PUT", place["upload_url"], None, who=None, headers={"Content-Length": "0"})
+        assert chunked.status == 204
+        assert bench.ask("PUT", place["upload_url"], b"x" * 1000, who=None).status == 204
+
+
+def test_names_of_files_are_plain(bench: Bench) -> None:
+    for name in ("../up", "a/b", ".hidden", "", "x" * 101, "a\x00b", "ü"):
+        reply = bench.ask("POST", "/v1/files", {"name": name})
+        assert (reply.status, reply.json()["error"]["pointer"]) == (422, "/name"), name
+
+
+def test_an_input_may_name_no_file_that_was_not_uploaded(bench: Bench) -> None:
+    for file_id in ("file_00000000000000000000000v", "../../x", "", "file_" + "u" * 24):
+        inputs = {"text": "hi", "image": {"file": file_id}}
+        reply = bench.ask("POST", "/v1/jobs", {"model": "toy", "inputs": inputs})
+        assert (reply.status, reply.json()["error"]["pointer"]) == (422, "/inputs/image"), file_id
+    for path in ("/etc/passwd", "file:///etc/passwd", "http://example.com/x"):
+        reply = bench.ask("POST", "/v1/jobs", {"model": "toy", "inputs": {"text": "hi", "image": path}})
+        assert (reply.status, reply.json()["error"]["pointer"]) == (422, "/inputs/image"), path
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "2130706433", "localhost", "100.64.0.1", "[::ffff:10.0.0.1]"])
+def test_an_input_s_url_may_not_lead_inside(bench: Bench, host: str) -> None:
+    inputs = {"text": "hi", "image": f"https://{host}:{urlsplit(bench.gateway.url).port}/metrics"}
+    reply = bench.ask("POST", "/v1/jobs", {"model": "toy", "inputs": inputs})
+    assert (reply.status, reply.json()["error"]["pointer"]) == (422, "/inputs/image")
+    assert not bench.queue.list()
+    assert not list(bench.files.store.list("jobs/"))
+
+
+def test_a_webhook_s_url_may_not_lead_inside(repo: Repository, tmp_path: Path) -> None:
+    inside = {"inside.example": ["10.1.1.1"], "outside.example": ["8.8.8.8"]}
+    rules = AddressRules(resolve=lambda host, port: inside[host])
+    with gateways.bench(repo, tmp_path, rules=rules) as bench:
+        secret = "whsec_" + "c2VjcmV0" * 6
+        hook = {"url": "https://inside.example/hook", "secret": secret}
+        reply = bench.ask("POST", "/v1/jobs", {"model": "toy", "inputs": {"text": "hi"}, "webhook": hook})
+        assert (reply.status, reply.json()["error"]["code"]) == (422, "invalid_input")
+        assert not bench.queue.list()
+        bench.submit(webhook={"url": "https://outside.example/hook", "secret": secret})

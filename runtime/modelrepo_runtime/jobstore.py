@@ -23,6 +23,7 @@ from modelrepo.errors import InvalidInput, NoSpace, NotFound, ObjectNotFound, Un
 from modelrepo.stores.filesystem import FilesystemStore
 from modelrepo.stores.opening import open_store
 from modelrepo.stores.port import ObjectStore, check_key
+from modelrepo.stores.retrying import retrying
 from modelrepo_runtime.jobs import Fence, OutputFile, id_time, new_id
 
 LARGEST_FILE_BYTES = 5 * 2**30
@@ -57,8 +58,10 @@ class SignsWrites(Protocol):
 class JobStore:
     """Files of jobs under one store's URL; may be shared by threads."""
 
-    def __init__(self, url: str, *, largest_file_bytes: int = LARGEST_FILE_BYTES) -> None:
-        self._store = open_store(url)
+    def __init__(
+        self, url: str, *, store: ObjectStore | None = None, largest_file_bytes: int = LARGEST_FILE_BYTES
+    ) -> None:
+        self._store = store or _open(url)
         self.url = self._store.url
         self._largest = largest_file_bytes
 
@@ -201,6 +204,16 @@ class JobStore:
         else:
             self._store.replace(key, path.read_bytes())
         return size
+
+
+def _open(url: str) -> ObjectStore:
+    """Open a store, or what a gateway lets us see of its own."""
+    if not url.startswith(("https://", "http://")):
+        return open_store(url)
+    from modelrepo_runtime.remote.file_store import FileStore
+    from modelrepo_runtime.remote.talk import Talk, find_token
+
+    return retrying(FileStore(Talk(url, find_token())))
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -12,6 +12,7 @@ from modelrepo_runtime.jobstore import JobStore
 from modelrepo_runtime.queue.http.queue import HttpQueue
 from modelrepo_runtime.queue.port import JobQueue
 from modelrepo_runtime.queue.sqlite.queue import SqliteQueue
+from modelrepo_runtime.remote.talk import Talk
 from modelrepo_runtime.testing.clock import FakeClock
 from modelrepo_runtime.testing.http_gateway import Serving
 from modelrepo_runtime.testing.queue_contract import JobQueueContract, Peek
@@ -48,6 +49,9 @@ class TestHttpQueue(JobQueueContract):
     ) -> Iterator[tuple[JobQueue, Peek]]:
         behind, serving = gateway
         path, idle = tmp_path / "queue.db", behind.current
-        with closing(SqliteQueue(path, timing, clock)) as behind.current, closing(HttpQueue(serving.url)) as queue:
+        with (
+            closing(SqliteQueue(path, timing, clock)) as behind.current,
+            closing(HttpQueue(Talk(serving.url))) as queue,
+        ):
             yield queue.as_queue, peek_at(path)
             behind.current = idle

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 # Held to modelrepo_runtime.worker.settings.OPTIONS by a test; written out here, so that `--help` loads no YAML.
 FLAGS: tuple[tuple[str, dict[str, Any]], ...] = (
+    (
+        "token_file",
+        {"metavar": "FILE", "help": "The token for a gateway; with --queue it is all that a box needs."},
+    ),
     ("cache", {"metavar": "DIR", "help": "Versions, environments and locks of this box."}),
     ("cache_size", {"metavar": "SIZE", "help": "What the cache may hold, such as 500GB; the whole disk unless given."}),
     ("models", {"metavar": "A,B", "help": "Serve only these; every model that has an active version unless given."}),

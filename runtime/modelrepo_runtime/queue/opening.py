@@ -17,9 +17,10 @@ from modelrepo_runtime.timing import Timing
 
 
 def open_queue(url: str, timing: Timing | None = None) -> JobQueue:
-    """Open `postgresql://..`, `sqlite:///path`, a plain path, or `memory://name`, which all of one process share.
+    """Open `https://GATEWAY`, `postgresql://..`, `sqlite:///path`, a plain path, or `memory://name`.
 
-    `sqlite:///queue.db` lies in the current folder, `sqlite:////var/lib/queue.db` where it says.
+    A gateway is shown the token of MODELREPO_TOKEN. All of one process share a `memory://name`. `sqlite:///queue.db`
+    lies in the current folder, `sqlite:////var/lib/queue.db` where it says.
 
     Raises: InvalidInput, NewerFormat, Unreachable.
     """
@@ -34,7 +35,17 @@ def open_queue(url: str, timing: Timing | None = None) -> JobQueue:
         from modelrepo_runtime.queue.sqlite.queue import SqliteQueue
 
         return SqliteQueue(sqlite_path(url), timing)
+    if is_gateway(url):
+        from modelrepo_runtime.queue.http.queue import HttpQueue
+        from modelrepo_runtime.remote.talk import Talk, find_token
+
+        return HttpQueue(Talk(url, find_token())).as_queue
     raise InvalidInput(f"cannot open queue {url}: it is no postgresql://.., sqlite:///path, file path or memory://name")
+
+
+def is_gateway(url: str) -> bool:
+    """Tell whether a queue's URL is that of a gateway."""
+    return url.startswith(("https://", "http://"))
 
 
 def default_queue_url(flag: str | None = None, start: Path | None = None) -> str:
@@ -58,6 +69,6 @@ def default_files_url(queue_url: str, flag: str | None = None, start: Path | Non
     chosen = flag or os.environ.get("MODELREPO_FILES") or find_settings(start or Path.cwd()).files
     if chosen:
         return chosen
-    if queue_url.startswith("memory://"):
+    if queue_url.startswith("memory://") or is_gateway(queue_url):
         return queue_url
     return (sqlite_path(queue_url).parent / "files").as_uri()

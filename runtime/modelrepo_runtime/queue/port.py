@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from modelrepo.errors import StaleFence, StaleSession
 from modelrepo_runtime.jobs import Cause, Claim, Fence, Job, Json, Outcome, StageNeed, Status, Submission
 from modelrepo_runtime.queue.fleet_events import FleetEvents
+from modelrepo_runtime.queue.order_settings import OrderSettings
 from modelrepo_runtime.queue.orders import Order, OrderDone, Orders
 from modelrepo_runtime.queue.outbox import Outbox
+from modelrepo_runtime.queue.reports import Reports
+from modelrepo_runtime.remote.connection import Interrupt
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,23 +135,6 @@ class BeatCall:
 
 
 @dataclass(frozen=True, slots=True)
-class FailingVersion:
-    """A version that failed wherever it ran: it gets no jobs but probes, and its failures are given back to the jobs."""
-
-    model: str
-    version: str
-    stage: str
-    """At which it failed."""
-    since: float
-    attempts: int
-    """In the five minutes before."""
-    failed: int
-    workers: int
-    probing: tuple[str, ...] = ()
-    """Clusters that try it with a job now."""
-
-
-@dataclass(frozen=True, slots=True)
 class Reaped:
     """A lease taken back from a lost session, and what became of its job."""
 
@@ -251,7 +237,24 @@ class Waiter(Protocol):
         """Stop listening; closing twice is legal."""
 
 
-class JobQueue(Orders, Outbox, FleetEvents, Protocol):
+LONGEST_POLL_S = 50.0
+"""Below the minute after which proxies give up a request that is silent."""
+
+
+@runtime_checkable
+class Polls(Protocol):
+    """A queue far away: it is asked to wait for jobs, rather than asked again and again."""
+
+    def poll(
+        self, session: Session, seq: int, offers: Sequence[Offer], timeout_s: float, interrupt: Interrupt
+    ) -> tuple[Claim, ...]:
+        """Claim, and wait up to `timeout_s` where there are no jobs; may answer without any earlier.
+
+        `interrupt` ends it at once: it has then either claimed, and returns that, or never will. Raises as `claim`.
+        """
+
+
+class JobQueue(Orders, OrderSettings, Outbox, FleetEvents, Reports, Protocol):
     """Jobs, from submission to their end. Every call is atomic, and durable when it returns.
 
     All methods may be called from any thread. Raises Unreachable where the queue does not answer: what was asked may or
@@ -297,7 +300,8 @@ class JobQueue(Orders, Outbox, FleetEvents, Protocol):
     def claim(self, session: Session, seq: int, offers: Sequence[Offer]) -> tuple[Claim, ...]:
         """Lease the most urgent jobs that the offers can run, at most `limit` for each offer.
 
-        The same (session, seq) again returns the leases it still holds from the first time. Raises: StaleSession.
+        Several offers of one slot are ways to use it: only the one that the most urgent job fits gets jobs. The
+        same (session, seq) again returns the leases it still holds from the first time. Raises: StaleSession.
         """
 
     def claim_all(self, calls: Sequence[ClaimCall]) -> tuple[tuple[Claim, ...] | StaleSession, ...]:
@@ -366,12 +370,6 @@ class JobQueue(Orders, Outbox, FleetEvents, Protocol):
 
     def fleet(self) -> tuple[WorkerReport, ...]:
         """Return every session that has not ended, the longest silent last."""
-
-    def failing_versions(self) -> tuple[FailingVersion, ...]:
-        """Return the versions that the version breaker holds back."""
-
-    def reset_version(self, model: str, version: str) -> bool:
-        """Take a failing version for healthy again, as a probe's success would; False where it does not fail."""
 
     def take_turn(self, model: str, slot_key: str, slots_total: int, max_unavailable: str, ttl_s: float) -> bool:
         """Try to be one of the max(1, floor(share x slots)) slots of a model that may swap now.

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from modelrepo.errors import StaleSession, Unreachable
 from modelrepo_runtime.jobs import Cause, Claim
-from modelrepo_runtime.queue.port import Offer, Waiter
+from modelrepo_runtime.queue.port import LONGEST_POLL_S, Offer, Polls, Waiter
+from modelrepo_runtime.remote.connection import Interrupt
 from modelrepo_runtime.worker.holding import Held
 from modelrepo_runtime.worker.journal import Journal
 from modelrepo_runtime.worker.session import WorkerSession
@@ -37,6 +38,8 @@ class Claimer:
         self._stopped = False
         self._models: frozenset[str] = frozenset()
         self._waiter: Waiter | None = None
+        self._polls = session.queue if isinstance(session.queue, Polls) else None
+        self._interrupt = Interrupt()
         self._thread = threading.Thread(target=self._run, name="claimer", daemon=True)
 
     def start(self) -> None:
@@ -50,8 +53,7 @@ class Claimer:
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
-            if self._waiter is not None:
-                self._waiter.wake()
+            self._wake()
         if self._thread.is_alive():
             self._thread.join(limit_s)
 
@@ -66,14 +68,21 @@ class Claimer:
                 return
             self._posted[offers[0].slot] = _Posted(tuple(offers), deliver)
             self._changed.notify_all()
-            if self._waiter is not None:
-                self._waiter.wake()
+            self._wake()
 
     def withdraw(self, slot: str) -> None:
         """Take an offer back. When this returns, it was either delivered, or never will be."""
         with self._changed:
+            if slot in self._asking:
+                self._interrupt.set()
             self._changed.wait_for(lambda: slot not in self._asking)
             self._posted.pop(slot, None)
+
+    def _wake(self) -> None:
+        """End whatever the thread waits for."""
+        self._interrupt.set()
+        if self._waiter is not None:
+            self._waiter.wake()
 
     def _run(self) -> None:
         while True:
@@ -83,7 +92,8 @@ class Claimer:
                     break
                 offers = tuple(offer for posted in self._posted.values() for offer in posted.offers)
             try:
-                self._listen(frozenset(offer.model for offer in offers))
+                if self._polls is None:
+                    self._listen(frozenset(offer.model for offer in offers))
                 found = self._claim(offers)
             except Exception as error:  # noqa: BLE001 - a worker without this thread would be silent for ever
                 self._journal.confess("claimer", error)
@@ -120,9 +130,10 @@ class Claimer:
             if not still or self._stopped:
                 return False
             self._asking = frozenset(offer.slot for offer in still)
+            self._interrupt = interrupt = Interrupt()
         asked_at = boottime()
         try:
-            claims = self._session.queue.claim(self._session.session, self._sequence, still)
+            claims = self._ask(still, interrupt)
         except Unreachable as error:
             self._journal.say_once("queue", "queue-unreachable", error=error)
             self._answered(still, (), asked_at)
@@ -133,7 +144,14 @@ class Claimer:
             return False
         self._sequence += 1
         self._answered(still, claims, asked_at)
-        return bool(claims)
+        # A poll has waited already, unless its server would not have it wait.
+        waited = self._polls is not None and boottime() - asked_at >= self._session.timing.queue_poll_s
+        return bool(claims) or waited or interrupt.is_set
+
+    def _ask(self, offers: Sequence[Offer], interrupt: Interrupt) -> tuple[Claim, ...]:
+        if self._polls is None:
+            return self._session.queue.claim(self._session.session, self._sequence, offers)
+        return self._polls.poll(self._session.session, self._sequence, offers, LONGEST_POLL_S, interrupt)
 
     def _ask_again(self, offers: Sequence[Offer], asked_at: float) -> bool:
         """Repeat a call whose answer was lost, with its number: what it may have claimed is ours since `asked_at`."""

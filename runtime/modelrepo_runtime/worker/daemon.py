@@ -8,19 +8,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from modelrepo.box_cache.version_cache import VersionCache
 from modelrepo.environments import EnvironmentCache, IndexSettings
 from modelrepo.errors import Corrupt, InvalidActiveFile, InvalidInput, NewerFormat
-from modelrepo.repository import Repository
-from modelrepo.settings import repository_url
-from modelrepo.stores.mirrored import open_mirrors
 from modelrepo_runtime.accelerators import Box, SlotLayout, facts, find_box, lay_out
-from modelrepo_runtime.jobs import Status
-from modelrepo_runtime.jobstore import JobStore
-from modelrepo_runtime.queue.opening import default_files_url, default_queue_url, open_queue
-from modelrepo_runtime.queue.port import BeatReply, JobFilter, JobQueue, SlotReport, WorkerInfo
+from modelrepo_runtime.queue.port import BeatReply, SlotReport, WorkerInfo
 from modelrepo_runtime.queue.reaper import Reaper
 from modelrepo_runtime.supervision.child import Child
 from modelrepo_runtime.supervision.memory_group import MemoryGroups, find_memory_groups, remove_abandoned
@@ -37,6 +32,7 @@ from modelrepo_runtime.worker.order_keeper import OrderKeeper
 from modelrepo_runtime.worker.periodic import Periodic
 from modelrepo_runtime.worker.places import Place, Places
 from modelrepo_runtime.worker.preparing import RepositorySource, SlotBox
+from modelrepo_runtime.worker.reach import reach
 from modelrepo_runtime.worker.serving import SlotChild, SlotParts
 from modelrepo_runtime.worker.session import WorkerSession
 from modelrepo_runtime.worker.settings import WorkerSettings
@@ -76,14 +72,11 @@ class Worker:
         journal: Journal | None = None,
     ) -> None:
         self._settings = settings
-        self._timing = timing or Timing.embedded()
         self._journal = journal or Journal()
         self._box = box or find_box()
-        mirrors = open_mirrors(settings.object_mirror, lambda line: self._journal.say("object-mirror", said=line))
-        self._repository = Repository.open(repository_url(settings.repo), mirrors=mirrors)
-        queue_url = default_queue_url(settings.queue)
-        self._files = JobStore(default_files_url(queue_url, settings.files))
-        self._queue: JobQueue = open_queue(queue_url, self._timing)
+        self._reach = reach(settings, timing, lambda line: self._journal.say("object-mirror", said=line))
+        self._timing, self._repository = self._reach.timing, self._reach.repository
+        self._queue, self._files = self._reach.queue, self._reach.files
         self._learnt, self._reservations = Learnt(), Reservations()
         self._memory_groups: MemoryGroups = find_memory_groups()
         self._slots: dict[str, SlotThreads] = {}
@@ -108,21 +101,21 @@ class Worker:
         models = self._models()
         self._places.take(layouts)
         try:
-            info = WorkerInfo(settings.name, socket.gethostname(), os.getpid(), settings.cluster, tuple(self._places))
+            info = WorkerInfo(
+                settings.name, socket.gethostname(), os.getpid(), self._reach.cluster, tuple(self._places)
+            )
             self._session = WorkerSession(self._queue, info, self._timing, self.reports, self._journal, self._hear)
             self._keeper = OrderKeeper(self, self._session, self._journal)
             self._claimer = Claimer(self._session, self._journal)
             self._watcher = TargetWatcher(
-                self._look, self._tell, self._journal, poll_s=self._poll_s(), at_each_poll=self._look_for_models
+                self._look,
+                self._tell,
+                self._journal,
+                poll_s=self._poll_s(),
+                at_each_poll=self._look_for_models,
+                ask=self._ask_gateway,
             )
-            reaper = Reaper(self._queue, self._timing)
-            self._upkeep = (
-                Periodic("reaper", partial(reap, reaper, self._journal), self._timing.beat_s, self._journal),
-                Periodic(
-                    "retention", partial(let_go, self._queue, self._files, self._journal), SWEEP_EVERY_S, self._journal
-                ),
-                Periodic("cache", self._versions.tidy, SWEEP_EVERY_S, self._journal),
-            )
+            self._upkeep = self._make_upkeep()
         except BaseException:
             self._places.release()
             raise
@@ -150,6 +143,19 @@ class Worker:
             self.stop(0, reason="cannot start")
             raise
         self._watcher.start()
+
+    def _make_upkeep(self) -> Sequence[Periodic]:
+        """Return what is done now and then. What is done for the whole fleet, a gateway does where there is one."""
+        cache = Periodic("cache", self._versions.tidy, SWEEP_EVERY_S, self._journal)
+        if self._reach.gateway is not None:
+            return (cache,)
+        reaper = Reaper(self._queue, self._timing)
+        sweep = partial(let_go, self._queue, self._files, self._journal)
+        return (
+            Periodic("reaper", partial(reap, reaper, self._journal), self._timing.beat_s, self._journal),
+            Periodic("retention", sweep, SWEEP_EVERY_S, self._journal),
+            cache,
+        )
 
     def stop(self, grace_s: float | None = None, *, reason: str = "stop") -> None:
         """Claim nothing more, let jobs finish for the grace, hand back the rest, and go. Twice is legal."""
@@ -259,7 +265,7 @@ class Worker:
             self._slots[name] = fresh
         self._journal.say("slot-assigned", slot=name, model=model)
         fresh.start()
-        self._watcher.watch({model})
+        self._watch({model})
         return fresh.slot
 
     def _wanted(self, slot: str, model: str) -> Target | None:
@@ -269,6 +275,9 @@ class Worker:
 
     def _models(self) -> list[str]:
         """Name the models to serve that have an active version. Raises ModelNotFound for one that was named."""
+        if self._reach.gateway is not None:
+            active = self._reach.gateway.active_models()
+            return [name for name in self._settings.models or active if name in active]
         if self._settings.models:
             for name in self._settings.models:
                 self._repository.versions(name)
@@ -287,7 +296,7 @@ class Worker:
 
     def _assign(self, models: Sequence[str]) -> None:
         """Give free slots a model each, and say which models are left without one."""
-        waiting = {model: self._waiting(model) for model in models}
+        waiting = self._reach.waiting(models)
         with self._lock:
             if self._stopped:
                 return
@@ -306,17 +315,32 @@ class Worker:
             )
         if not models:
             self._journal.say_once("models", "no-model", next="push and promote a model")
-        self._watcher.watch({each.slot.model for each in started})
+        self._watch({each.slot.model for each in started})
         for each in started:
             # A slot that is assigned later hears of a target that the watcher knows already.
             target = self._wanted(each.slot.parts.name, each.slot.model)
             if target is not None:
                 each.slot.set_target(target)
 
-    def _waiting(self, model: str) -> int:
-        return len(self._queue.list(JobFilter(status=Status.QUEUED, model=model, limit=1000)))
+    def _watch(self, models: Iterable[str]) -> None:
+        """Follow what is active of these models too."""
+        self._watcher.watch(models)
+        if self._reach.gateway is not None:
+            with self._lock:
+                watched = sorted({each.slot.model for each in self._slots.values()})
+            self._reach.gateway.watch(watched, self._watcher.wake)
+            self._reach.gateway.look_now(watched)
+
+    def _ask_gateway(self, model: str) -> None:
+        if self._reach.gateway is not None:
+            self._reach.gateway.look_now([model])
 
     def _look(self, model: str) -> Look:
+        if self._reach.gateway is not None:
+            look: Look = self._reach.gateway.look(model) or Look("", None)
+            if look.recorded is not None and not self._all_serve(model):
+                return replace(look, target=look.recorded)
+            return look
         promotions = self._repository.promotions
         try:
             state = promotions.state(model)
@@ -359,13 +383,14 @@ class Worker:
             self._journal.say_once("models", "models-unreadable", error=error)
 
     def _poll_s(self) -> float:
+        if self._reach.gateway is not None:
+            return self._timing.beat_s  # answers bring what is new sooner
         local = self._repository.store.ability.local
         return self._timing.active_poll_local_s if local else self._timing.active_poll_bucket_s
 
     def _slots_total(self, model: str) -> int:
         """Count the slots of the whole fleet that serve a model, our own at least."""
-        live = [worker for worker in self._queue.fleet() if worker.last_beat_age_s <= self._timing.lease_s]
-        fleet = sum(1 for worker in live for slot in worker.slots if slot.model == model and slot.on != ("cpu",))
+        fleet = self._reach.slots(model)
         with self._lock:
             return max(fleet, sum(1 for each in self._slots.values() if each.slot.model == model))
 

@@ -40,6 +40,7 @@ class WorkerSettings:
     default_index: str | None
     find_links: tuple[str, ...]
     object_mirror: tuple[str, ...] = ()
+    token_file: Path | None = None
     cluster: str = "local"
     handover: str | None = None
     stages: str = "auto"
@@ -129,6 +130,7 @@ def _switch(value: object) -> bool:
 OPTIONS = (
     Option("repo", _text, lambda: None, "the repository's URL"),
     Option("queue", _text, lambda: None, "the queue's URL"),
+    Option("token_file", _path, lambda: None, "a file with the token for a gateway; else MODELREPO_TOKEN"),
     Option("files", _text, lambda: None, "where inputs and outputs of jobs are kept; default beside the queue"),
     Option("cache", _path, lambda: user_cache_path("modelrepo"), "versions, environments and locks of this box"),
     Option("cache_size", _size, lambda: None, "what the cache may hold, such as 500GB; default the whole disk"),

@@ -29,7 +29,6 @@ from modelrepo_runtime.gateway.worker_api.waking import Listeners, Waking
 from modelrepo_runtime.jobs import Json
 from modelrepo_runtime.queue.desired import Look
 from modelrepo_runtime.queue.http.calls import (
-    LONGEST_POLL_S,
     WORKER_CALLS,
     Call,
     Listened,
@@ -40,7 +39,7 @@ from modelrepo_runtime.queue.http.calls import (
     to_bytes,
 )
 from modelrepo_runtime.queue.http.wire import Misread, read, write
-from modelrepo_runtime.queue.port import BeatCall, ClaimCall, WorkerInfo
+from modelrepo_runtime.queue.port import LONGEST_POLL_S, BeatCall, ClaimCall, WorkerInfo
 from modelrepo_runtime.queue.tokens import Role
 from modelrepo_runtime.remote.failures import PROTOCOL, PROTOCOL_HEADER
 from modelrepo_runtime.timing import Timing

@@ -37,7 +37,8 @@ class Standing:
 
     def _count_slots(self) -> Counter[str]:
         live = [worker for worker in self._queue.fleet() if worker.last_beat_age_s <= self._timing.lease_s]
-        return Counter(slot.model for worker in live for slot in worker.slots if slot.model is not None)
+        slots = (slot for worker in live for slot in worker.slots if slot.on != ("cpu",))
+        return Counter(slot.model for slot in slots if slot.model is not None)
 
     def _count_waiting(self, model: str, now: float) -> int:
         count, at = self._waiting.get(model, (0, float("-inf")))

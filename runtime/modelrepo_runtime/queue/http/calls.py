@@ -24,8 +24,6 @@ WORKER_CALLS = frozenset(
 """What a token of the role `worker` may call; the others want `operate`."""
 LOCAL_CALLS = frozenset({"waiter", "close", "claim_all", "beat_all"})
 """Not sent as they are: a gateway does these for many at once, or they concern this process alone."""
-LONGEST_POLL_S = 50.0
-"""Below the minute after which proxies give up a request that is silent."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ from contextlib import suppress
 
 from modelrepo.errors import ModelRepoError, Unreachable
 from modelrepo_runtime.queue.http.calls import Listened, to_bytes
-from modelrepo_runtime.queue.http.talk import Talk
 from modelrepo_runtime.queue.http.wire import read
 from modelrepo_runtime.remote.connection import ANSWER_TIMEOUT_S, Interrupt
+from modelrepo_runtime.remote.talk import Talk
 
 LONGEST_LISTEN_S = 2.0
 

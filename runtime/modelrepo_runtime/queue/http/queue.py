@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
@@ -11,7 +12,6 @@ from modelrepo.errors import StaleSession, Unreachable
 from modelrepo_runtime.jobs import Claim, Fence, Json
 from modelrepo_runtime.queue.desired import Look
 from modelrepo_runtime.queue.http.calls import (
-    LONGEST_POLL_S,
     ModelStanding,
     Welcome,
     calls,
@@ -19,9 +19,9 @@ from modelrepo_runtime.queue.http.calls import (
     write_arguments,
 )
 from modelrepo_runtime.queue.http.listening import HttpWaiter
-from modelrepo_runtime.queue.http.talk import Talk
 from modelrepo_runtime.queue.http.wire import Misread, read
 from modelrepo_runtime.queue.port import (
+    LONGEST_POLL_S,
     BeatCall,
     BeatReply,
     ClaimCall,
@@ -32,6 +32,7 @@ from modelrepo_runtime.queue.port import (
     Waiter,
 )
 from modelrepo_runtime.remote.connection import ANSWER_TIMEOUT_S, Interrupt
+from modelrepo_runtime.remote.talk import Talk
 
 _REPEATABLE = frozenset(
     {
@@ -42,15 +43,19 @@ _REPEATABLE = frozenset(
 """The same again has the same effect, and gets the same answer: sent again where a kept connection was closed."""
 
 
+_KEPT_KEYS = 10_000
+
+
 class HttpQueue:
     """A queue behind a gateway; may be shared by threads. See JobQueue for what each method guarantees.
 
     It has every method of the port, most of them by the port's own signature: to type checkers, `as_queue` is one.
     """
 
-    def __init__(self, url: str, token: str | None = None, talk: Talk | None = None) -> None:
-        self.talk = talk or Talk(url, token)
-        self.url = self.talk.url
+    def __init__(self, talk: Talk) -> None:
+        self.talk = talk
+        self.url = talk.url
+        self._job_of: OrderedDict[str, str] = OrderedDict()
         self._looks: dict[str, Look] = {}
         self._watched: frozenset[str] = frozenset()
         self._on_targets: Callable[[], None] = lambda: None
@@ -94,6 +99,18 @@ class HttpQueue:
         """Ask for the targets of models."""
         body = to_bytes({"models": list(models), "known": self._known(models)}, "targets")
         self._hear(self.talk.post("/v1/worker/targets", body, repeatable=True))
+
+    def active_models(self) -> tuple[str, ...]:
+        """Name the models that our token may serve and that have an active version."""
+        answer = self.talk.post(
+            "/v1/worker/targets", to_bytes({"models": [], "active": True}, "targets"), repeatable=True
+        )
+        names = answer.get("models") if isinstance(answer, dict) else None
+        return cast("tuple[str, ...]", self._read(tuple[str, ...], names, "targets"))
+
+    def job_of(self, key: str) -> str | None:
+        """Return the job whose input a file is, of those that were claimed here."""
+        return self._job_of.get(key)
 
     def standing(self, models: Sequence[str]) -> Mapping[str, ModelStanding]:
         """Say how many jobs wait for each model, and how many live slots of the fleet serve it."""
@@ -149,7 +166,13 @@ class HttpQueue:
         more = {"wait_s": wait_s, "known": self._known(self._watched)}
         timeout_s = wait_s + ANSWER_TIMEOUT_S
         answer = self._call("claim", arguments, more=more, timeout_s=timeout_s, interrupt=interrupt)
-        return cast("tuple[Claim, ...]", answer)
+        claims = cast("tuple[Claim, ...]", answer)
+        for claim in claims:
+            for key in claim.files.values():
+                self._job_of[key] = claim.job_id
+        while len(self._job_of) > _KEPT_KEYS:
+            self._job_of.popitem(last=False)
+        return claims
 
     def _invoke(self, name: str, *positional: Any, **named: Any) -> Any:
         arguments = calls()[name].signature.bind(*positional, **named).arguments

@@ -51,14 +51,22 @@ class LiveSlot:
     model: str | None
     version: str | None
     incoming_version: str | None = None
+    cluster: str = "local"
+    on: tuple[str, ...] = ("cpu", "gpu")
+    also: tuple[str, ...] = ()
+    """Further versions that it holds a child of."""
 
-    def may_take(self, lane: Lane) -> bool:
-        """True if this slot is open for the lane's jobs and none of them avoids it."""
+    def may_take(self, lane: Lane, kind: str | None = None) -> bool:
+        """True if this slot is open for the lane's jobs, whose stage runs on `kind`, and none of them avoids it."""
+        return self.state == "open" and self.serves(lane, kind) and not self.place.avoided_by(lane.avoid)
+
+    def serves(self, lane: Lane, kind: str | None = None) -> bool:
+        """True if it serves, or goes to, what the lane's jobs wait for."""
         return (
-            self.state == "open"
-            and self.model == lane.model
-            and lane.version in (None, self.version, self.incoming_version)
-            and not self.place.avoided_by(lane.avoid)
+            self.model == lane.model
+            and lane.version in (None, self.version, self.incoming_version, *self.also)
+            and lane.cluster in (None, self.cluster)
+            and (kind is None or kind in self.on)
         )
 
 
@@ -74,9 +82,15 @@ def stage_taken(lane: Lane, offer: Offer) -> str:
     return offer.plan[0].name if lane.version is None and offer.plan else lane.stage
 
 
-def admits(lane: Lane, place: Place, live: Iterable[LiveSlot]) -> bool:
-    """True if `place` may take the lane's jobs: none avoids it, or no other live slot may take them."""
-    return not place.avoided_by(lane.avoid) or not any(slot.may_take(lane) for slot in live)
+def kind_taken(lane: Lane, offer: Offer) -> str | None:
+    """Return what the stage runs on at which the offer would take the lane's jobs; None where it does not say."""
+    stage = stage_taken(lane, offer)
+    return next((each.on for each in offer.plan if each.name == stage), None)
+
+
+def admits(lane: Lane, place: Place, live: Iterable[LiveSlot], kind: str | None = None) -> bool:
+    """True if `place` may take the lane's jobs: none avoids it, or no other live slot on `kind` may take them."""
+    return not place.avoided_by(lane.avoid) or not any(slot.may_take(lane, kind) for slot in live)
 
 
 def write_avoid(avoid: frozenset[str]) -> str:

@@ -10,7 +10,7 @@ from functools import cache
 
 from modelrepo.errors import StaleSession
 from modelrepo_runtime.jobs import Claim, Fence, StageNeed
-from modelrepo_runtime.queue.lanes import LiveSlot, Place, admits, fits, stage_taken
+from modelrepo_runtime.queue.lanes import LiveSlot, Place, admits, fits, kind_taken, stage_taken
 from modelrepo_runtime.queue.picking import UNLIMITED, Quota
 from modelrepo_runtime.queue.port import ClaimCall, Offer
 from modelrepo_runtime.queue.relational import crediting, staging
@@ -152,7 +152,7 @@ def _open_to(holder: Holder, offer: Offer, around: Around) -> list[int]:
     place, grants = holder.place(offer), around.grants
     found: list[int] = []
     for number, lane in around.ranking.lanes.items():
-        if not fits(lane, offer) or (lane.avoid and not admits(lane, place, around.live())):
+        if not fits(lane, offer) or (lane.avoid and not admits(lane, place, around.live(), kind_taken(lane, offer))):
             continue
         if lane.cluster not in (None, holder.cluster):
             continue
@@ -273,7 +273,14 @@ def slots_live(tx: Snapshot, timing: Timing) -> tuple[LiveSlot, ...]:
     rows = tx.rows("slots_live", tx.now - timing.lease_s, tx.now + timing.lease_s)
     return tuple(
         LiveSlot(
-            Place(row["worker"], row["slot"], row["host"]), row["state"], row["model"], row["version"], row["incoming"]
+            Place(row["worker"], row["slot"], row["host"]),
+            row["state"],
+            row["model"],
+            row["version"],
+            row["incoming"],
+            row["cluster"],
+            tuple(kind for kind in ("cpu", "gpu") if row[kind]),
+            tuple(row["also"].split("\n")) if row["also"] else (),
         )
         for row in rows
     )

@@ -122,7 +122,7 @@ def _slot_row(session: str, report: SlotReport) -> tuple[Any, ...]:
     incoming = report.incoming.get("version") if report.incoming else None
     body = json.dumps(asdict(report))
     loads = incoming if report.incoming and report.incoming.get("phase") in LOADING_PHASES else None
-    kinds = (int("gpu" in report.on), loads)
+    kinds = (int("cpu" in report.on), int("gpu" in report.on), loads, "\n".join(report.also))
     return (session, report.slot, report.state, report.model, report.version, incoming, *kinds, body)
 
 

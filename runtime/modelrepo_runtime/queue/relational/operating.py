@@ -5,31 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from modelrepo.errors import Conflict, InvalidInput
-from modelrepo_runtime.attempts import kept_away_from
 from modelrepo_runtime.jobs import Fence, Status
-from modelrepo_runtime.queue.lanes import Lane
 from modelrepo_runtime.queue.port import Deleted, JobFilter, Tier
 from modelrepo_runtime.queue.relational import breaking, fleet_events, orders, outbox, reading, tenancy
-from modelrepo_runtime.queue.relational.claiming import slots_live
 from modelrepo_runtime.queue.relational.crediting import audit, give_back
-from modelrepo_runtime.queue.relational.finishing import attempts_of, held
+from modelrepo_runtime.queue.relational.finishing import held
 from modelrepo_runtime.queue.relational.learning import learn
-from modelrepo_runtime.queue.relational.stages import read_stages
+from modelrepo_runtime.queue.relational.pinning import release_slots
 from modelrepo_runtime.queue.relational.telling import tell_progress
-from modelrepo_runtime.queue.relational.transaction import Snapshot, Transaction
+from modelrepo_runtime.queue.relational.transaction import Transaction
 from modelrepo_runtime.queue.relational.waiting import (
-    MOST_MOVED,
-    Entry,
     Last,
     dequeue,
     end,
-    enqueue,
     move_due,
-    note,
     send_back,
     unstage,
 )
-from modelrepo_runtime.queue.steps import MOST_RESTARTS, shown_progress, stale
+from modelrepo_runtime.queue.steps import shown_progress, stale
 from modelrepo_runtime.queue.tiers import changed, unknown
 from modelrepo_runtime.timing import Timing
 
@@ -145,6 +138,7 @@ def tend(tx: Transaction, timing: Timing) -> None:
     tx.run("left_out_sweep")
     audit(tx)
     tx.run("staged_sweep")
+    release_slots(tx)
     tx.run("lanes_sweep")
     tenancy.sweep(tx)
     learn(tx)
@@ -153,28 +147,3 @@ def tend(tx: Transaction, timing: Timing) -> None:
     outbox.sweep(tx)
     orders.sweep(tx)
     fleet_events.sweep(tx)
-
-
-def pinned_waiting(tx: Snapshot, timing: Timing) -> tuple[tuple[str, str], ...]:
-    """Return (model, version) that jobs past their first stage wait for and no live slot serves or loads."""
-    live = slots_live(tx, timing)
-    served = {(slot.model, version) for slot in live for version in (slot.version, slot.incoming_version)}
-    pairs = tx.rows("pinned_pairs", MOST_RESTARTS)
-    return tuple((row["model"], row["version"]) for row in pairs if (row["model"], row["version"]) not in served)
-
-
-def restart_pinned(tx: Transaction, model: str, version: str) -> int:
-    """Send jobs that wait for a version that is served nowhere back to their first stage."""
-    rows = tx.rows("pinned_ready", model, version, MOST_RESTARTS, MOST_MOVED)
-    for row in rows:
-        dequeue(tx, row["job"], model, row["enqueued"])
-        give_back(tx, [row["job"]])
-        tx.run("handover_delete", row["job"])
-        tx.run("pinned_put", row["job"], None, None, 0, None, row["restarts"] + 1)
-        note(tx, row["job"], "restarted", version=version)
-        first = read_stages(row["stages"])[0].name
-        avoid = kept_away_from(attempts_of(tx, row["job"]))
-        lane = Lane(model, first, row["tier"], avoid=avoid, over=bool(row["over"]))
-        enqueue(tx, Entry(row["job"], row["enqueued"], row["tag"], lane))
-        tx.changed_jobs.add(row["name"])
-    return len(rows)

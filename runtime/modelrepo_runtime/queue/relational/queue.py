@@ -13,7 +13,6 @@ from modelrepo_runtime.queue.port import (
     ClaimCall,
     Deleted,
     Explanation,
-    FailingVersion,
     FinishReply,
     HistoryRow,
     JobFilter,
@@ -30,24 +29,28 @@ from modelrepo_runtime.queue.relational import (
     breaking,
     claiming,
     desired,
+    explaining,
     finishing,
     fleet,
     operating,
+    pinning,
     reading,
     staging,
     submitting,
 )
 from modelrepo_runtime.queue.relational.forecasting import Forecasts
 from modelrepo_runtime.queue.relational.operator_calls import OperatorCalls
+from modelrepo_runtime.queue.relational.order_calls import OrderCalls
 from modelrepo_runtime.queue.relational.tokens import RelationalTokens
 from modelrepo_runtime.queue.relational.transaction import Database, Snapshot, Transaction
+from modelrepo_runtime.queue.reports import FailingVersion, QueueReport, WorkerExplanation
 from modelrepo_runtime.queue.steps import SILENT_FORGOTTEN_S, check_submission, outcome_text
 from modelrepo_runtime.queue.tokens import TokenStore
 from modelrepo_runtime.queue.turns import slots_allowed
 from modelrepo_runtime.timing import Timing
 
 
-class RelationalQueue(OperatorCalls):
+class RelationalQueue(OperatorCalls, OrderCalls):
     """See JobQueue."""
 
     def __init__(self, database: Database, timing: Timing) -> None:
@@ -194,15 +197,23 @@ class RelationalQueue(OperatorCalls):
 
     def pinned_waiting(self) -> tuple[tuple[str, str], ...]:
         """See JobQueue."""
-        return self._database.read(lambda tx: operating.pinned_waiting(tx, self.timing))
+        return self._database.read(lambda tx: pinning.waiting(tx, self.timing))
 
     def restart_pinned(self, model: str, version: str) -> int:
         """See JobQueue."""
-        return self._database.write(lambda tx: operating.restart_pinned(tx, model, version))
+        return self._database.write(lambda tx: pinning.restart(tx, model, version, self.timing))
 
     def fleet(self) -> tuple[WorkerReport, ...]:
         """See JobQueue."""
         return self._database.read(fleet.fleet)
+
+    def queue_report(self, model: str | None = None, tier: str | None = None) -> QueueReport:
+        """See JobQueue."""
+        return self._database.read(lambda tx: explaining.queue_report(tx, self.timing, model, tier))
+
+    def explain_worker(self, worker: str) -> WorkerExplanation:
+        """See JobQueue."""
+        return self._database.read(lambda tx: explaining.explain_worker_now(tx, worker, self.timing))
 
     def failing_versions(self) -> tuple[FailingVersion, ...]:
         """See JobQueue."""
@@ -254,7 +265,7 @@ class RelationalQueue(OperatorCalls):
 
     def explain(self, job_id: str) -> Explanation:
         """See JobQueue."""
-        return self._database.read(lambda tx: reading.explain_job(tx, job_id, self.timing))
+        return self._database.read(lambda tx: explaining.explain_job(tx, job_id, self.timing, self._forecasts.at))
 
     def history(self, job_id: str | None = None) -> tuple[HistoryRow, ...]:
         """See JobQueue."""

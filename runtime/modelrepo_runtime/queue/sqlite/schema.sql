@@ -177,8 +177,10 @@ create table slot (
   version text,
   incoming text,
   report text not null,
+  cpu integer not null default 1,
   gpu integer not null default 1,
   loads text,
+  also text not null default '',
   primary key (session, slot)
 ) without rowid;
 create table turn (

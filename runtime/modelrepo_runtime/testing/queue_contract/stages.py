@@ -10,10 +10,15 @@ import pytest
 from modelrepo_runtime.jobs import (
     Cause,
     Outcome,
+    OutputFile,
     StageNeed,
     Status,
 )
+from modelrepo_runtime.queue.port import SlotReport
 from modelrepo_runtime.testing.queue_contract.bench import ONE_STAGE, SUCCEEDED, TWO_STAGES, Bench, Rows, offer_of
+from modelrepo_runtime.testing.queue_contract.credits import CPU, GPU, a_box, generates, prepared, report, waiting
+
+BOUND = Outcome(Cause.SUCCEEDED, cluster_bound=True)
 
 
 class StageContract:
@@ -92,3 +97,80 @@ class StageContract:
         assert bench.queue.finish(bad, again.job_id, again.fence, SUCCEEDED, then=offer).next is None
         assert bench.claim(bad, offer) == ()
         assert bench.claim_one(other, offer).stage == "generate"
+
+    def test_a_stage_is_told_what_those_before_it_handed_over(self, bench: Bench) -> None:
+        bench.submit(stages=(*TWO_STAGES, StageNeed("finish", "cpu")))
+        session, offer = bench.worker(), offer_of(stages=("prepare", "generate", "finish"))
+        files = (OutputFile("latents", "jobs/d/j/1-a/handover/latents", 7, "application/octet-stream"),)
+        first = bench.claim_one(session, offer)
+        assert first.handover == ()
+        reply = bench.queue.finish(
+            session, first.job_id, first.fence, Outcome(Cause.SUCCEEDED, handover=files), then=offer
+        )
+        assert reply.next is not None and reply.next.handover == files
+        bench.fail(session, reply.next, Cause.EXCEPTION)
+        bench.clock.advance(1)
+        again = bench.claim_one(session, offer)
+        assert again.handover == files
+        bench.finish(session, again, Outcome(Cause.SUCCEEDED))
+        assert bench.claim_one(session, offer).handover == ()
+
+    def test_what_lies_in_a_clusters_storage_is_gone_on_with_in_that_cluster(self, bench: Bench) -> None:
+        waiting(bench, 1)
+        cpu, gpu = a_box(bench, "cpu", CPU), a_box(bench, "gpu", GPU)
+        far = a_box(bench, "far", GPU, cluster="d")
+        bench.finish(cpu, bench.claim_one(cpu, limit=1, stages=("prepare",), plan=generates().plan), BOUND)
+        assert bench.claim(far, generates()) == ()
+        claim = bench.claim_one(gpu, generates())
+        bench.queue.hand_back(gpu, claim.job_id, claim.fence, Cause.PREEMPTED)
+        assert bench.claim(far, generates()) == ()
+        assert bench.claim_one(gpu, generates()).stage == "generate"
+
+    def test_a_job_that_is_bound_to_a_cluster_without_its_version_begins_again(self, bench: Bench) -> None:
+        waiting(bench, 2)
+        cpu, gpu = a_box(bench, "cpu", CPU), a_box(bench, "gpu", GPU)
+        a_box(bench, "far", GPU, cluster="d")
+        bound = bench.claim_one(cpu, limit=1, stages=("prepare",), plan=generates().plan)
+        bench.finish(cpu, bound, BOUND)
+        (free,) = prepared(bench, cpu)
+        assert bench.queue.pinned_waiting() == ()
+        report(bench, gpu, GPU, version="v2")
+        assert bench.queue.pinned_waiting() == (("m", "v1"),)
+        assert bench.queue.restart_pinned("m", "v1") == 1
+        assert bench.queue.get(bound.job_id).stage == "prepare"
+        assert bench.queue.get(free.job_id).stage == "generate"
+
+    def test_slots_on_the_cpu_do_not_serve_an_accelerator_stage(self, bench: Bench) -> None:
+        waiting(bench, 2)
+        cpu, gpu = a_box(bench, "cpu", CPU), a_box(bench, "gpu", GPU)
+        prepared(bench, cpu)
+        bench.fail(gpu, bench.claim_one(gpu, generates()), Cause.EXCEPTION)
+        bench.clock.advance(2)
+        again = bench.claim_one(gpu, generates())
+        assert again.attempt == 2, "nobody else could take it"
+        bench.queue.hand_back(gpu, again.job_id, again.fence, Cause.PREEMPTED)
+        report(bench, gpu, GPU, version="v2")
+        report(bench, cpu, CPU, version="v2", also=("v1",))
+        assert bench.queue.pinned_waiting() == (("m", "v1"),)
+
+    def test_after_two_restarts_one_slot_is_asked_to_serve_the_version(self, bench: Bench) -> None:
+        waiting(bench, 1)
+        cpu, gpu = a_box(bench, "cpu", CPU), a_box(bench, "gpu", GPU)
+        for version in ("v1", "v2", "v3"):
+            report(bench, gpu, GPU, version=version)
+            bench.finish(cpu, bench.claim_one(cpu, version=version, stages=("prepare",), plan=generates().plan))
+            report(bench, gpu, GPU, version="v9")
+            assert bench.queue.pinned_waiting() == (("m", version),)
+            assert bench.queue.restart_pinned("m", version) == (0 if version == "v3" else 1)
+        told = SlotReport("0", "open", "m", "v9", on=GPU)
+        (order,) = bench.queue.beat(gpu, (), [told]).orders
+        assert (order.verb, order.slot, order.argument) == ("assign", "0", "m@v3")
+        assert bench.queue.restart_pinned("m", "v3") == 0
+        assert len(bench.queue.beat(gpu, (), [told]).orders) == 1
+        report(bench, gpu, GPU, version="v3")
+        assert bench.queue.pinned_waiting() == ()
+        bench.finish(gpu, bench.claim_one(gpu, generates(version="v3")))
+        bench.finish(cpu, bench.claim_one(cpu, version="v3", stages=("finish",), plan=generates().plan))
+        bench.queue.tend()
+        (released,) = bench.queue.beat(gpu, (), [told]).orders
+        assert (released.verb, released.argument) == ("assign", "m")

@@ -36,7 +36,8 @@ select lease.session, max(beat.number) from lease left join beat on beat.session
 delete from slot where session = ?;
 
 -- name: slot_insert
-insert into slot (session, slot, state, model, version, incoming, gpu, loads, report) values (?, ?, ?, ?, ?, ?, ?, ?, ?);
+insert into slot (session, slot, state, model, version, incoming, cpu, gpu, loads, also, report)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: slots_reported
 select slot, report from slot where session = ? order by slot;
@@ -46,7 +47,8 @@ select session.id, session.worker, session.host, session.pid, session.cluster, s
 from session join beat on beat.session = session.id order by beat.at desc, session.id;
 
 -- name: slots_live
-select session.worker, session.host, slot.slot, slot.state, slot.model, slot.version, slot.incoming
+select session.worker, session.host, session.cluster, slot.slot, slot.state, slot.model, slot.version, slot.incoming,
+  slot.cpu, slot.gpu, slot.also
 from slot join session on session.id = slot.session join beat on beat.session = slot.session
 where beat.at > ? and beat.at < ?;
 

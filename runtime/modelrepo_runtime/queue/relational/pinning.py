@@ -1,0 +1,102 @@
+"""Jobs that are bound to the version of their first stage, where nobody serves that any more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from modelrepo_runtime.attempts import kept_away_from
+from modelrepo_runtime.queue.lanes import Lane, LiveSlot
+from modelrepo_runtime.queue.orders import OrderDraft, Verb
+from modelrepo_runtime.queue.relational import orders
+from modelrepo_runtime.queue.relational.claiming import slots_live
+from modelrepo_runtime.queue.relational.crediting import give_back
+from modelrepo_runtime.queue.relational.finishing import attempts_of
+from modelrepo_runtime.queue.relational.stages import read_stages
+from modelrepo_runtime.queue.relational.transaction import Snapshot, Transaction
+from modelrepo_runtime.queue.relational.waiting import MOST_MOVED, Entry, dequeue, enqueue, lane_of, note
+from modelrepo_runtime.queue.steps import MOST_RESTARTS
+from modelrepo_runtime.timing import Timing
+
+ANY_RESTARTS = 2**30
+BY_THE_QUEUE = "the queue"
+"""Whose orders these are."""
+
+
+def waiting(tx: Snapshot, timing: Timing) -> tuple[tuple[str, str], ...]:
+    """Return (model, version) that jobs past their first stage wait for and no live slot that could serves or loads."""
+    pairs = {(row["model"], row["version"]) for row in tx.rows("pinned_pairs", ANY_RESTARTS)}
+    if not pairs:
+        return ()
+    live = slots_live(tx, timing)
+    unserved = {(lane.model, lane.version) for lane, kind in _lanes(tx).values() if not _served(lane, kind, live)}
+    return tuple(sorted(pairs & unserved))
+
+
+def restart(tx: Transaction, model: str, version: str, timing: Timing) -> int:
+    """Send jobs that wait for a version that is served nowhere back to their first stage; return how many.
+
+    Where none may begin again, one slot is asked to serve the version.
+    """
+    live = slots_live(tx, timing)
+    lanes = _lanes(tx)
+    served = {number for number, (lane, kind) in lanes.items() if _served(lane, kind, live)}
+    rows = tx.rows("pinned_ready", model, version, MOST_RESTARTS, MOST_MOVED)
+    count = 0
+    for row in rows:
+        there = tx.row("ready_of_job", model, row["enqueued"], row["job"])
+        if there is None or there["lane"] in served:
+            continue
+        count += 1
+        dequeue(tx, row["job"], model, row["enqueued"])
+        give_back(tx, [row["job"]])
+        tx.run("handover_delete", row["job"])
+        tx.run("pinned_put", row["job"], None, None, 0, None, row["restarts"] + 1)
+        note(tx, row["job"], "restarted", version=version)
+        first = read_stages(row["stages"])[0].name
+        avoid = kept_away_from(attempts_of(tx, row["job"]))
+        lane = Lane(model, first, row["tier"], avoid=avoid, over=bool(row["over"]))
+        enqueue(tx, Entry(row["job"], row["enqueued"], row["tag"], lane))
+        tx.changed_jobs.add(row["name"])
+    if not count:
+        for number, (lane, kind) in lanes.items():
+            if (lane.model, lane.version) == (model, version) and number not in served:
+                _ask_for_a_slot(tx, lane, kind, live)
+    return count
+
+
+def release_slots(tx: Transaction) -> None:
+    """Let slots that were asked to serve a version go back to the active one once no job waits for it."""
+    for row in tx.rows("slots_assigned", BY_THE_QUEUE):
+        model, _, version = row["argument"].partition("@")
+        if version and not tx.only("version_is_waited_for", model, version)[0]:
+            reason = f"no job waits for {model}@{version} any more"
+            orders.give_one(tx, OrderDraft(row["worker"], Verb.ASSIGN, row["slot"], model, reason), BY_THE_QUEUE)
+
+
+def _ask_for_a_slot(tx: Transaction, lane: Lane, kind: str | None, live: Sequence[LiveSlot]) -> None:
+    wanted = f"{lane.model}@{lane.version}"
+    if any(row["argument"] == wanted for row in tx.rows("slots_assigned", BY_THE_QUEUE)):
+        return
+    could = [
+        slot
+        for slot in live
+        if slot.model == lane.model and lane.cluster in (None, slot.cluster) and (kind is None or kind in slot.on)
+    ]
+    for slot in sorted(could, key=lambda slot: (slot.state != "open", slot.place.key))[:1]:
+        reason = f"jobs that began with {lane.version} wait for it, and may not begin again"
+        draft = OrderDraft(slot.place.worker, Verb.ASSIGN, slot.place.slot, wanted, reason)
+        orders.give_one(tx, draft, BY_THE_QUEUE)
+
+
+def _lanes(tx: Snapshot) -> dict[int, tuple[Lane, str | None]]:
+    """Return the lanes of such jobs, and what their stage runs on."""
+    found: dict[int, tuple[Lane, str | None]] = {}
+    for row in tx.rows("lanes_pinned"):
+        if row["stages"] is not None:
+            kind = next((stage.on for stage in read_stages(row["stages"]) if stage.name == row["stage"]), None)
+            found[row["id"]] = (lane_of(row), kind)
+    return found
+
+
+def _served(lane: Lane, kind: str | None, live: Sequence[LiveSlot]) -> bool:
+    return any(slot.serves(lane, kind) for slot in live)

@@ -1,0 +1,13 @@
+-- name: lanes_pinned
+-- Non-empty lanes of jobs that are bound to a version, with the plan that these follow.
+select lane.id, lane.model, lane.stage, lane.tier, lane.version, lane.avoid, lane.cluster, lane.over,
+  (select coalesce(pinned.stages, job.stages) from ready join pinned on pinned.job = ready.job
+    join job on job.id = ready.job where ready.lane = lane.id and pinned.version = lane.version limit 1) as stages
+from lane where lane.version <> '';
+
+-- name: slots_assigned
+-- Slots that this queue itself has asked to serve one version.
+select id, worker, slot, argument from worker_order where given_by = ? and verb = 'assign' and standing = 1;
+
+-- name: version_is_waited_for
+select exists (select 1 from pinned join job on job.id = pinned.job where pinned.version = ?2 and job.model = ?1);

@@ -38,8 +38,10 @@ class OrderSettings(Protocol):
     def tenants(self) -> tuple[Tenant, ...]:
         """Return the tenants that were set, and those that submitted lately, by name."""
 
-    def set_tenant(self, name: str, *, weight: float | None = None, burst_jobs: float | None = None) -> Tenant:
-        """Set a tenant's share; what is not given stays. Holds for jobs submitted from now on; inf: any burst.
+    def set_tenant(
+        self, name: str, *, weight: float | None = None, burst_jobs: float | None = None, any_burst: bool = False
+    ) -> Tenant:
+        """Set a tenant's share; what is not given stays. Holds for jobs submitted from now on.
 
         Raises: InvalidInput.
         """
@@ -64,7 +66,7 @@ class OrderSettings(Protocol):
 
 
 def checked_tenant(known: Tenant, weight: float | None, burst_jobs: float | None) -> Tenant:
-    """Return a tenant with its new figures. Raises: InvalidInput."""
+    """Return a tenant with its new figures; any burst: inf. Raises: InvalidInput."""
     name = known.name
     if not name or len(name) > LONGEST_NAME:
         raise InvalidInput(f"cannot set tenant {name!r}: a tenant's name has 1 to {LONGEST_NAME} characters")

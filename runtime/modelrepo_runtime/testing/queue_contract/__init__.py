@@ -18,6 +18,7 @@ from modelrepo_runtime.testing.queue_contract.breakers import BreakerContract
 from modelrepo_runtime.testing.queue_contract.claims import ClaimContract
 from modelrepo_runtime.testing.queue_contract.credits import CreditContract
 from modelrepo_runtime.testing.queue_contract.endings import EndingContract
+from modelrepo_runtime.testing.queue_contract.explanations import ExplanationContract
 from modelrepo_runtime.testing.queue_contract.fleet_events import FleetEventContract
 from modelrepo_runtime.testing.queue_contract.learning import LearningContract
 from modelrepo_runtime.testing.queue_contract.operating import OperatingContract
@@ -28,6 +29,7 @@ from modelrepo_runtime.testing.queue_contract.sessions import SessionContract
 from modelrepo_runtime.testing.queue_contract.stages import StageContract
 from modelrepo_runtime.testing.queue_contract.staging import StagingContract
 from modelrepo_runtime.testing.queue_contract.submission import SubmissionContract
+from modelrepo_runtime.testing.queue_contract.tenants import TenantContract
 from modelrepo_runtime.testing.queue_contract.waiters import WaiterContract
 from modelrepo_runtime.timing import Timing
 
@@ -45,12 +47,14 @@ class JobQueueContract(
     EndingContract,
     SessionContract,
     OperatingContract,
+    TenantContract,
     WaiterContract,
     OutboxContract,
     WorkerOrderContract,
     FleetEventContract,
     BreakerContract,
     LearningContract,
+    ExplanationContract,
 ):
     """Subclass it and give it a fixture `opened`: a queue on this clock and timing, and how to look behind it."""
 

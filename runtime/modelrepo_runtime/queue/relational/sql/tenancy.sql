@@ -66,6 +66,9 @@ insert into pause (model, tier, at) values (?, ?, ?) on conflict do nothing;
 -- name: pause_delete
 delete from pause where model = ? and tier = ? returning at;
 
+-- name: models_waiting
+select distinct model from lane;
+
 -- name: picks_newest
 select seq, over, late from picks where shard = ? order by seq desc limit 1;
 

@@ -13,6 +13,7 @@ import pytest
 
 from modelrepo.testing.proxy import Proxy
 from modelrepo.testing.s3_servers import SeaweedFS
+from modelrepo_runtime.testing.clock import FakeClock
 from modelrepo_runtime.testing.postgres_server import Databases, PostgresServer, database_name, given_or_started
 
 _numbers = itertools.count()
@@ -75,11 +76,15 @@ def postgres_server() -> Iterator[Databases]:
 
 @pytest.fixture(scope="session")
 def postgres_template(postgres_server: Databases) -> Iterator[str]:
-    """A migrated database to make others from; nobody may be connected to it."""
+    """A migrated database to make others from, with partitions for the days of FakeClock; nobody is connected to it."""
+    from modelrepo_runtime.queue.postgres import partitions
+    from modelrepo_runtime.queue.postgres.connecting import connect
     from modelrepo_runtime.queue.postgres.migrating import migrate
 
     url = postgres_server.create_database()
     migrate(url)
+    with connect(url, {}) as connection:
+        partitions.make(connection, partitions.missing_days(connection, FakeClock()()))
     yield url
     postgres_server.drop_database(url)
 

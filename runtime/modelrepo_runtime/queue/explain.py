@@ -1,4 +1,4 @@
-"""Say in words where a job is and what it waits for."""
+"""Say in words where a job is and what it waits for, and what a worker's slots could take."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from modelrepo_runtime.jobs import Job, Json, Status, timestamp
-from modelrepo_runtime.queue.lanes import Lane, LiveSlot
+from modelrepo_runtime.queue.forecast import LaneLoad
+from modelrepo_runtime.queue.hindrance import Hindrance, Rules, SlotStanding, hindrance, serves
 from modelrepo_runtime.queue.port import Explanation, HistoryRow
 
 COUNTED_TO = 1000
 """Jobs of one lane that a position need count; from there on it may be more."""
+SLOTS_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +21,15 @@ class Surroundings:
 
     now: float
     slo_s: float
-    lane: Lane | None
-    """Where it waits; None unless queued."""
+    lane: LaneLoad | None
+    """Where it waits, `depth` unread; None unless queued."""
+    rank: tuple[int, int] | None
+    """Which of how many lanes of its model and kind its lane is; None: not known."""
     due: float | None
     """When its delay ends, if it is delayed."""
     holder: str | None
     """`<worker>/<slot>` that runs it."""
-    live: Sequence[LiveSlot]
+    rules: Rules
     history: Sequence[HistoryRow]
     restarts: int
     restarts_allowed: int
@@ -35,19 +39,18 @@ def explain(job: Job, around: Surroundings) -> Explanation:
     """Return lines for people and facts for programs."""
     lines = [_headline(job)]
     facts: dict[str, Json] = {"model": job.model, "tier": job.tier, "stage": job.stage, "slo_s": around.slo_s}
+    if job.eta is not None:
+        facts["eta"] = job.eta.to_json()
     if job.status is Status.QUEUED and around.lane is not None:
         lines += _waiting(job, around.lane, around, facts)
     elif job.status is Status.RUNNING:
-        facts["slot"] = around.holder
-        lines.append(f"Runs stage {job.stage} as version {job.version} on {around.holder}, try {job.attempt}.")
-        if job.progress is not None:
-            lines.append(f"Progress {job.progress:.0%}" + (f": {job.message}." if job.message else "."))
-        if job.cancel_requested:
-            lines.append("Its cancellation was asked for; it ends when its worker has stopped it.")
+        lines += _running(job, around, facts)
     elif job.error is not None:
         lines.append(f"It ended with {job.error.code}: {job.error.message}.")
     tries = [row for row in around.history if row.event == "attempt" and row.cause != "succeeded"]
-    facts["failed_attempts"] = [{"cause": row.cause, "slot": row.slot, "version": row.version} for row in tries]
+    facts["failed_attempts"] = [
+        {"cause": row.cause, "slot": row.slot, "version": row.version, "counted": row.counted} for row in tries
+    ]
     for row in tries[-3:]:
         kept = "" if row.counted else ", not counted"
         lines.append(f"An attempt on {row.slot} as version {row.version} ended by {row.cause}{kept}.")
@@ -60,24 +63,46 @@ def _headline(job: Job) -> str:
     return f"{job.id} is {job.status.value}: model {job.model}, tier {job.tier}, {word} {since}."
 
 
-def _waiting(job: Job, lane: Lane, around: Surroundings, facts: dict[str, Json]) -> list[str]:
+def _running(job: Job, around: Surroundings, facts: dict[str, Json]) -> list[str]:
+    facts["slot"] = around.holder
+    lines = [f"Runs stage {job.stage} as version {job.version} on {around.holder}, try {job.attempt}."]
+    if job.progress is not None:
+        lines.append(f"Progress {job.progress:.0%}" + (f": {job.message}." if job.message else "."))
+    if job.cancel_requested:
+        lines.append("Its cancellation was asked for; it ends when its worker has stopped it.")
+    elif job.eta is not None and job.eta.finish_at is not None:
+        lines.append(f"It is expected to end at {timestamp(job.eta.finish_at)}.")
+    return lines
+
+
+def _waiting(job: Job, lane: LaneLoad, around: Surroundings, facts: dict[str, Json]) -> list[str]:
     share = (around.now - job.enqueued) / around.slo_s
     facts.update(
-        lane={"stage": lane.stage, "tier": lane.tier, "version": lane.version, "avoid": sorted(lane.avoid)},
+        lane=lane_facts(lane),
+        rank=None if around.rank is None else {"lane": around.rank[0], "of": around.rank[1]},
         slo_share=round(share, 4),
         position=job.position,
         delayed_until=timestamp(around.due),
     )
     lines = [
-        f"It waits in the lane of stage {lane.stage}, tier {lane.tier}, {_version_words(lane)},"
+        f"It waits in the lane of {lane_words(lane)},"
         f" and has used {share:.0%} of the {around.slo_s:g} s that its tier may wait."
     ]
+    if around.rank is not None and around.rank[1] > 1:
+        lines.append(f"Its lane is number {around.rank[0]} of {around.rank[1]} by how urgent their oldest jobs are.")
     if around.due is not None:
         lines.append(f"It is delayed until {timestamp(around.due)}, after an attempt that failed.")
     elif job.position is not None:
         count = f"At least {job.position}" if job.position >= COUNTED_TO else str(job.position)
         lines.append(f"{count} jobs of its model would be taken before it.")
-    lines.append(_who_may_take_it(lane, around, facts))
+    lines += _expected(job, around.now)
+    if lane.over:
+        lines.append(f"Tenant {job.tenant} is far ahead of its share: its jobs get spare capacity and one pick in ten.")
+    lines.append(_who_may_take_it(lane, around.rules, facts))
+    if around.due is not None and "waits_for" not in facts:
+        facts["waits_for"] = "the end of its delay"
+    if lane.over and "waits_for" not in facts:
+        facts["waits_for"] = f"spare capacity, as tenant {job.tenant} is ahead of its share"
     if lane.avoid:
         lines.append(f"It keeps away from {', '.join(sorted(lane.avoid))} while another live slot may take it.")
     if around.restarts:
@@ -88,29 +113,56 @@ def _waiting(job: Job, lane: Lane, around: Surroundings, facts: dict[str, Json])
     return lines
 
 
-def _who_may_take_it(lane: Lane, around: Surroundings, facts: dict[str, Json]) -> str:
-    slots = [slot for slot in around.live if slot.model == lane.model]
-    able = [
-        slot for slot in slots if slot.state == "open" and lane.version in (None, slot.version, slot.incoming_version)
-    ]
-    facts["slots"] = [slot.place.key for slot in able]
+def _expected(job: Job, now: float) -> list[str]:
+    if job.eta is None or job.eta.start_at is None:
+        return []
+    end = f", its end at {timestamp(job.eta.finish_at)}" if job.eta.finish_at is not None else ""
+    return [f"Its start is expected in {max(0.0, job.eta.start_at - now):.0f} s{end}."]
+
+
+def _who_may_take_it(lane: LaneLoad, rules: Rules, facts: dict[str, Json]) -> str:
+    slots = [slot for slot in rules.slots if slot.report.model == lane.model]
+    hindered = [(slot, hindrance(lane, slot, rules)) for slot in slots]
+    able = [slot.place.key for slot, found in hindered if found is None]
+    facts["slots"] = able
     if able:
-        return f"{len(able)} live slots may take it: {', '.join(slot.place.key for slot in able[:5])}."
+        return f"{len(able)} live slots may take it: {', '.join(able[:SLOTS_NAMED])}."
     if not slots:
         facts["waits_for"] = "a live worker that serves the model"
         return f"No live worker serves {lane.model}: start one with `modelrepo worker`."
-    closed = [slot for slot in slots if slot.state != "open"]
-    if len(closed) == len(slots):
-        facts["waits_for"] = "an open slot"
-        states = " or ".join(sorted({slot.state for slot in closed}))
+    nearest = max((found for _, found in hindered if found is not None), key=lambda found: found.kind)
+    facts.update(waits_for=nearest.waits_for, hindrance=nearest.kind.name.lower())
+    return _words_for_all(lane, nearest, slots)
+
+
+def _words_for_all(lane: LaneLoad, nearest: Hindrance, slots: Sequence[SlotStanding]) -> str:
+    if nearest.kind is nearest.kind.STATE:
+        states = " or ".join(sorted({slot.report.state for slot in slots}))
         return f"All {len(slots)} live slots of {lane.model} are {states}; see `modelrepo status`."
-    facts["waits_for"] = f"version {lane.version}"
-    served = sorted({slot.version for slot in slots if slot.version})
-    return (
-        f"It needs version {lane.version}, which no live slot serves or loads; served:"
-        f" {', '.join(served) or 'none yet'}. Promote {lane.version}, or submit the job again without a version."
-    )
+    if nearest.kind is nearest.kind.VERSION:
+        served = sorted({version for slot in slots for version in serves(slot.report)})
+        return (
+            f"It needs version {lane.version}, which no live slot serves or loads; served:"
+            f" {', '.join(served) or 'none yet'}. Promote {lane.version}, or submit the job again without a version."
+        )
+    return nearest.for_a_job
 
 
-def _version_words(lane: Lane) -> str:
-    return "any version" if lane.version is None else f"version {lane.version} only"
+def lane_words(lane: LaneLoad) -> str:
+    """Name a lane as people read it."""
+    version = "any version" if lane.version is None else f"version {lane.version} only"
+    cluster = f", cluster {lane.cluster} only" if lane.cluster is not None else ""
+    return f"stage {lane.stage}, tier {lane.tier}, {version}{cluster}"
+
+
+def lane_facts(lane: LaneLoad) -> dict[str, Json]:
+    """Name a lane as programs read it."""
+    return {
+        "stage": lane.stage,
+        "on": lane.on,
+        "tier": lane.tier,
+        "version": lane.version,
+        "cluster": lane.cluster,
+        "over": lane.over,
+        "avoid": sorted(lane.avoid),
+    }

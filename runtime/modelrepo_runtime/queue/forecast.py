@@ -38,6 +38,12 @@ class LaneLoad:
     cluster: str | None = None
     over: bool = False
     paused: bool = False
+    avoid: frozenset[str] = frozenset()
+    delayed: int = 0
+    """Jobs of it whose next try is not due yet; not in `depth`."""
+    slo_s: float = 0.0
+    plan: tuple[StageNeed, ...] = ()
+    """The stages that its oldest job follows."""
 
     def before(self, moment: float) -> float:
         """Return about how many of its jobs were enqueued before `moment`, as if they came evenly."""
@@ -195,7 +201,8 @@ class Forecaster:
             if job.over and not lane.over:
                 count = float(lane.depth)
             else:
-                count = lane.before(at - (at - job.enqueued) * weight / lane.weight)
+                alike = lane.weight == weight
+                count = lane.before(job.enqueued if alike else at - (at - job.enqueued) * weight / lane.weight)
             if count:
                 time = self.load.estimates.of(job.model, lane.stage)
                 if time is None:

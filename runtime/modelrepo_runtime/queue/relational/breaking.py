@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 
 from modelrepo_runtime.jobs import Cause, Claim, Outcome
 from modelrepo_runtime.queue.fleet_events import Happened
-from modelrepo_runtime.queue.port import FailingVersion, Offer
+from modelrepo_runtime.queue.port import Offer
 from modelrepo_runtime.queue.relational import fleet_events
 from modelrepo_runtime.queue.relational.rows import LeaseRow
 from modelrepo_runtime.queue.relational.transaction import Snapshot, Transaction
 from modelrepo_runtime.queue.relational.waiting import send_back
+from modelrepo_runtime.queue.reports import FailingVersion
 from modelrepo_runtime.queue.version_breaker import (
     WINDOW_REPORTS,
     WINDOW_S,

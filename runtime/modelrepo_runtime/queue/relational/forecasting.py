@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from modelrepo.errors import TooLate
 from modelrepo_runtime.jobs import StageNeed, Submission
 from modelrepo_runtime.queue.forecast import Asked, Forecaster, LaneLoad, Load, Running, SlotLoad
+from modelrepo_runtime.queue.lanes import read_avoid
 from modelrepo_runtime.queue.port import SlotReport, Tier
+from modelrepo_runtime.queue.rank import Policy, lwdf_weight
 from modelrepo_runtime.queue.relational.breaking import failing
 from modelrepo_runtime.queue.relational.fleet import read_report
 from modelrepo_runtime.queue.relational.learning import estimates
@@ -20,6 +22,7 @@ from modelrepo_runtime.timing import Timing
 
 FRESH_S = 1.0
 """How old a load may be that predictions rest on."""
+FAR_MORE = 1e6
 COSTS_AT_MOST = 0.05
 """Part of one core's time that reading loads may take; a longer reading is kept for longer."""
 
@@ -64,8 +67,8 @@ def load_of(tx: Snapshot, timing: Timing) -> Load:
     """Read how full the queue is and what its slots do."""
     tiers = {row["name"]: tier_of(row) for row in tx.rows("tiers")}
     held_back = frozenset((version.model, version.version) for version in failing(tx))
-    weights = {name: weight_of(tier) for name, tier in tiers.items()}
-    return Load(tx.now, _lanes(tx, weights), _slots(tx, timing, held_back), estimates(tx), weights)
+    weights = weights_of(policy_of(tx), tuple(tiers.values()))
+    return Load(tx.now, lanes_of(tx, tiers, weights), _slots(tx, timing, held_back), estimates(tx), weights)
 
 
 def tier_of(row: Row) -> Tier:
@@ -74,16 +77,33 @@ def tier_of(row: Row) -> Tier:
     return Tier(row["name"], row["slo_s"], row["allowed_miss"], *flags)
 
 
-def weight_of(tier: Tier) -> float:
-    """Return what a second of wait adds to the rank of a tier's jobs."""
-    return 1 / tier.slo_s
+def policy_of(tx: Snapshot) -> Policy:
+    """Return how lanes are compared."""
+    row = tx.row("setting_get", "policy")
+    return Policy(row["value"]) if row is not None else Policy.SLO_SHARE
 
 
-def _lanes(tx: Snapshot, weights: Mapping[str, float]) -> tuple[LaneLoad, ...]:
-    rows = [row for row in tx.rows("lane_loads") if row["depth"] and row["tier"] in weights]
-    heads = tx.array(sorted({row["head"] for row in rows}))
+def weights_of(policy: Policy, tiers: Sequence[Tier]) -> dict[str, float]:
+    """Return by tier what a second of wait adds to rank; under `strict`, a stricter tier outweighs any wait."""
+    strictest_last = sorted(tiers, key=lambda tier: -tier.slo_s)
+    match policy:
+        case Policy.FIFO:
+            return {tier.name: 1.0 for tier in tiers}
+        case Policy.STRICT:
+            return {tier.name: FAR_MORE**place for place, tier in enumerate(strictest_last)}
+        case Policy.LWDF_LATE:
+            return {tier.name: lwdf_weight(tier.slo_s, tier.allowed_miss) for tier in tiers}
+        case Policy.SLO_SHARE:
+            return {tier.name: 1 / tier.slo_s for tier in tiers}
+
+
+def lanes_of(tx: Snapshot, tiers: Mapping[str, Tier], weights: Mapping[str, float]) -> tuple[LaneLoad, ...]:
+    """Read how full every lane is that is not empty."""
+    rows = [row for row in tx.rows("lane_loads") if (row["depth"] or row["delayed"]) and row["tier"] in tiers]
+    heads = tx.array(sorted({row["head"] for row in rows if row["head"] is not None}))
     condition = f"where {tx.statements.among('job.id')}"
     plans = {row["id"]: read_stages(row["stages"]) for row in tx.select("plans_of_jobs", condition, heads)}
+    paused = {(row["model"], row["tier"]) for row in tx.rows("pauses")}
     return tuple(
         LaneLoad(
             model=row["model"],
@@ -92,14 +112,24 @@ def _lanes(tx: Snapshot, weights: Mapping[str, float]) -> tuple[LaneLoad, ...]:
             tier=row["tier"],
             weight=weights[row["tier"]],
             depth=row["depth"],
-            oldest=row["oldest"],
-            newest=row["newest"],
+            oldest=row["oldest"] or 0.0,
+            newest=row["newest"] or 0.0,
             version=row["version"] or None,
             cluster=row["cluster"] or None,
             over=bool(row["over"]),
+            paused=is_paused(paused, row["model"], row["tier"]),
+            avoid=read_avoid(row["avoid"]),
+            delayed=row["delayed"],
+            slo_s=tiers[row["tier"]].slo_s,
+            plan=plans.get(row["head"], ()),
         )
         for row in rows
     )
+
+
+def is_paused(pauses: Collection[tuple[str, str]], model: str, tier: str) -> bool:
+    """True where a pause holds for these jobs; '' in a pause stands for all."""
+    return any((m, t) in pauses for m in ("", model) for t in ("", tier))
 
 
 def kind_of(plan: Sequence[StageNeed], stage: str) -> str:

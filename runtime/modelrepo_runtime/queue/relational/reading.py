@@ -8,18 +8,14 @@ from typing import Any
 
 from modelrepo.errors import InvalidInput, JobNotFound
 from modelrepo_runtime.jobs import Fence, Job, JobError, OutputFile, Status
-from modelrepo_runtime.queue.explain import COUNTED_TO, Surroundings, explain
+from modelrepo_runtime.queue.explain import COUNTED_TO
 from modelrepo_runtime.queue.forecast import Asked, Forecaster, Running
-from modelrepo_runtime.queue.lanes import Lane
-from modelrepo_runtime.queue.port import Explanation, HistoryRow, JobFilter, Tier
+from modelrepo_runtime.queue.port import HistoryRow, JobFilter, Tier
 from modelrepo_runtime.queue.rank import slo_share, wait_ended
-from modelrepo_runtime.queue.relational.claiming import slots_live
 from modelrepo_runtime.queue.relational.forecasting import tier_of
 from modelrepo_runtime.queue.relational.stages import read_stages
 from modelrepo_runtime.queue.relational.transaction import Row, Snapshot
-from modelrepo_runtime.queue.relational.waiting import lane_of, rank_time
-from modelrepo_runtime.queue.steps import MOST_RESTARTS
-from modelrepo_runtime.timing import Timing
+from modelrepo_runtime.queue.relational.waiting import rank_time
 
 Predictions = Callable[[Snapshot], Forecaster]
 """Where predictions come from; asked only for jobs that have not ended."""
@@ -201,29 +197,3 @@ def _history_row(row: Row) -> HistoryRow:
         version=row["version"],
         claimed_at=row["claimed"],
     )
-
-
-def explain_job(tx: Snapshot, job_id: str, timing: Timing) -> Explanation:
-    """Say where a job is and what it waits for."""
-    job = get(tx, job_id)
-    row = view(tx, job_id)
-    ready = tx.row("ready_of_job", row["model"], row["enqueued"], row["id"])
-    delayed = tx.row("delayed_of_job", row["id"])
-    waits = ready or delayed
-    lane: Lane | None = None
-    if waits is not None:
-        lane = lane_of(tx.only("lane_by_id", waits["lane"]))
-    holder = tx.row("lease_of_job", row["id"])
-    pinned = tx.row("pinned_get", row["id"])
-    around = Surroundings(
-        now=tx.now,
-        slo_s=row["slo_s"],
-        lane=lane,
-        due=delayed["due"] if delayed is not None else None,
-        holder=holder["slot"] if holder is not None else None,
-        live=slots_live(tx, timing),
-        history=history(tx, job_id),
-        restarts=pinned["restarts"] if pinned is not None else 0,
-        restarts_allowed=MOST_RESTARTS,
-    )
-    return explain(job, around)

@@ -14,7 +14,7 @@ select job.id, coalesce(pinned.stages, job.stages) as stages from job left join 
 
 -- name: waits_of_job
 -- The lane in which a job waits, and until when it is delayed.
-select lane.model, lane.stage, lane.tier, lane.version, lane.avoid, lane.cluster, lane.over, null as due
+select lane.model, lane.stage, lane.tier, lane.version, lane.avoid, lane.cluster, lane.over, cast(null as real) as due
 from lane join ready on ready.lane = lane.id and ready.enqueued = ?3 and ready.job = ?1 where lane.model = ?2
 union all
 select lane.model, lane.stage, lane.tier, lane.version, lane.avoid, lane.cluster, lane.over, delayed.due

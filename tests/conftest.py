@@ -13,8 +13,8 @@ import pytest
 
 from modelrepo.testing.proxy import Proxy
 from modelrepo.testing.s3_servers import SeaweedFS
-from modelrepo_runtime.testing.clock import FakeClock
-from modelrepo_runtime.testing.postgres_server import Databases, PostgresServer, database_name, given_or_started
+from modelrepo_runtime.testing.postgres_queues import ReusedQueue
+from modelrepo_runtime.testing.postgres_server import Databases, PostgresServer, given_or_started
 
 _numbers = itertools.count()
 
@@ -75,26 +75,15 @@ def postgres_server() -> Iterator[Databases]:
 
 
 @pytest.fixture(scope="session")
-def postgres_template(postgres_server: Databases) -> Iterator[str]:
-    """A migrated database to make others from, with partitions for the days of FakeClock; nobody is connected to it."""
-    from modelrepo_runtime.queue.postgres import partitions
-    from modelrepo_runtime.queue.postgres.connecting import connect
-    from modelrepo_runtime.queue.postgres.migrating import migrate
-
-    url = postgres_server.create_database()
-    migrate(url)
-    with connect(url, {}) as connection:
-        partitions.make(connection, partitions.missing_days(connection, FakeClock()()))
-    yield url
-    postgres_server.drop_database(url)
+def _postgres_queue(postgres_server: Databases) -> ReusedQueue:
+    return ReusedQueue(postgres_server)
 
 
 @pytest.fixture
-def postgres_url(postgres_server: Databases, postgres_template: str) -> Iterator[str]:
-    """The URL of a fresh queue on PostgreSQL: `open_queue(postgres_url)`."""
-    url = postgres_server.create_database(database_name(postgres_template))
-    yield url
-    postgres_server.drop_database(url)
+def postgres_url(_postgres_queue: ReusedQueue) -> Iterator[str]:
+    """The URL of an empty queue on PostgreSQL: `open_queue(postgres_url)`."""
+    yield _postgres_queue.url
+    _postgres_queue.empty()
 
 
 NEEDS_SETTING = "needs_setting"

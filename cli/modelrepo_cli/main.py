@@ -65,6 +65,7 @@ SECTIONS: dict[str, tuple[Listed, ...]] = {
         Listed("submit", "Send a job."),
         Listed("jobs", "List, show, cancel and retry jobs."),
         Listed("tiers", "Show and set tiers and their longest acceptable waits."),
+        Listed("queue", "Look after the queue."),
         Listed("explain", "Say why a job is where it is."),
         Listed("demo", "See the whole story on this box: push, serve, swap, roll back."),
     ),

@@ -84,6 +84,7 @@ def behind(fleet: Sequence[WorkerReport], target: Target) -> tuple[Behind, ...]:
         if is_live(worker)
         for slot in worker.slots
         if slot.model == target.model
+        and not slot.extra.get("pinned")  # it was ordered to serve another one
         and not (slot.digest == target.digest and (slot.generation or 0) >= target.generation)
     )
 

@@ -24,19 +24,42 @@ def only(workers: Sequence[WorkerReport], model: str | None) -> tuple[WorkerRepo
     return tuple(worker for worker in kept if worker.slots)
 
 
+def workers(reports: Sequence[WorkerReport]) -> str:
+    """Return a line a worker: what its slots do, taken together."""
+    if not reports:
+        return "no live worker; start one with `modelrepo worker`"
+    rows = [
+        (
+            each.info.name,
+            each.info.cluster,
+            each.info.host,
+            f"{sum(slot.state == 'open' for slot in each.slots)} of {len(each.slots)}",
+            sum(slot.job_id is not None for slot in each.slots),
+            ", ".join(sorted({_serves(slot) for slot in each.slots if slot.model is not None})) or "-",
+            heard(each),
+        )
+        for each in reports
+    ]
+    return table(("WORKER", "CLUSTER", "HOST", "OPEN SLOTS", "RUNNING", "SERVES", "HEARD"), rows)
+
+
+def heard(worker: WorkerReport) -> str:
+    """Say when a worker was last heard of."""
+    return ("" if is_live(worker) else "silent, ") + span(worker.last_beat_age_s) + " ago"
+
+
 def slots(workers: Sequence[WorkerReport]) -> str:
     """Return a line a slot, and under it what stands in its way and what happens next."""
     if not workers:
         return "no live worker; start one with `modelrepo worker`"
     rows: list[tuple[object, ...]] = []
     for worker in workers:
-        heard = ("" if is_live(worker) else "silent, ") + span(worker.last_beat_age_s) + " ago"
         rows += [
-            (worker.info.name, slot.slot, slot.device, slot.state, _serves(slot), _does(slot), heard)
+            (worker.info.name, slot.slot, slot.device, slot.state, _serves(slot), _does(slot), heard(worker))
             for slot in worker.slots
         ]
         if not worker.slots:
-            rows.append((worker.info.name, "-", "-", "-", "-", "-", heard))
+            rows.append((worker.info.name, "-", "-", "-", "-", "-", heard(worker)))
     text = table(("WORKER", "SLOT", "DEVICE", "STATE", "SERVES", "DOES", "HEARD"), rows)
     notes = [note for worker in workers for slot in worker.slots for note in _notes(worker.info.name, slot)]
     return "\n".join([text, *notes])
@@ -82,6 +105,8 @@ def _notes(worker: str, slot: SlotReport) -> list[str]:
         lines.append(f"{where}{slot.reason}{again}{then}")
     elif slot.next_action:
         lines.append(f"{where}next: {slot.next_action}")
+    if slot.extra.get("pinned"):
+        lines.append(f"{where}assigned {slot.model}@{slot.extra['pinned']}, whatever is active")
     lines += [f"{where}{note}" for note in slot.extra.get("notes", ())]
     if slot.extra.get("memory_group") is False:
         lines.append(f"{where}no memory group of its own: a child that runs out of memory may take the worker along")

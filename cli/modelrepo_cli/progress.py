@@ -7,13 +7,14 @@ import shutil
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TextIO
+from typing import TextIO, TypeVar
 
 from modelrepo_cli.output import size, span
 
 Progress = Callable[[str, int, int | None], None]
+Item = TypeVar("Item")
 
 QUIET_S = 0.5  # below this a bar only flickers
 REDRAW_S = 0.1
@@ -98,3 +99,25 @@ def bar(*, as_json: bool) -> Iterator[Progress | None]:
         yield drawn
     finally:
         drawn.clear()
+
+
+@contextmanager
+def counting(done: str, *, as_json: bool) -> Iterator[Callable[[Sequence[Item]], Iterator[Item]]]:
+    """Yield what goes through items and shows how many are done, where that takes long and a person watches."""
+    shown = not as_json and sys.stderr.isatty()
+    drawn = False
+
+    def through(items: Sequence[Item]) -> Iterator[Item]:
+        nonlocal drawn
+        due = time.monotonic() + QUIET_S
+        for number, item in enumerate(items):
+            yield item
+            if shown and time.monotonic() >= due:
+                due, drawn = time.monotonic() + REDRAW_S, True
+                print(f"\r\x1b[K{done} {number + 1:,} of {len(items):,}", end="", file=sys.stderr, flush=True)
+
+    try:
+        yield through
+    finally:
+        if drawn:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)

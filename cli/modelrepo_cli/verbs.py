@@ -47,7 +47,7 @@ class Call:
         """Open the queue: `--queue`, else MODELREPO_QUEUE, else modelrepo.toml, else the user's own."""
         from modelrepo_runtime.queue.opening import default_queue_url, open_queue
 
-        queue = open_queue(default_queue_url(self.queue))
+        queue = open_queue(default_queue_url(self.queue), token=self._token())
         try:
             yield queue
         finally:
@@ -65,7 +65,7 @@ class Call:
             client.close()
 
     def _token(self) -> str | None:
-        from modelrepo_runtime.queue.http.talk import find_token
+        from modelrepo_runtime.remote.talk import find_token
 
         return find_token(self.token_file) if self.token_file is not None else None
 

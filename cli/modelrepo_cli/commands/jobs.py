@@ -8,39 +8,39 @@ from typing import Any
 
 import click
 
-from modelrepo.errors import InvalidInput
-from modelrepo_cli import job_text, parameters
+from modelrepo_cli import job_filter, job_text
+from modelrepo_cli.progress import counting
 from modelrepo_cli.verbs import Call, VerbGroup, verb
 
-STATUSES = ("queued", "running", "succeeded", "failed", "rejected", "cancelled", "expired")
+DRY_RUN = click.option("--dry-run", is_flag=True, help="Say which, and change nothing.")
+DELETABLE = ("queued", *job_filter.ENDED)
 
 
 @click.group(cls=VerbGroup)
 def command() -> None:
-    """List, show, cancel and retry jobs."""
+    """List, show, cancel, retry and delete jobs."""
 
 
 @verb("repo", "queue", "files", "token", name="list")
 @click.option("--model", metavar="NAME", help="Only of this model.")
-@click.option("--status", type=click.Choice(STATUSES), help="Only in this state.")
+@click.option("--status", type=click.Choice(job_filter.STATUSES), help="Only in this state.")
 @click.option("--tier", metavar="NAME", help="Only of this tier.")
 @click.option("--tenant", metavar="NAME", help="Only of this tenant.")
-@click.option("--older-than", type=parameters.DURATION, metavar="TIME", help="Only made at least that long ago.")
-@click.option("--limit", type=click.IntRange(1), metavar="N", default=100, show_default=True, help="At most so many.")
+@job_filter.filter_options(100)
 def list_jobs(
     call: Call,
     model: str | None,
     status: str | None,
     tier: str | None,
     tenant: str | None,
+    conditions: tuple[str, ...],
     older_than: float | None,
     limit: int,
 ) -> None:
     """List jobs, newest first."""
+    which = job_filter.meant(conditions, older_than, limit, model=model, status=status, tier=tier, tenant=tenant)
     with call.client() as client:
-        jobs = [
-            *client.list(status=status, model=model, tier=tier, tenant=tenant, older_than_s=older_than, limit=limit)
-        ]
+        jobs = [*client.list(status=which.status, limit=limit, **which.facts())]
     call.output.show({"jobs": jobs}, job_text.listing(jobs))
 
 
@@ -68,24 +68,34 @@ def logs(call: Call, job: str) -> None:
 
 
 @verb("repo", "queue", "files", "token", name="cancel")
-@click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
-def cancel(call: Call, jobs: tuple[str, ...]) -> None:
-    """End jobs; one that runs is told, and ended within 30 seconds."""
-    with call.client() as client:
-        for job in jobs:
-            client.get(job)
-        cancelled = [client.cancel(job) for job in jobs]
-    text = "\n".join(f"{job['id']} {_cancelled(job)}" for job in cancelled)
-    call.output.show({"jobs": cancelled}, text)
-
-
-@verb("queue", name="retry")
 @click.argument("jobs", nargs=-1, metavar="[JOB]...")
-@click.option("--where", "conditions", multiple=True, metavar="KEY=VALUE", help="model=, tier= or tenant=; repeat it.")
-@click.option("--older-than", type=parameters.DURATION, metavar="TIME", help="Only made at least that long ago.")
-@click.option("--limit", type=click.IntRange(1), metavar="N", default=1000, show_default=True, help="At most so many.")
+@job_filter.filter_options(1000)
+@DRY_RUN
+def cancel(
+    call: Call,
+    jobs: tuple[str, ...],
+    conditions: tuple[str, ...],
+    older_than: float | None,
+    limit: int,
+    dry_run: bool,
+) -> None:
+    """End jobs, by id or by what they have in common; one that runs is told, and ended within 30 seconds."""
+    which = job_filter.meant(conditions, older_than, limit)
+    job_filter.one_way(jobs, which, "cancel")
+    with call.client() as client, counting("cancelled", as_json=call.output.as_json) as count:
+        found = [client.get(job) for job in jobs] if jobs else which.among(client, job_filter.WAITING, "cancel")
+        matching = [job["id"] for job in found]
+        cancelled = [] if dry_run else [client.cancel(job) for job in count(matching)]
+    lines = [f"{job} would be cancelled" for job in matching] if dry_run else [_cancelled(job) for job in cancelled]
+    document = {"jobs": cancelled, "matching": matching, "dry_run": dry_run}
+    call.output.show(document, "\n".join(lines) or "no job that waits or runs matches")
+
+
+@verb("queue", "token", name="retry")
+@click.argument("jobs", nargs=-1, metavar="[JOB]...")
+@job_filter.filter_options(1000)
 @click.option("--force", is_flag=True, help="Also those that may have ended the workers they ran on.")
-@click.option("--dry-run", is_flag=True, help="Say which, and change nothing.")
+@DRY_RUN
 def retry(
     call: Call,
     jobs: tuple[str, ...],
@@ -99,31 +109,51 @@ def retry(
     from modelrepo_runtime.jobs import Status
     from modelrepo_runtime.queue.port import JobFilter
 
-    filtered = bool(conditions) or older_than is not None
-    if bool(jobs) == filtered:
-        raise InvalidInput("cannot tell which jobs to retry: name them, or say --where or --older-than; not both")
-    where = _where(conditions)
-    which = JobFilter(Status.FAILED, **where, older_than_s=older_than, limit=limit) if filtered else jobs
+    which = job_filter.meant(conditions, older_than, limit)
+    job_filter.one_way(jobs, which, "retry")
+    status = Status(which.status) if which.status is not None else Status.FAILED
+    where = JobFilter(status, which.model, which.tier, which.tenant, which.older_than_s, limit)
     with call.job_queue() as queue:
-        sent = queue.retry(which, force=force, dry_run=dry_run)
+        sent = queue.retry(jobs or where, force=force, dry_run=dry_run)
     done = "would go back" if dry_run else "back in the queue"
     text = "\n".join(f"{job} {done}" for job in sent) or "no failed job matches"
     call.output.show({"retried": [] if dry_run else sent, "matching": sent, "dry_run": dry_run}, text)
 
 
-def _where(conditions: tuple[str, ...]) -> dict[str, Any]:
-    where = parameters.assignments(conditions, "--where")
-    unknown = set(where) - {"model", "tier", "tenant"}
-    if unknown:
-        raise InvalidInput(f"cannot filter jobs by {sorted(unknown)[0]!r}: --where takes model=, tier= or tenant=")
-    return where
+@verb("repo", "queue", "files", "token", name="delete")
+@click.argument("jobs", nargs=-1, metavar="[JOB]...")
+@job_filter.filter_options(1000)
+@DRY_RUN
+def delete(
+    call: Call,
+    jobs: tuple[str, ...],
+    conditions: tuple[str, ...],
+    older_than: float | None,
+    limit: int,
+    dry_run: bool,
+) -> None:
+    """Forget jobs with their inputs and files, at once; those that run are left, and must be cancelled first."""
+    which = job_filter.meant(conditions, older_than, limit)
+    job_filter.one_way(jobs, which, "delete")
+    with call.client() as client, counting("deleted", as_json=call.output.as_json) as count:
+        found = (
+            [client.get(job) for job in jobs]
+            if jobs
+            else which.among(client, DELETABLE if which.status else job_filter.ENDED, "delete")
+        )
+        matching = [job["id"] for job in found]
+        for job in count([] if dry_run else matching):
+            client.delete(job)
+    text = "\n".join(f"{job} {'would be' if dry_run else 'is'} deleted" for job in matching) or "no job matches"
+    call.output.show({"deleted": [] if dry_run else matching, "matching": matching, "dry_run": dry_run}, text)
 
 
 def _cancelled(job: Mapping[str, Any]) -> str:
     if job["status"] == "running":
-        return "is being stopped"
-    return "is cancelled" if job["status"] == "cancelled" else f"had ended: {job['status']}"
+        return f"{job['id']} is being stopped"
+    ended = "is cancelled" if job["status"] == "cancelled" else f"had ended: {job['status']}"
+    return f"{job['id']} {ended}"
 
 
-for _verb in (list_jobs, show, logs, cancel, retry):
+for _verb in (list_jobs, show, logs, cancel, retry, delete):
     command.add_command(_verb)

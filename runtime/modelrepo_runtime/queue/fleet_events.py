@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from modelrepo_runtime.jobs import Json, timestamp
+
 KEPT_S = 30 * 86_400.0
 """How long events are remembered."""
 
@@ -49,6 +51,20 @@ class FleetEvent:
     job_id: str | None = None
     id: int = 0
     at: float = 0.0
+
+    def to_json(self) -> dict[str, Json]:
+        """Return it as commands show it."""
+        return {
+            "id": self.id,
+            "at": timestamp(self.at),
+            "kind": self.kind,
+            "text": self.text,
+            "model": self.model,
+            "version": self.version,
+            "worker": self.worker,
+            "slot": self.slot,
+            "job": self.job_id,
+        }
 
 
 class FleetEvents(Protocol):

@@ -16,10 +16,10 @@ from modelrepo_runtime.queue.port import JobQueue
 from modelrepo_runtime.timing import Timing
 
 
-def open_queue(url: str, timing: Timing | None = None) -> JobQueue:
+def open_queue(url: str, timing: Timing | None = None, *, token: str | None = None) -> JobQueue:
     """Open `https://GATEWAY`, `postgresql://..`, `sqlite:///path`, a plain path, or `memory://name`.
 
-    A gateway is shown the token of MODELREPO_TOKEN. All of one process share a `memory://name`. `sqlite:///queue.db`
+    A gateway is shown `token`, else that of MODELREPO_TOKEN. All of one process share a `memory://name`. `sqlite:///queue.db`
     lies in the current folder, `sqlite:////var/lib/queue.db` where it says.
 
     Raises: InvalidInput, NewerFormat, Unreachable.
@@ -39,7 +39,7 @@ def open_queue(url: str, timing: Timing | None = None) -> JobQueue:
         from modelrepo_runtime.queue.http.queue import HttpQueue
         from modelrepo_runtime.remote.talk import Talk, find_token
 
-        return HttpQueue(Talk(url, find_token())).as_queue
+        return HttpQueue(Talk(url, token or find_token())).as_queue
     raise InvalidInput(f"cannot open queue {url}: it is no postgresql://.., sqlite:///path, file path or memory://name")
 
 

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from modelrepo.errors import InvalidInput
+from modelrepo_runtime.jobs import Json, timestamp
 from modelrepo_runtime.queue.turns import slots_allowed
 
 JOURNAL_LINES = 200
@@ -100,6 +101,22 @@ class GivenOrder:
     @property
     def place(self) -> str:
         return place(self.worker, self.order.slot)
+
+    def to_json(self) -> dict[str, Json]:
+        """Return it as commands show it."""
+        return {
+            "id": self.order.id,
+            "verb": self.order.verb,
+            "worker": self.worker,
+            "slot": self.order.slot,
+            "argument": self.order.argument,
+            "reason": self.order.reason,
+            "by": self.by,
+            "at": timestamp(self.at),
+            "confirmed_at": timestamp(self.confirmed_at),
+            "answer": self.answer,
+            "refused": self.refused,
+        }
 
 
 class Orders(Protocol):

@@ -32,6 +32,9 @@ class Ranking:
         """`wanted`: how many rows all polls together may take."""
         self._tx, self._moment = tx, moment
         rows = [row for model in models for row in tx.rows("lane_heads", model, moment) if row["head"] is not None]
+        if rows and rows[0]["pausing"]:
+            pauses = {(row["model"], row["tier"]) for row in tx.rows("pauses")}
+            rows = [row for row in rows if pauses.isdisjoint(_pausing(row))]
         self.lanes: Mapping[int, Lane] = {row["id"]: lane_of(row) for row in rows}
         """All that are neither empty nor paused."""
         self._policy = Policy(rows[0]["policy"] or Policy.SLO_SHARE) if rows else Policy.SLO_SHARE
@@ -78,13 +81,19 @@ class Ranking:
         return self._picks[shard]
 
     def _read(self, needs: Sequence[Need]) -> list[list[ReadyRow]]:
-        return read_rows(self._tx, needs)
+        by_age = "ready_ages" if self._policy in (Policy.SLO_SHARE, Policy.STRICT) else "ready_by_age"
+        return _read(self._tx, needs, by_age)
 
 
-def read_rows(tx: Snapshot, needs: Sequence[Need]) -> list[list[ReadyRow]]:
+def _pausing(row: Row) -> list[tuple[str, str]]:
+    """Return the pauses that would hold a lane."""
+    return [(model, tier) for model in ("", row["model"]) for tier in ("", row["tier"])]
+
+
+def _read(tx: Snapshot, needs: Sequence[Need], by_age_name: str) -> list[list[ReadyRow]]:
     """Read on in many lanes at once, in one statement for each order."""
     found: list[list[ReadyRow]] = [[] for _ in needs]
-    for name, by_age in (("ready_by_tag", False), ("ready_by_age", True)):
+    for name, by_age in (("ready_by_tag", False), (by_age_name, True)):
         places = [place for place, need in enumerate(needs) if need.by_age is by_age]
         values = [(needs[place].lane, *needs[place].after, needs[place].count) for place in places]
         for place, rows in zip(places, tx.statements.each(name, values) if values else (), strict=True):

@@ -8,18 +8,16 @@ select id from lane where model = ? and stage = ? and tier = ? and version = ? a
 select id, model, stage, tier, version, avoid, cluster, over from lane where id = ?;
 
 -- name: lane_heads
--- Every lane of a model that is not paused with its oldest row, and under lwdf-late the oldest that is not late: a seek
--- or two a lane.
+-- Every lane of a model with its oldest row, and under lwdf-late the oldest that is not late: a seek or two a lane.
 select lane.id, lane.model, lane.stage, lane.tier, lane.version, lane.avoid, lane.cluster,
   lane.over, tier.slo_s, tier.allowed_miss,
   (select enqueued from ready where ready.lane = lane.id order by enqueued, job limit 1) as head,
   case when (select value from setting where name = 'policy') = 'lwdf-late' then
     (select enqueued from ready where ready.lane = lane.id and enqueued >= ?2 - tier.slo_s order by enqueued, job limit 1)
   end as on_time,
-  (select value from setting where name = 'policy') as policy
+  (select value from setting where name = 'policy') as policy, exists (select 1 from pause) as pausing
 from lane join tier on tier.name = lane.tier
-where lane.model = ?1
-  and not exists (select 1 from pause where pause.model in ('', lane.model) and pause.tier in ('', lane.tier));
+where lane.model = ?1;
 
 -- name: lanes_of_model
 select lane.id, lane.model, lane.stage, lane.tier, lane.version, lane.avoid, lane.cluster,
@@ -36,8 +34,13 @@ where not exists (select 1 from ready where ready.lane = lane.id)
 select lane, tag, job, enqueued, stage_index, attempt from ready where lane = ?1 and (tag, job) > (?2, ?3)
 order by tag, job limit ?4;
 
+-- name: ready_ages
+-- The next rows of a lane after one, the oldest first, as far as an index alone knows them.
+select lane, cast(0 as double precision), job, enqueued, 0, 0 from ready where lane = ?1 and (enqueued, job) > (?2, ?3)
+order by enqueued, job limit ?4;
+
 -- name: ready_by_age
--- The next rows of a lane after one, the oldest first.
+-- The same, whole.
 select lane, tag, job, enqueued, stage_index, attempt from ready where lane = ?1 and (enqueued, job) > (?2, ?3)
 order by enqueued, job limit ?4;
 

@@ -55,7 +55,7 @@ async def create_file(request: Request, parts: PartsOf, body: FileBody | None = 
     "/v1/content/{key:path}",
     operation_id="putContent",
     status_code=204,
-    responses=faults(),
+    responses=faults(404),
     summary="Upload by a signed URL",
 )
 async def put_content(key: str, request: Request, parts: PartsOf, expires: Expires, signature: Signature) -> Response:

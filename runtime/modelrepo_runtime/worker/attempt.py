@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Protocol
 
 from modelrepo.errors import InvalidInput, ModelRepoError, NotFound, Unreachable
-from modelrepo_runtime.jobs import Cause, Fence, JobError, Outcome, OutputFile
+from modelrepo_runtime.jobs import Cause, Claim, Fence, JobError, Outcome, OutputFile
 from modelrepo_runtime.supervision.child import ChildGone, OnProgress
 from modelrepo_runtime.supervision.spec import ChildOutcome, JobRequest, OutputPath
 from modelrepo_runtime.timing import Timing
+from modelrepo_runtime.worker.handover import Handovers
 from modelrepo_runtime.worker.holding import End, Held
 from modelrepo_runtime.worker.journal import Journal
 
@@ -61,10 +62,10 @@ class Ended:
 class Attempts:
     """Runs a slot's attempts. `handovers` is shared by all slots of the box: the next stage may run in another.
 
-    So is the state that a stage saves for its next attempt at the same version; neither leaves the box.
+    So is the state that a stage saves for its next attempt at the same version, which does not leave the box.
     """
 
-    def __init__(self, folder: Path, handovers: Path, files: Files, timing: Timing, journal: Journal) -> None:
+    def __init__(self, folder: Path, handovers: Handovers, files: Files, timing: Timing, journal: Journal) -> None:
         self._folder, self._handovers = folder, handovers
         self._files, self._timing, self._journal = files, timing, journal
 
@@ -89,9 +90,9 @@ class Attempts:
                 inputs=claim.inputs,
                 files=files,
                 previous=claim.previous,
-                handover_dir=self._handovers / claim.job_id,
+                handover_dir=self._handovers.folder_of(claim.job_id),
                 output_dir=folder / "outputs",
-                state_dir=self._handovers / claim.job_id / STATES / f"{claim.stage}@{version}",
+                state_dir=self._handovers.folder_of(claim.job_id) / STATES / f"{claim.stage}@{version}",
                 log_path=log,
             )
             outcome = self._in_child(held, child, request)
@@ -101,11 +102,12 @@ class Attempts:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def forget_job(self, job_id: str) -> None:
+    def forget_job(self, claim: Claim) -> None:
         """The job has ended: what its stages handed over is not needed any more."""
-        shutil.rmtree(self._handovers / job_id, ignore_errors=True)
+        self._handovers.forget(claim.job_id, claim.handover)
 
     def _fetch(self, held: Held, folder: Path) -> dict[str, Path]:
+        self._handovers.bring(held.claim)
         files: dict[str, Path] = {}
         for place, (name, key) in enumerate(held.claim.files.items()):
             target = folder / "inputs" / str(place) / Path(key).name
@@ -141,15 +143,24 @@ class Attempts:
             return Ended(Cause.PREEMPTED)
         log_key = self._keep_log(held, log, slot)
         try:
-            outputs = (
-                self._keep_outputs(held, outcome.outputs, content_types) if outcome.cause is Cause.SUCCEEDED else ()
-            )
+            succeeded = outcome.cause is Cause.SUCCEEDED
+            outputs = self._keep_outputs(held, outcome.outputs, content_types) if succeeded else ()
+            handed = self._handovers.keep(held.claim) if succeeded and not held.claim.last_stage else ()
         except InvalidInput as error:
             return _failed(Cause.EXCEPTION, "output_too_large", error, log_key, outcome.runtime_s)
         except (Unreachable, OSError) as error:
             self._journal.say("outputs-not-kept", slot=slot, job=held.claim.job_id, error=error, after_s=took_s)
             return Ended(Cause.LOAD_FAILED)
-        told = Outcome(outcome.cause, outcome.result, outputs, outcome.error, log_key, runtime_s=outcome.runtime_s)
+        told = Outcome(
+            outcome.cause,
+            outcome.result,
+            outputs,
+            outcome.error,
+            log_key,
+            runtime_s=outcome.runtime_s,
+            cluster_bound=self._handovers.cluster_bound and bool(handed),
+            handover=handed,
+        )
         return Ended(outcome.cause, told)
 
     def _keep_outputs(

@@ -10,11 +10,13 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from modelrepo.box_cache.version_cache import VersionCache
 from modelrepo.environments import EnvironmentCache, IndexSettings
 from modelrepo.errors import Corrupt, InvalidActiveFile, InvalidInput, NewerFormat
 from modelrepo_runtime.accelerators import Box, SlotLayout, facts, find_box, lay_out
+from modelrepo_runtime.jobstore import JobStore
 from modelrepo_runtime.queue.port import BeatReply, SlotReport, WorkerInfo
 from modelrepo_runtime.queue.reaper import Reaper
 from modelrepo_runtime.supervision.child import Child
@@ -26,6 +28,7 @@ from modelrepo_runtime.worker.assignment import assign
 from modelrepo_runtime.worker.attempt import Attempts
 from modelrepo_runtime.worker.claiming import Claimer
 from modelrepo_runtime.worker.footprint import Learnt
+from modelrepo_runtime.worker.handover import Handovers
 from modelrepo_runtime.worker.journal import Journal
 from modelrepo_runtime.worker.memory import Reservations, host_room
 from modelrepo_runtime.worker.order_keeper import OrderKeeper
@@ -77,6 +80,8 @@ class Worker:
         self._reach = reach(settings, timing, lambda line: self._journal.say("object-mirror", said=line))
         self._timing, self._repository = self._reach.timing, self._reach.repository
         self._queue, self._files = self._reach.queue, self._reach.files
+        cluster_files = JobStore(_storage_url(settings.handover)) if settings.handover else None
+        self._handovers = Handovers(settings.cache / "worker" / "handovers", self._files, cluster_files)
         self._learnt, self._reservations = Learnt(), Reservations()
         self._memory_groups: MemoryGroups = find_memory_groups()
         self._slots: dict[str, SlotThreads] = {}
@@ -396,7 +401,6 @@ class Worker:
 
     def _parts(self, place: Place) -> SlotParts:
         settings, layout = self._settings, place.layout
-        worker_folder = settings.cache / "worker"
         attempts = place.folder / "attempts"
         shutil.rmtree(attempts, ignore_errors=True)
         has_accelerators = any(device.kind != "cpu" for device in self._box.devices)
@@ -417,7 +421,7 @@ class Worker:
             journal=self._journal,
             session=self._session,
             claimer=self._claimer,
-            attempts=Attempts(attempts, worker_folder / "handovers", self._files, self._timing, self._journal),
+            attempts=Attempts(attempts, self._handovers, self._files, self._timing, self._journal),
             source=self._source,
             learnt=self._learnt,
             reservations=self._reservations,
@@ -438,6 +442,11 @@ class Worker:
             return lambda: None
         total = min(device.memory_total_bytes for device in layout.devices)
         return lambda: Room(self._box.free_bytes(layout.devices), total)
+
+
+def _storage_url(place: str) -> str:
+    """Return the URL of a store that may be named by a folder."""
+    return place if "://" in place else Path(place).expanduser().absolute().as_uri()
 
 
 def _only(settings: WorkerSettings, layout: SlotLayout) -> str | None:

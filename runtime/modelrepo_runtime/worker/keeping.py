@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from modelrepo.errors import Stopped, Unsuitable
 from modelrepo_runtime.worker.child_start import start
-from modelrepo_runtime.worker.preparing import Prepared, checkpoints_of, choose, interpreter
+from modelrepo_runtime.worker.preparing import Chosen, Prepared, checkpoints_of, choose, interpreter
 from modelrepo_runtime.worker.refusal import Refusal, refuse
 from modelrepo_runtime.worker.serving import Serving
 from modelrepo_runtime.worker.slot import Slot
@@ -141,6 +141,10 @@ class Keeper(Swapper):
 
     def _retire(self, old: Serving) -> None:
         self._keep(old)
+
+    def _wish(self, chosen: Chosen) -> str:  # noqa: ARG002 - as a Swapper's
+        """`swap:` is about accelerators: here both versions are wanted at once, wherever they fit."""
+        return "auto"
 
     @contextmanager
     def _turn(self, target: Target, *, needed: bool) -> Iterator[None]:  # noqa: ARG002 - as a Swapper's

@@ -260,7 +260,7 @@ class ServingLoop:
         if reply is None:
             return None
         if reply.status.ended:
-            self._parts.attempts.forget_job(held.claim.job_id)
+            self._parts.attempts.forget_job(held.claim)
         return session.hold(reply.next, asked_at) if reply.next is not None else None
 
     def _restart(self) -> None:

@@ -193,7 +193,10 @@ class Swapper:
         incoming = expected(chosen.needs, parts.learnt.of(chosen.version.digest), neighbour)
         devices = frozenset(device.label for device in parts.layout.devices)
         host, device = parts.reservations.less(parts.host_room(), parts.device_room(), devices)
-        return plan(SwapFacts(chosen.version.spec.swap, incoming, neighbour or Footprint(), host, device))
+        return plan(SwapFacts(self._wish(chosen), incoming, neighbour or Footprint(), host, device))
+
+    def _wish(self, chosen: Chosen) -> str:
+        return chosen.version.spec.swap
 
     @contextmanager
     def _turn(self, target: Target, *, needed: bool) -> Iterator[None]:

@@ -25,6 +25,7 @@ from modelrepo_runtime.timing import Timing
 from modelrepo_runtime.worker.attempt import Attempts
 from modelrepo_runtime.worker.claiming import Claimer
 from modelrepo_runtime.worker.footprint import Learnt
+from modelrepo_runtime.worker.handover import Handovers
 from modelrepo_runtime.worker.journal import Journal
 from modelrepo_runtime.worker.memory import Reservations
 from modelrepo_runtime.worker.preparing import SlotBox, Stop
@@ -227,7 +228,13 @@ class Bench:
             journal=self.journal,
             session=self.session,
             claimer=self.claimer,
-            attempts=Attempts(folder / "attempts", self._folder / "handovers", FakeFiles(), TIMING, self.journal),
+            attempts=Attempts(
+                folder / "attempts",
+                Handovers(self._folder / "handovers", FakeFiles()),
+                FakeFiles(),
+                TIMING,
+                self.journal,
+            ),
             source=self.plant,
             learnt=Learnt(),
             reservations=Reservations(),

@@ -15,6 +15,7 @@ from modelrepo_runtime.supervision.child import ChildGone
 from modelrepo_runtime.supervision.spec import ChildOutcome, JobRequest, OutputPath
 from modelrepo_runtime.timing import Timing
 from modelrepo_runtime.worker.attempt import Attempts, Ended
+from modelrepo_runtime.worker.handover import Handovers
 from modelrepo_runtime.worker.holding import End, Held
 from modelrepo_runtime.worker.journal import Journal
 
@@ -98,7 +99,11 @@ class Rig:
     def __init__(self, folder: Path) -> None:
         self.folder, self.store, self.log = folder, Store(), io.StringIO()
         self.attempts = Attempts(
-            folder / "attempts", folder / "handovers", self.store, Timing.embedded(), Journal(self.log)
+            folder / "attempts",
+            Handovers(folder / "handovers", self.store),
+            self.store,
+            Timing.embedded(),
+            Journal(self.log),
         )
 
     def run(self, does: Callable[[JobRequest], ChildOutcome] | Child = good, held: Held | None = None) -> Ended:
@@ -224,5 +229,5 @@ def test_what_stages_hand_over_lives_as_long_as_the_job(rig: Rig) -> None:
 
     rig.run(hand_over)
     assert (rig.folder / "handovers" / "job_1" / "latents").exists()
-    rig.attempts.forget_job("job_1")
+    rig.attempts.forget_job(a_held().claim)
     assert not (rig.folder / "handovers" / "job_1").exists()

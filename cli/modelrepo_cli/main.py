@@ -68,8 +68,9 @@ SECTIONS: dict[str, tuple[Listed, ...]] = {
         Listed("submit", "Send a job."),
         Listed("jobs", "List, show, cancel, retry and delete jobs."),
         Listed("tiers", "Show and set tiers and their longest acceptable waits."),
+        Listed("tenants", "Show and set the shares that tenants have of a tier."),
         Listed("queue", "Look after the queue."),
-        Listed("explain", "Say why a job is where it is."),
+        Listed("explain", "Say why a job is where it is, or what a worker could take."),
         Listed("demo", "See the whole story on this box: push, serve, swap, roll back."),
     ),
 }

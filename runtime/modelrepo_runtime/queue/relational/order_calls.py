@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 
+from modelrepo_runtime.queue.fleet_events import Happened
 from modelrepo_runtime.queue.order_settings import Pause, Tenant
 from modelrepo_runtime.queue.rank import Policy
 from modelrepo_runtime.queue.relational import reading, tenancy
+from modelrepo_runtime.queue.relational.fleet_events import note
 from modelrepo_runtime.queue.relational.transaction import Database, Snapshot, Transaction
 from modelrepo_runtime.queue.tiers import unknown
 
+POLICY = "policy"
 ALL = ""
 """Stands for all models or tiers in the rows of pauses."""
 
@@ -28,16 +31,16 @@ class OrderCalls:
     ) -> Tenant:
         """See OrderSettings."""
         burst = math.inf if any_burst else burst_jobs
-        return self._database.write(lambda tx: tenancy.set_tenant(tx, name, weight, burst))
+        return self._database.write(lambda tx: _set_tenant(tx, name, weight, burst))
 
     def policy(self) -> Policy:
         """See OrderSettings."""
-        row = self._database.read(lambda tx: tx.row("setting_get", "policy"))
+        row = self._database.read(lambda tx: tx.row("setting_get", POLICY))
         return Policy(row[0]) if row is not None else Policy.SLO_SHARE
 
     def set_policy(self, policy: Policy) -> None:
         """See OrderSettings."""
-        self._database.write(lambda tx: tx.run("setting_put", "policy", policy.value))
+        self._database.write(lambda tx: _set_policy(tx, policy))
 
     def pause(self, model: str | None = None, tier: str | None = None) -> Pause:
         """See OrderSettings."""
@@ -52,17 +55,37 @@ class OrderCalls:
         return self._database.read(_pauses)
 
 
+def _set_tenant(tx: Transaction, name: str, weight: float | None, burst_jobs: float | None) -> Tenant:
+    tenant = tenancy.set_tenant(tx, name, weight, burst_jobs)
+    burst = "any burst" if tenant.burst_jobs is None else f"a burst of {tenant.burst_jobs:g} jobs"
+    note(tx, Happened.TENANT_SET, f"tenant {name} has weight {tenant.weight:g} and {burst}")
+    return tenant
+
+
+def _set_policy(tx: Transaction, policy: Policy) -> None:
+    tx.run("setting_put", POLICY, policy.value)
+    note(tx, Happened.POLICY_SET, f"lanes are compared by {policy.value}")
+
+
+def _what(model: str | None, tier: str | None) -> str:
+    return " of ".join([f"tier {tier}"] * (tier is not None) + [model or ("every model" if tier else "everything")])
+
+
 def _pause(tx: Transaction, model: str | None, tier: str | None) -> Pause:
     known = [each.name for each in reading.tiers(tx)]
     if tier is not None and tier not in known:
         raise unknown(tier, known)
-    tx.run("pause_insert", model or ALL, tier or ALL, tx.now)
-    return next(pause for pause in _pauses(tx) if (pause.model, pause.tier) == (model or None, tier))
+    what = (model or ALL, tier or ALL)
+    if what not in {(row["model"], row["tier"]) for row in tx.rows("pauses")}:
+        tx.run("pause_insert", *what, tx.now)
+        note(tx, Happened.PAUSED, f"{_what(model, tier)} is paused", model=model)
+    return next(pause for pause in _pauses(tx) if (pause.model or ALL, pause.tier or ALL) == what)
 
 
 def _resume(tx: Transaction, model: str | None, tier: str | None) -> bool:
     if tx.row("pause_delete", model or ALL, tier or ALL) is None:
         return False
+    note(tx, Happened.RESUMED, f"{_what(model, tier)} is resumed", model=model)
     tx.ready_models.update([model] if model else (row[0] for row in tx.rows("models_waiting")))
     return True
 

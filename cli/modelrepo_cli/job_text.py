@@ -34,6 +34,7 @@ def detail(job: Mapping[str, Any]) -> str:
             "message": job["message"],
             "position": queue.get("position"),
             "of its wait": None if share is None else f"{share:.0%} used",
+            **_expected(job),
             "created": job["created_at"],
             "started": job["started_at"],
             "finished": job["finished_at"],
@@ -43,6 +44,12 @@ def detail(job: Mapping[str, Any]) -> str:
             **{f"metadata {key}": value for key, value in job["metadata"].items()},
         }
     )
+
+
+def _expected(job: Mapping[str, Any]) -> dict[str, object]:
+    eta = job.get("eta") or {}
+    starts = eta.get("start_at") if job["status"] == "queued" else None
+    return {"starts about": starts, "ends about": eta.get("finish_at")}
 
 
 def note(job: Mapping[str, Any]) -> str:

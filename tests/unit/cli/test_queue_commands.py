@@ -91,5 +91,5 @@ def test_a_tier_that_refuses_late_jobs_says_so(queue_path: Path, capsys: pytest.
     assert main.main(["tiers", "set", "api", "--refuse-late"]) == 0
     assert main.main(["tiers"]) == 0
     assert "late jobs are refused" in capsys.readouterr().out
-    assert main.main(["tiers", "set", "api", "--take-late", "--json"]) == 0
+    assert main.main(["tiers", "set", "api", "--no-refuse-late", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["refuse_late"] is False

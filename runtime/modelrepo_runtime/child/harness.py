@@ -86,29 +86,40 @@ class Harness:
         self._channel.send({"t": what, "n": nonce, "seconds": seconds})
 
     def _run(self, request: Message) -> None:
-        job = Job(self._channel, request)
+        jobs = [Job(self._channel, each) for each in request.get("jobs", [request])]
+        for job in jobs:
+            job._batch = jobs
         answer: Message
         try:
             if request["scratch"]:
                 self._context.scratch = type(self._scratch)(request["scratch"])
-            answer = {"t": "done", "n": request["n"], "result": self._call(job, request["stage"])}
+            answer = {"t": "done", "n": request["n"]}
+            if "jobs" in request:
+                answer["results"] = self._call_together(jobs, request["stage"])
+            else:
+                answer["result"] = self._call(jobs[0], request["stage"])
         except BaseException as error:  # noqa: BLE001 - the job fails, the child goes on
             self._after(error)
             answer = {"t": "failed", "n": request["n"], **failures.describe(error)}
         finally:
             self._context.scratch = self._scratch
-        job._end()
+        for job in jobs:
+            job._end()
         self._output.settle()
         self._channel.send(answer)
 
+    def _call_together(self, jobs: list[Job], stage: str) -> list[Any]:
+        what = f"stage {stage}"
+        results = getattr(self._model, stage)(jobs)
+        if not isinstance(results, (list, tuple)) or len(results) != len(jobs):
+            raise failures.UnusableResult(f"{what} takes a list of jobs and must return a list of the same length")
+        return [failures.checked_result(result, what) for result in results]
+
     def _call(self, job: Job, stage: str) -> Any:
+        if self._start["max_batch"].get(stage, 1) > 1:
+            return self._call_together([job], stage)[0]
         method = getattr(self._model, stage)
         what = f"stage {stage}"
-        if self._start["max_batch"].get(stage, 1) > 1:
-            results = method([job])
-            if not isinstance(results, (list, tuple)) or len(results) != 1:
-                raise failures.UnusableResult(f"{what} takes a list of jobs and must return a list of the same length")
-            return failures.checked_result(results[0], what)
         result = method(job)
         if inspect.isgenerator(result):
             result = self._drain(job, result, what)

@@ -48,6 +48,8 @@ class Job:
         # Held while the channel is used; a signal handler of the model may ask in the midst of it.
         self._telling = threading.RLock()
         self._cancelled = False
+        self._batch: list[Job] = [self]
+        # All jobs of this call: whichever of them looks, reads what is said to any.
         self._files: dict[str, str] = request["files"]
         self._outputs = Path(request["output_dir"])
         self._handover = Path(request["handover_dir"])
@@ -97,10 +99,11 @@ class Job:
 
     def _look(self) -> None:
         for message in self._channel.arrived():
-            if message["t"] == "cancel" and message.get("n") == self._nonce:
-                self._cancelled = True
-            elif message["t"] != "cancel":
+            if message["t"] != "cancel":
                 self._channel.give_back(message)
+                continue
+            for job in self._batch:
+                job._cancelled = job._cancelled or message.get("n") == job._nonce
         if self._channel.ended:
             end_now(1)
 

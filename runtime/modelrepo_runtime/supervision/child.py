@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import secrets
+import shutil
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from modelrepo.errors import EntrypointFailed
@@ -16,7 +19,7 @@ from . import outcome
 from .follow import Follow, OnPartial, OnProgress
 from .logs import BoundedLog
 from .memory_group import MemoryGroups
-from .messages import empty, run_message, start_message
+from .messages import batch_message, empty, run_message, start_message
 from .process import ChildProcess
 from .spawner import Spawner
 from .spec import ChildOutcome, ChildSpec, Footprint, JobRequest, StopReport
@@ -67,7 +70,8 @@ class Child:
         self._let_go = False
         self._up = False
         self._stop_asked = False
-        self._job_nonce: str | None = None
+        self._nonces: dict[str, str] = {}
+        """Of the jobs that run now and are not cancelled."""
         self._cancel_asked_at: float | None = None
 
     @classmethod
@@ -135,12 +139,42 @@ class Child:
                 raise ChildGone(f"{self.spec.name} had ended before job {request.job_id} was handed to it")
             return self._run(follow)
 
-    def cancel(self) -> None:
-        """Cancel the job that runs now, if any; `run` returns when the model gives in or its grace is over."""
+    def run_batch(
+        self,
+        requests: Sequence[JobRequest],
+        *,
+        timeout_s: float | None,
+        on_progress: Sequence[OnProgress | None] = (),
+        cancel_grace_s: float = CANCEL_GRACE_S,
+    ) -> list[ChildOutcome]:
+        """Run attempts at one stage of several jobs in one call. What fails the call fails them all.
+
+        Raises: as `run`.
+        """
+        tells = list(on_progress) or [None] * len(requests)
+        follows = [
+            Follow(request, timeout_s, cancel_grace_s, tell, None)
+            for request, tell in zip(requests, tells, strict=True)
+        ]
+        with self._busy:
+            if not self._is_usable():
+                self._finish()
+                raise ChildGone(f"{self.spec.name} had ended before {len(requests)} jobs were handed to it")
+            return self._run_batch(follows)
+
+    def cancel(self, job_id: str | None = None) -> None:
+        """Cancel the job that runs now, if any; `run` returns when the model gives in or its grace is over.
+
+        Of a batch only the job that is named, if one is; the grace begins with the cancellation of the last of them.
+        """
         with self._lock:
-            if self._job_nonce is not None and self._cancel_asked_at is None and self._report is None:
+            wanted = {own: nonce for own, nonce in self._nonces.items() if job_id in (None, own)}
+            for own, nonce in wanted.items():
+                if self._report is None:
+                    del self._nonces[own]
+                    self._process.tell({"t": "cancel", "n": nonce})
+            if wanted and not self._nonces and self._cancel_asked_at is None:
                 self._cancel_asked_at = time.monotonic()
-                self._process.tell({"t": "cancel", "n": self._job_nonce})
                 self._process.watch.wake()
 
     def dump_stacks(self) -> None:
@@ -222,7 +256,7 @@ class Child:
                 if self._stop_asked:
                     raise _LostError("it was asked to stop")
                 self._move(ChildState.RUNNING)
-                self._job_nonce, self._cancel_asked_at = nonce, None
+                self._nonces, self._cancel_asked_at = {request.job_id: nonce}, None
             self._process.channel.send(message)
             while True:
                 ended = self._ends(self._next(nonce, follow.earliest(self._cancel_asked_at)), follow)
@@ -238,6 +272,42 @@ class Child:
             raise
         finally:
             self._leave_job(log, scratch)
+
+    def _run_batch(self, follows: Sequence[Follow]) -> list[ChildOutcome]:
+        """As `_run`, for jobs that share a call, a scratch folder and what they print."""
+        first, scratch = follows[0], follows[0].request.scratch or self._process.scratch
+        nonce = secrets.token_hex(8)
+        each = {secrets.token_hex(8): follow for follow in follows}
+        message = batch_message([follow.request for follow in follows], scratch, nonce, list(each))
+        log = BoundedLog(first.request.log_path)
+        try:
+            self._process.drain.switch(log)
+            self._process.note_memory_kills()
+            with self._lock:
+                if self._stop_asked:
+                    raise _LostError("it was asked to stop")
+                self._move(ChildState.RUNNING)
+                self._nonces = {follow.request.job_id: own for own, follow in each.items()}
+                self._cancel_asked_at = None
+            self._process.channel.send(message)
+            while True:
+                news = self._next(frozenset({nonce, *each}), first.earliest(self._cancel_asked_at))
+                if news is not None and news["n"] == nonce:
+                    killed = self._process.killed_for_memory()
+                    return outcome.of_batch(news, [f.request.output_dir for f in follows], first.runtime_s(), killed)
+                if news is not None:
+                    self._ends(news, each[news["n"]])
+                overdue = first.overdue(self._cancel_asked_at)
+                if overdue is not None:
+                    return [self._kill(*overdue, follow) for follow in follows]
+        except (_LostError, OSError) as lost:
+            return [self._lose(str(lost), follow) for follow in follows]
+        except BaseException:
+            self._finish()
+            raise
+        finally:
+            self._leave_job(log, scratch)
+            _share(first.request.log_path, [follow.request.log_path for follow in follows[1:]])
 
     def _ends(self, message: Message | None, follow: Follow) -> ChildOutcome | None:
         """Take one message of a job; its outcome once it is over."""
@@ -258,7 +328,7 @@ class Child:
                 raise _LostError(f"it sent {other!r} during a job")
         return None
 
-    def _next(self, nonce: str, deadline: float | None) -> Message | None:
+    def _next(self, nonce: str | frozenset[str], deadline: float | None) -> Message | None:
         """Wait for one message. None: the deadline is over, or somebody asked for something. Raises _LostError."""
         process = self._process
         if self._report is not None:
@@ -287,7 +357,7 @@ class Child:
                     raise _LostError(what)
                 return None
         message = self._inbox.popleft()
-        if message.get("n") != nonce:
+        if message.get("n") not in (nonce if isinstance(nonce, frozenset) else (nonce,)):
             raise _LostError("something wrote a message that is not its own to its control channel")
         return message
 
@@ -341,7 +411,7 @@ class Child:
 
     def _leave_job(self, log: BoundedLog, scratch: Path) -> None:
         with self._lock:
-            self._job_nonce = None
+            self._nonces = {}
             if self._state is ChildState.RUNNING:
                 self._move(ChildState.READY)
         self._process.drain.switch(None)
@@ -353,6 +423,14 @@ class Child:
             if not may_move(self._state, new):
                 raise RuntimeError(f"child {self.spec.name} cannot go from {self._state} to {new}")
             self._state = new
+
+
+def _share(log: Path, others: Sequence[Path]) -> None:
+    """What a batch printed belongs to each of its jobs."""
+    for other in others:
+        with suppress(OSError):
+            other.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(log, other)
 
 
 def _seconds(message: Message) -> float:

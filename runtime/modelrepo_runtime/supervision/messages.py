@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from modelrepo_runtime.child.frames import Message
@@ -51,6 +51,12 @@ def run_message(request: JobRequest, scratch: Path, nonce: str) -> Message:
         "state_dir": str(state),
         "scratch": str(scratch),
     }
+
+
+def batch_message(requests: Sequence[JobRequest], scratch: Path, nonce: str, nonces: Sequence[str]) -> Message:
+    """Several jobs in one call, each with a nonce of its own."""
+    jobs = [run_message(request, scratch, own) for request, own in zip(requests, nonces, strict=True)]
+    return {"t": "run", "n": nonce, "stage": requests[0].stage, "scratch": str(scratch), "jobs": jobs}
 
 
 def empty(folder: Path) -> None:

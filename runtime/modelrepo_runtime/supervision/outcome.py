@@ -5,6 +5,7 @@ from __future__ import annotations
 import mimetypes
 import signal
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 from modelrepo_runtime.child.frames import Message
@@ -30,6 +31,18 @@ def succeeded(message: Message, output_dir: Path, runtime_s: float) -> ChildOutc
     except ValueError as error:
         return ended(Cause.EXCEPTION, str(error), runtime_s)
     return ChildOutcome(Cause.SUCCEEDED, message.get("result"), outputs, runtime_s=runtime_s)
+
+
+def of_batch(
+    message: Message, output_dirs: Sequence[Path], runtime_s: float, out_of_memory: bool
+) -> list[ChildOutcome]:
+    """Read how a call for several jobs ended."""
+    if message["t"] != "done":
+        return [failed(message, runtime_s, out_of_memory=out_of_memory) for _ in output_dirs]
+    results = message.get("results", [])
+    return [
+        succeeded({"result": result}, folder, runtime_s) for result, folder in zip(results, output_dirs, strict=True)
+    ]
 
 
 def failed(message: Message, runtime_s: float, *, out_of_memory: bool = False) -> ChildOutcome:

@@ -6,6 +6,7 @@ import pytest
 
 from modelrepo_runtime.jobs import Cause
 from modelrepo_runtime.supervision import ChildState
+from modelrepo_runtime.supervision.child import OnProgress
 from modelrepo_runtime.testing.children import a_request, a_spec, started
 
 
@@ -286,3 +287,53 @@ def test_a_folder_is_made_when_it_is_asked_for_and_not_before(tmp_path: Path) ->
         assert [output.name for output in kept.outputs] == ["x"]
     finally:
         child.stop()
+
+
+BATCHED = """
+def run(self, jobs):
+    for job in jobs:
+        print("ran", job.id)
+        job.output("card").write_text(job.id)
+        job.progress(0.5, job.id)
+    if any(job.inputs.get("bad") for job in jobs):
+        raise ValueError("a bad one")
+    return [job.inputs["a"] for job in jobs]
+"""
+
+
+def test_a_batch_is_one_call_and_each_job_has_its_own_result_outputs_and_progress(tmp_path: Path) -> None:
+    child = started(a_spec(tmp_path, BATCHED, max_batch={"run": 4}))
+    requests = [a_request(tmp_path, {"a": number}) for number in range(3)]
+    told: list[str | None] = []
+    tells: list[OnProgress | None] = [lambda _, message: told.append(message)] * 3
+    outcomes = child.run_batch(requests, timeout_s=20, on_progress=tells)
+    assert [one.result for one in outcomes] == [0, 1, 2]
+    assert [one.outputs[0].path.read_text() for one in outcomes] == [request.job_id for request in requests]
+    assert told == [request.job_id for request in requests]
+    assert all("ran" in request.log_path.read_text() for request in requests)
+    child.stop()
+
+
+def test_what_fails_a_batch_fails_each_of_its_jobs_and_the_child_lives_on(tmp_path: Path) -> None:
+    child = started(a_spec(tmp_path, BATCHED, max_batch={"run": 4}))
+    bad = [a_request(tmp_path, {"a": 1}), a_request(tmp_path, {"a": 2, "bad": True})]
+    outcomes = child.run_batch(bad, timeout_s=20)
+    assert [one.cause for one in outcomes] == [Cause.EXCEPTION] * 2
+    assert child.run(a_request(tmp_path, {"a": 7}), timeout_s=20).result == 7
+    child.stop()
+
+
+def test_one_job_of_a_batch_is_cancelled_alone(tmp_path: Path) -> None:
+    code = """
+    def run(self, jobs):
+        jobs[0].progress(0.1)
+        while not jobs[1].cancelled:
+            pass
+        return [job.cancelled for job in jobs]
+    """
+    child = started(a_spec(tmp_path, code, max_batch={"run": 2}))
+    requests = [a_request(tmp_path), a_request(tmp_path)]
+    tells: list[OnProgress | None] = [lambda *_: child.cancel(requests[1].job_id), None]
+    outcomes = child.run_batch(requests, timeout_s=20, on_progress=tells)
+    assert [one.result for one in outcomes] == [False, True]
+    child.stop()

@@ -27,6 +27,17 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,6})(?:$|[,;\s])")
+EVENT_SCHEMA = {
+    "type": "object",
+    "required": ["data"],
+    "properties": {
+        "id": {"type": "string", "description": "For `Last-Event-ID`."},
+        "event": {"enum": ["job.queued", "job.started", "job.progress", "job.finished"]},
+        "data": {"type": "string", "contentMediaType": "application/json", "description": "The job."},
+        "retry": {},
+    },
+}
+"""Of one server-sent event."""
 Filter = Annotated[str | None, Query(min_length=1, max_length=100, pattern=NAME_PATTERN)]
 Prefer = Annotated[str | None, Header(max_length=200, description="`wait=30` waits so many seconds for the job's end.")]
 
@@ -123,7 +134,7 @@ async def cancel_job(job_id: str, request: Request, caller: Submitter, parts: Pa
         **faults(404),
         200: {
             "description": "`job.queued`, `job.started`, `job.progress`, `job.finished`; data: the job.",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": {"text/event-stream": {"schema": EVENT_SCHEMA}},
         },
     },
     response_class=StreamingResponse,

@@ -1,11 +1,11 @@
-"""`/healthz`, `/readyz` and `/metrics`."""
+"""`/healthz`, `/readyz`, `/metrics`, and the API's types for TypeScript."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from modelrepo.errors import ModelRepoError
@@ -13,12 +13,19 @@ from modelrepo_runtime.gateway.access import operator
 from modelrepo_runtime.gateway.parts import PartsOf
 from modelrepo_runtime.gateway.refusals import Overloaded
 from modelrepo_runtime.gateway.schemas import faults
+from modelrepo_runtime.gateway.typescript import types
 
 router = APIRouter(tags=["probes"])
 LONGEST_PROBE_S = 3.0
 _TEXT: dict[int | str, dict[str, Any]] = {
     200: {"description": "Yes.", "content": {"text/plain": {"schema": {"type": "string"}}}}
 }
+
+
+@router.get("/v1/types.ts", include_in_schema=False)
+async def get_types(request: Request) -> Response:
+    """Return the API's documents as TypeScript."""
+    return Response(types(request.app.openapi()), media_type="text/plain; charset=utf-8")
 
 
 @router.get("/healthz", operation_id="isAlive", response_class=Response, responses={**_TEXT}, summary="Alive?")

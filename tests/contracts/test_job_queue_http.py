@@ -8,13 +8,16 @@ from typing import Any, cast
 import pytest
 
 from modelrepo.repository import Repository
+from modelrepo_runtime.gateway.app import assemble
+from modelrepo_runtime.gateway.settings import GatewaySettings
 from modelrepo_runtime.jobstore import JobStore
 from modelrepo_runtime.queue.http.queue import HttpQueue
 from modelrepo_runtime.queue.port import JobQueue
 from modelrepo_runtime.queue.sqlite.queue import SqliteQueue
+from modelrepo_runtime.queue.tokens import MemoryTokens
 from modelrepo_runtime.remote.talk import Talk
 from modelrepo_runtime.testing.clock import FakeClock
-from modelrepo_runtime.testing.http_gateway import Serving
+from modelrepo_runtime.testing.gateways import LiveGateway
 from modelrepo_runtime.testing.queue_contract import JobQueueContract, Peek
 from modelrepo_runtime.testing.sqlite_peek import peek_at
 from modelrepo_runtime.timing import Timing
@@ -31,27 +34,30 @@ class Switched:
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Switched, Serving]]:
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Switched, str]]:
     folder = tmp_path_factory.mktemp("gateway")
     repository = Repository.init((folder / "repository").as_uri(), by="tests")
     with closing(SqliteQueue(folder / "queue.db")) as idle:
         behind = Switched(idle)
         files = JobStore(str(folder / "files"))
-        with Serving(cast(JobQueue, behind), repository, files, Timing.embedded()) as serving:
-            yield behind, serving
+        settings = GatewaySettings(open_to_all=True, send_webhooks=False)
+        queue, timing = cast(JobQueue, behind), Timing.embedded()
+        parts = assemble(settings, queue, repository, files, tokens=MemoryTokens(), timing=timing)
+        with LiveGateway(parts) as serving:
+            yield behind, serving.url
             behind.current = idle
 
 
 class TestHttpQueue(JobQueueContract):
     @pytest.fixture
     def opened(
-        self, tmp_path: Path, clock: FakeClock, timing: Timing, gateway: tuple[Switched, Serving]
+        self, tmp_path: Path, clock: FakeClock, timing: Timing, gateway: tuple[Switched, str]
     ) -> Iterator[tuple[JobQueue, Peek]]:
-        behind, serving = gateway
+        behind, url = gateway
         path, idle = tmp_path / "queue.db", behind.current
         with (
             closing(SqliteQueue(path, timing, clock)) as behind.current,
-            closing(HttpQueue(Talk(serving.url))) as queue,
+            closing(HttpQueue(Talk(url))) as queue,
         ):
             yield queue.as_queue, peek_at(path)
             behind.current = idle

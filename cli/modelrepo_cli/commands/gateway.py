@@ -30,6 +30,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 @click.option("--grace", "grace_s", type=parameters.DURATION, default="30s", show_default=True, metavar="TIME",
               help="From SIGTERM, the time in which requests under way may end.")  # fmt: skip
+@click.option("--webhooks/--no-webhooks", default=True, show_default=True, help="Send the events of jobs to receivers.")
 def command(
     call: Call,
     host: str,
@@ -40,6 +41,7 @@ def command(
     hosts: tuple[str, ...],
     max_connections: int,
     grace_s: float,
+    webhooks: bool,
 ) -> None:
     """Serve the API to clients, workers and operators.
 
@@ -57,6 +59,7 @@ def command(
         allow_url_hosts=frozenset(hosts),
         most_requests=max_connections,
         stop_grace_s=grace_s,
+        send_webhooks=webhooks,
     )
     with call.job_queue() as queue:
         run_gateway(

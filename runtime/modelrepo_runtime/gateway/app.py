@@ -95,19 +95,26 @@ def assemble(
 def create_app(parts: Parts) -> FastAPI:
     """Return the application; it ends the threads of its parts, but leaves queue and stores open."""
     upkeep = Upkeep(parts.queue, parts.files, parts.timing)
-    webhooks = DeliveryLoop(parts.queue, Sender(parts.rules), places=partial(_places, parts), ask=parts.queue_calls.run)
+    webhooks = DeliveryLoop(
+        parts.queue,
+        Sender(parts.rules),
+        places=partial(_places, parts),
+        ask=parts.queue_calls.run,
+        told=lambda _, sent: parts.metrics.webhook_tries.labels(sent.outcome).inc(),
+    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         parts.news.start()
         upkeep.start()
-        sending = asyncio.create_task(webhooks.run())
+        sending = asyncio.create_task(webhooks.run()) if parts.settings.send_webhooks else None
         try:
             yield
         finally:
             parts.news.stop()
-            await webhooks.stop()
-            await sending
+            if sending is not None:
+                await webhooks.stop()
+                await sending
             await asyncio.to_thread(upkeep.stop)
             parts.queue_calls.close()
             parts.store_calls.close()

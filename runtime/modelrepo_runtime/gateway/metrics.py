@@ -56,6 +56,12 @@ class Metrics:
             ("code",),
             registry=registry,
         )
+        self.webhook_tries = Counter(
+            "modelrepo_gateway_webhook_tries_total",
+            "Events posted to webhooks: delivered, refused, unanswered.",
+            ("outcome",),
+            registry=registry,
+        )
         self.file_bytes = Counter(
             "modelrepo_gateway_file_bytes_total", "Bytes of files passed on: in, out.", ("way",), registry=registry
         )

@@ -30,6 +30,7 @@ class Wish:
     allow_url_hosts: frozenset[str] = frozenset()
     most_requests: int = 12_000
     stop_grace_s: float = 30.0
+    send_webhooks: bool = True
 
 
 def run_gateway(
@@ -54,6 +55,7 @@ def run_gateway(
         allow_url_hosts=wish.allow_url_hosts,
         most_requests=wish.most_requests,
         stop_grace_s=wish.stop_grace_s,
+        send_webhooks=wish.send_webhooks,
     )
     write_json_lines()
     store = JobStore(default_files_url(queue.url, files))

@@ -41,3 +41,5 @@ class GatewaySettings:
     stop_grace_s: float = 30.0
     """From SIGTERM, the time in which requests under way may end."""
     url_life_s: float = 3600.0
+    send_webhooks: bool = True
+    """False: other gateways empty the outbox, this one reaches no tenant's receiver."""

@@ -40,6 +40,11 @@ class Sent:
     """False: the receiver was not reached, or hung."""
 
     @property
+    def outcome(self) -> str:
+        """One word for counting: delivered, refused or unanswered."""
+        return "delivered" if self.error is None else "refused" if self.answered else "unanswered"
+
+    @property
     def gone(self) -> bool:
         """The receiver wants no more events of this kind, ever."""
         return self.status == 410

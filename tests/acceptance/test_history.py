@@ -4,38 +4,52 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
+from typing import TypeVar
 
 import pytest
 
 from modelrepo.errors import Unreachable
+from modelrepo.repository import Repository
 from modelrepo.testing.proxy import Hang, Proxy, Swallow
 from modelrepo_runtime.jobs import StageNeed, Submission
 from modelrepo_runtime.queue.opening import open_queue
 from modelrepo_runtime.queue.port import JobFilter, JobQueue
 from modelrepo_runtime.queue.reaper import Reaper
+from modelrepo_runtime.testing.gateway_process import GatewayProcess
 from modelrepo_runtime.testing.postgres_server import PostgresServer
 from modelrepo_runtime.timing import Timing
-from tests.acceptance.history.light_gateway import GatewayPlan
 from tests.acceptance.history.light_worker import Plan
 from tests.acceptance.history.oracle import Evidence, Submitted, judge
-from tests.acceptance.history.processes import Crew, Gate, crew
+from tests.acceptance.history.processes import Crew, crew
 
 FULL = os.environ.get("MODELREPO_ACCEPTANCE") == "full"
 JOBS = 100_000 if FULL else 1_500
 WORKERS = 8 if FULL else 4
 ROUNDS = 10 if FULL else 1
-SCALE = 0.1
+SCALE = 0.1 if FULL else 0.05
 TIMING = Timing().scaled(SCALE)
 LIMIT_S = 1500.0 if FULL else 120.0
 AWAY_S = 180.0 if FULL else 3 * TIMING.lease_s
+Answer = TypeVar("Answer")
 ONE_STAGE = (StageNeed("run", "cpu"),)
+
+
+def asked(call: Callable[[], Answer]) -> Answer:
+    """Repeat a call that is safe to repeat until the queue answers."""
+    until = time.monotonic() + LIMIT_S
+    while True:
+        try:
+            return call()
+        except Unreachable:
+            assert time.monotonic() < until
+            time.sleep(TIMING.beat_s / 5)
 
 
 @dataclass
@@ -49,13 +63,12 @@ class Story:
 
     def submit(self, count: int) -> None:
         """Add jobs; each has a tenant of its own, so that no twin lane takes part in the order."""
-        tiers = self.queue.tiers()
+        tiers = asked(self.queue.tiers)
         for _ in range(count):
             number = len(self.submitted)
             tier = self.random.choice(tiers).name
-            job = self.queue.submit(
-                Submission("m", {"n": number}, ONE_STAGE, tier, f"t{number}"), idempotency_key=f"k{number}"
-            )
+            wish = Submission("m", {"n": number}, ONE_STAGE, tier, f"t{number}")
+            job = asked(partial(self.queue.submit, wish, idempotency_key=f"k{number}"))
             self.submitted.append(Submitted(job.id, tier, job.enqueued))
 
     def kill_worker(self) -> None:
@@ -80,9 +93,10 @@ class Story:
         """Wait until nothing waits or runs any more."""
         reaper = Reaper(self.queue, TIMING)
         until = time.monotonic() + LIMIT_S
-        while self.queue.list(JobFilter(ended=False, limit=1)):
+        while asked(lambda: self.queue.list(JobFilter(ended=False, limit=1))):
             assert time.monotonic() < until, self.queue.list(JobFilter(ended=False, limit=3))
-            reaper.look()
+            with suppress(Unreachable):
+                reaper.look()
             time.sleep(TIMING.beat_s / 2)
 
     def judge(self) -> None:
@@ -125,12 +139,12 @@ class Fleet(Story):
     """The same with a database, two gateways, and a bad network before one of them."""
 
     server: PostgresServer = field(kw_only=True)
-    gates: tuple[Gate, Gate] = field(kw_only=True)
+    gates: tuple[GatewayProcess, ...] = field(kw_only=True)
     proxy: Proxy = field(kw_only=True)
 
     def kill_gateway(self) -> None:
         gate = self.random.choice(self.gates)
-        gate.end(signal.SIGKILL)
+        gate.kill()
         gate.start()
 
     def stop_gateway_past_a_lease(self) -> None:
@@ -172,18 +186,21 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
         url = server.create_database()
         migrate(url)
         queue = held.enter_context(closing(open_queue(url, TIMING)))
-        gates = tuple(Gate(GatewayPlan(url, str(tmp_path), _free_port(), SCALE)) for _ in range(2))
-        for gate in gates:
-            held.callback(gate.end)
-            gate.start()
-        proxy = held.enter_context(Proxy("127.0.0.1", gates[0].plan.port))
+        Repository.init(f"file://{tmp_path}/repository")
+        gates: list[GatewayProcess] = []
+        for number in range(2):
+            (tmp_path / f"gate{number}").mkdir()
+            repo, files = f"file://{tmp_path}/repository", f"file://{tmp_path}/files"
+            gate = GatewayProcess(tmp_path / f"gate{number}", repo=repo, queue=url, files=files, timing=TIMING)
+            gates.append(held.enter_context(gate))
+        proxy = held.enter_context(Proxy("127.0.0.1", gates[0].port))
         workers = held.enter_context(crew(tmp_path / "crew"))
-        routes = (proxy.endpoint, f"http://127.0.0.1:{gates[1].plan.port}")
+        routes = (proxy.endpoint, gates[1].url)
         for number in range(WORKERS):
             skew_s = (0.0, 3600.0, -3600.0)[number % 3]
             plan = Plan(f"w{number}", routes[number % 2], "", time_scale=SCALE, skew_s=skew_s, twice=number % 4 == 3)
             workers.start(plan)
-        yield Fleet(queue, workers, server=server, gates=(gates[0], gates[1]), proxy=proxy)
+        yield Fleet(queue, workers, server=server, gates=tuple(gates), proxy=proxy)
 
 
 def test_a_fleet_loses_no_job_does_none_twice_and_passes_none_over(fleet: Fleet) -> None:
@@ -203,10 +220,3 @@ def test_a_fleet_loses_no_job_does_none_twice_and_passes_none_over(fleet: Fleet)
             act()
     fleet.finish()
     fleet.judge()
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -51,12 +52,13 @@ def main(plan: Plan) -> None:
         os.environ["MODELREPO_TOKEN"] = plan.token
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    LightWorker(plan, open_queue(plan.url, Timing().scaled(plan.time_scale)), stop).run()
+    timing = Timing().scaled(plan.time_scale)
+    LightWorker(plan, open_queue(plan.url, timing), stop, timing.beat_s).run()
 
 
 class LightWorker:
-    def __init__(self, plan: Plan, queue: Any, stop: threading.Event) -> None:
-        self.plan, self.queue, self.stop = plan, queue, stop
+    def __init__(self, plan: Plan, queue: Any, stop: threading.Event, beat_s: float) -> None:
+        self.plan, self.queue, self.stop, self.beat_s = plan, queue, stop, beat_s
         self.log = os.open(plan.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         self.held: set[tuple[str, Any]] = set()
         self.lock = threading.Lock()
@@ -66,7 +68,7 @@ class LightWorker:
         os.write(self.log, f"{event} {job_id} {fence}\n".encode())
 
     def run(self) -> None:
-        from modelrepo.errors import StaleSession
+        from modelrepo.errors import StaleSession, Unreachable
         from modelrepo_runtime.queue.port import Offer, WorkerInfo
 
         offers = [Offer("0", self.plan.model, "v1", ("run",), limit=self.plan.batch)]
@@ -93,7 +95,8 @@ class LightWorker:
             if claims:
                 self._finish([(claim.job_id, claim.fence) for claim in claims])
             else:
-                waiter.wait(0.2)
+                with suppress(Unreachable):
+                    waiter.wait(0.2)
         self.say("left")
 
     def _finish(self, held: list[tuple[str, Any]]) -> None:
@@ -116,8 +119,7 @@ class LightWorker:
         from modelrepo.errors import ModelRepoError
         from modelrepo_runtime.queue.port import SlotReport
 
-        timing = self.queue.timing
-        while not self.stop.wait(timing.beat_s):
+        while not self.stop.wait(self.beat_s):
             session = self.session
             if session is None:
                 continue

@@ -12,8 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from modelrepo_runtime.jobs import Fence
-from tests.acceptance.history import light_gateway, light_worker
-from tests.acceptance.history.light_gateway import GatewayPlan
+from tests.acceptance.history import light_worker
 from tests.acceptance.history.light_worker import Plan
 from tests.acceptance.history.oracle import Said
 
@@ -81,43 +80,6 @@ class Crew:
                 elif event != "left":
                     strange.append(f"{path.stem}: {line}")
         return said, strange
-
-
-@dataclass(slots=True)
-class Gate:
-    """A gateway process that always has the same port."""
-
-    plan: GatewayPlan
-    process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def pid(self) -> int:
-        assert self.process is not None
-        return self.process.pid
-
-    def start(self) -> None:
-        """Start it and wait until it serves."""
-        self.process = subprocess.Popen(
-            [sys.executable, light_gateway.__file__, self.plan.text()], stdout=subprocess.PIPE
-        )
-        assert self.process.stdout is not None
-        assert self.process.stdout.readline() == b"serving\n", "the gateway did not start; see its log above"
-
-    def end(self, how: signal.Signals = signal.SIGTERM) -> None:
-        """End it; a gateway that has ended is fine."""
-        process, self.process = self.process, None
-        if process is None:
-            return
-        with suppress(ProcessLookupError):
-            process.send_signal(signal.SIGCONT)
-            process.send_signal(how)
-        try:
-            process.wait(END_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(END_S)
-        if process.stdout is not None:
-            process.stdout.close()
 
 
 @contextmanager

@@ -159,14 +159,19 @@ def job_of(row: Row, now: float, **extra: Any) -> Job:
 
 def position(tx: Snapshot, row: Row) -> int | None:
     """Return how many jobs of the model would be taken before a ready one, lane by lane; None for a delayed one."""
-    if tx.row("ready_of_job", row["model"], row["enqueued"], row["id"]) is None:
+    waits = tx.row("ready_of_job", row["model"], row["enqueued"], row["id"])
+    if waits is None:
         return None
     now = rank_time(tx)
     share = slo_share(row["enqueued"], now, row["slo_s"])
     ahead = 0
     for lane in tx.rows("lanes_of_model", row["model"]):
-        before = row["enqueued"] if lane["tier"] == row["tier"] else now - share * lane["slo_s"]
-        ahead += tx.only("ready_before", lane["id"], before, COUNTED_TO)[0]
+        if lane["id"] == waits["lane"]:
+            ahead += tx.only("ready_before_tag", lane["id"], waits["tag"], row["id"], COUNTED_TO)[0]
+        elif lane["over"] <= row["over"]:  # what stands back goes after what does not, but for one pick in ten
+            before = row["enqueued"] if lane["tier"] == row["tier"] else now - share * lane["slo_s"]
+            before = before if lane["over"] == row["over"] else now + 1.0
+            ahead += tx.only("ready_before", lane["id"], before, COUNTED_TO)[0]
     return ahead
 
 

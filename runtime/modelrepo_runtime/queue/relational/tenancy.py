@@ -75,8 +75,7 @@ def note_claimed(
     for tier, over, tag in tags:
         if over:
             largest[tier, 1] = max(tag, largest.get((tier, 1), tag))
-        if not over or tier not in waiting:
-            ahead = tag - moment
+        if (ahead := tag - moment) > 0 and (not over or tier not in waiting):
             largest[tier, 0] = max(ahead, largest.get((tier, 0), ahead))
     tx.run_many("flow_clock_insert", [(model, tier, over, tag) for (tier, over), tag in sorted(largest.items())])
 

@@ -2,16 +2,93 @@
 
 from __future__ import annotations
 
+import random
+from dataclasses import dataclass, field
+from math import inf
+
 import pytest
 
 from modelrepo_runtime.jobs import (
     Cause,
+    Outcome,
     StageNeed,
 )
+from modelrepo_runtime.queue.fair import NOT_TOLD_APART, UNKNOWN_ESTIMATE_S, Account, FlowClock, Share, claimed, enter
+from modelrepo_runtime.queue.port import Session, Tier
+from modelrepo_runtime.queue.rank import NO_PICKS, Picks, Policy
+from modelrepo_runtime.queue.steps import enqueued_after
 from modelrepo_runtime.testing.queue_contract.bench import TWO_STAGES, Bench, offer_of
+from modelrepo_runtime.testing.reference_order import WaitingJob, reference_order
+
+SHARES = {"a": Share(2.0), "b": Share(), NOT_TOLD_APART: Share(burst_jobs=inf)}
+
+
+@dataclass
+class Mirror:
+    """What must wait in the queue, and in which order, by the pure rules alone."""
+
+    bench: Bench
+    policy: Policy
+    left: list[WaitingJob] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    lanes: dict[tuple[str, str | None, bool], int] = field(default_factory=dict)
+    clocks: dict[str, FlowClock] = field(default_factory=dict)
+    accounts: dict[tuple[str, str], Account] = field(default_factory=dict)
+    tiers: dict[str, Tier] = field(default_factory=dict)
+    picks: Picks = NO_PICKS
+    newest: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.bench.queue.set_policy(self.policy)
+        self.bench.queue.set_tenant("a", weight=2.0)
+        self.tiers = {tier.name: tier for tier in self.bench.queue.tiers()}
+
+    def submit(self, tier: str, tenant: str, version: str | None) -> None:
+        job = self.bench.submit(tier=tier, tenant=tenant, version=version)
+        account = self.accounts.get((tier, tenant), Account())
+        clock = self.clocks.get(tier, FlowClock())
+        place = enter(clock, account, SHARES[tenant], UNKNOWN_ESTIMATE_S, job.enqueued)
+        self.accounts[tier, tenant], self.newest = place.account, job.enqueued
+        lane = self.lanes.setdefault((tier, version, place.over), len(self.lanes))
+        slo = (self.tiers[tier].slo_s, self.tiers[tier].allowed_miss)
+        self.left.append(WaitingJob(lane, len(self.names), job.enqueued, place.tag, *slo, place.over))
+        self.names.append(job.id)
+
+    def claim(self, session: Session, limit: int) -> None:
+        """Claim, compare with what sorting everything gives, and finish."""
+        now = enqueued_after(self.newest, self.bench.clock())
+        expected, self.picks = reference_order(self.left, now, limit, self.policy, self.picks)
+        claims = self.bench.claim(session, limit=limit)
+        assert [claim.job_id for claim in claims] == [self.names[job] for job in expected]
+        tier_of = {lane: tier for (tier, _, _), lane in self.lanes.items()}
+        waiting = {tier_of[job.lane] for job in self.left if not job.over}
+        for job in [job for job in self.left if job.job in expected]:
+            tier = tier_of[job.lane]
+            clock, others = self.clocks.get(tier, FlowClock()), tier in waiting
+            self.clocks[tier] = claimed(clock, job.tag, over=job.over, others_wait=others, now=now)
+            self.left.remove(job)
+        for claim in claims:
+            self.bench.finish(session, claim, Outcome(Cause.SUCCEEDED, runtime_s=UNKNOWN_ESTIMATE_S))
 
 
 class OrderContract:
+    @pytest.mark.parametrize("policy", Policy)
+    def test_jobs_go_exactly_as_sorting_all_of_them_for_every_pick_would_say(
+        self, bench: Bench, policy: Policy
+    ) -> None:
+        rng, mirror, session = random.Random(policy), Mirror(bench, policy), bench.worker()
+        for _ in range(12):
+            for _ in range(rng.choice([2, 6, 15])):
+                tier = rng.choice(["api", "light", "light", "free"])
+                mirror.submit(tier, rng.choice(["a", "b", "b", "b", NOT_TOLD_APART]), rng.choice([None, "v1"]))
+                bench.clock.advance(rng.choice([0.0, 0.5, 9.0]))
+            bench.clock.advance(rng.choice([0.0, 30.0, 600.0]))
+            for _ in range(rng.randint(1, 3)):
+                mirror.claim(session, rng.choice([1, 2, 7]))
+        while mirror.left:
+            mirror.claim(session, 9)
+        assert bench.peek().ready == 0
+
     def test_the_job_that_used_the_largest_share_of_its_slo_goes_first(self, bench: Bench) -> None:
         free = bench.submit(tier="free")
         bench.clock.advance(3600)

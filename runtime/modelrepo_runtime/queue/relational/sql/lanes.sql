@@ -60,6 +60,10 @@ where lane.model = ?1;
 -- Jobs of a lane that entered before a moment, counted to a limit.
 select count(*) from (select 1 from ready where lane = ? and enqueued < ? limit ?);
 
+-- name: ready_before_tag
+-- Jobs of a lane that go before a place in it, counted to a limit.
+select count(*) from (select 1 from ready where lane = ? and (tag, job) < (?, ?) limit ?) as counted;
+
 -- name: delayed_insert
 insert into delayed (job, due, lane, tag, enqueued, stage_index, attempt) values (?, ?, ?, ?, ?, ?, ?);
 

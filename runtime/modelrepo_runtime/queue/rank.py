@@ -187,3 +187,23 @@ class Board:
             rank = head.slo_s
         cold = not head.warm and slo_share(enqueued, self._now, head.slo_s) <= COLD_WAITS_UNTIL
         return (cold, kind, rank, enqueued, head.lane, state)
+
+
+def first_pick(
+    heads: Sequence[Head], now: float, policy: Policy = Policy.SLO_SHARE, picks: Picks = NO_PICKS
+) -> tuple[Won | None, Picks]:
+    """Return what a Board of these lanes says next, and its picks then: for claims of one job, which need no heap."""
+    best, least = None, (math.inf, math.inf, 0)
+    for head in heads:
+        if policy is Policy.LWDF_LATE or not head.warm or (head.over and policy is not Policy.FIFO):
+            board = Board(heads, now, policy, picks)
+            return board.next(), board.picks
+        rank = head.slo_s if policy is Policy.STRICT else 0.0
+        if policy is Policy.SLO_SHARE:
+            rank = -slo_share(head.enqueued, now, head.slo_s)
+        key = (rank, head.enqueued, head.lane)
+        if best is None or key < least:
+            best, least = head, key
+    if best is None:
+        return None, picks
+    return Won(best.lane, Which.OLDEST if policy is Policy.FIFO else Which.FIRST), picks

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from modelrepo_runtime.queue.lane_rows import LaneRows
 from modelrepo_runtime.queue.picking import UNLIMITED, Need, Picker, Quota, pick
-from modelrepo_runtime.queue.rank import NO_PICKS, Board, Head, Picks, Policy, lwdf_weight, slo_share
+from modelrepo_runtime.queue.rank import NO_PICKS, Board, Head, Picks, Policy, first_pick, lwdf_weight, slo_share
 from modelrepo_runtime.queue.tiers import SHIPPED_TIERS
 from modelrepo_runtime.testing.reference_order import WaitingJob, reference_order
 
@@ -253,3 +253,49 @@ def test_no_tier_starves_under_a_load_of_1_15_times_what_can_be_served(policy: P
             served[won.lane] += second >= 3000
         picks = board.picks
     assert min(served) > 100
+
+
+@given(
+    st.lists(
+        st.builds(
+            Head,
+            st.integers(0, 5),
+            st.sampled_from([0.0, 1.0, 50.0, 900.0]),
+            st.sampled_from([60.0, 600.0]),
+            over=st.booleans(),
+            warm=st.booleans(),
+            on_time=st.none() | st.just(950.0),
+        ),
+        max_size=6,
+        unique_by=lambda head: head.lane,
+    ),
+    st.sampled_from(Policy),
+    st.builds(Picks, st.integers(0, 9), st.integers(0, 9)),
+)
+def test_a_claim_of_one_job_gets_what_a_board_gives_first(heads: list[Head], policy: Policy, picks: Picks) -> None:
+    board = Board(heads, 1000.0, policy, picks)
+    assert first_pick(heads, 1000.0, policy, picks) == (board.next(), board.picks)
+
+
+@given(queues(), st.sampled_from(Policy), st.data())
+def test_a_lane_in_memory_knows_its_head_whatever_comes_and_goes(
+    jobs: list[WaitingJob], policy: Policy, data: st.DataObject
+) -> None:
+    rows: LaneRows[WaitingJob] = LaneRows(0, 60.0)
+    there: dict[int, WaitingJob] = {}
+    now = NOW - 200.0
+    for job in jobs:
+        now += data.draw(st.sampled_from([0.0, 5.0, 50.0]))
+        forget: bool = data.draw(st.booleans())
+        if there and forget:
+            gone: int = data.draw(st.sampled_from(sorted(there)))
+            rows.remove(gone)
+            del there[gone]
+        rows.add(job)
+        there[job.job] = job
+        head = rows.head(now, policy)
+        assert head is not None
+        assert head.enqueued == min(row.enqueued for row in there.values())
+        fresh = [row.enqueued for row in there.values() if row.enqueued >= now - 60.0]
+        if policy is Policy.LWDF_LATE:
+            assert head.on_time == min(fresh, default=None)

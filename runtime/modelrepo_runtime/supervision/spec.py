@@ -89,6 +89,8 @@ class ChildOutcome:
     outputs: tuple[OutputPath, ...] = ()
     error: JobError | None = None
     runtime_s: float = 0.0
+    counted: bool = True
+    """False: whoever is to blame, it need not be this job."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 from modelrepo.errors import InvalidInput, ModelRepoError, NotFound, Unreachable
@@ -34,7 +36,16 @@ class Runs(Protocol):
         cancel_grace_s: float = ...,
     ) -> ChildOutcome: ...
 
-    def cancel(self) -> None: ...
+    def run_batch(
+        self,
+        requests: Sequence[JobRequest],
+        *,
+        timeout_s: float | None,
+        on_progress: Sequence[OnProgress | None] = ...,
+        cancel_grace_s: float = ...,
+    ) -> list[ChildOutcome]: ...
+
+    def cancel(self, job_id: str | None = ...) -> None: ...
 
     def stop(self, grace_s: float = ...) -> object: ...
 
@@ -49,6 +60,14 @@ class Files(Protocol):
     ) -> OutputFile: ...
 
     def put_log(self, job_id: str, created_at: float, fence: Fence, path: Path) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """The files of an attempt's inputs on this box, and how long it took to get them."""
+
+    files: Mapping[str, Path]
+    took_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,38 +88,120 @@ class Attempts:
         self._folder, self._handovers = folder, handovers
         self._files, self._timing, self._journal = files, timing, journal
 
-    def run(self, held: Held, child: Runs, *, slot: str, version: str, content_types: Mapping[str, str]) -> Ended:
+    def run(
+        self,
+        held: Held,
+        child: Runs,
+        *,
+        slot: str,
+        version: str,
+        content_types: Mapping[str, str],
+        brought: Brought | Ended | None = None,
+    ) -> Ended:
         """Run an attempt to its end, whatever that is. The files of it on this box are gone when this returns."""
-        claim = held.claim
-        folder = self._folder / f"{claim.job_id}-{claim.fence.number}"
-        log = folder / "job.log"
+        known = {held: brought} if brought is not None else {}
+        (ended,) = self.run_batch([held], child, slot=slot, version=version, content_types=content_types, brought=known)
+        return ended
+
+    def run_batch(
+        self,
+        batch: Sequence[Held],
+        child: Runs,
+        *,
+        slot: str,
+        version: str,
+        content_types: Mapping[str, str],
+        brought: Mapping[Held, Brought | Ended] = MappingProxyType({}),
+    ) -> list[Ended]:
+        """Run attempts at one stage in one call, each to an end of its own."""
         began = time.monotonic()
+        ended: dict[Held, Ended] = {}
+        requests: list[tuple[Held, JobRequest]] = []
         try:
-            try:
-                files = self._fetch(held, folder)
-            except NotFound as error:
-                return _failed(Cause.REJECTED, "input_missing", error)
-            except (Unreachable, OSError) as error:
-                self._journal.say("inputs-unavailable", slot=slot, job=claim.job_id, error=error)
-                return Ended(Cause.LOAD_FAILED)
-            request = JobRequest(
-                job_id=claim.job_id,
-                attempt=claim.attempt,
-                stage=claim.stage,
-                inputs=claim.inputs,
-                files=files,
-                previous=claim.previous,
-                handover_dir=self._handovers.folder_of(claim.job_id),
-                output_dir=folder / "outputs",
-                state_dir=self._handovers.folder_of(claim.job_id) / STATES / f"{claim.stage}@{version}",
-                log_path=log,
-            )
-            outcome = self._in_child(held, child, request)
-            if isinstance(outcome, Ended):
-                return outcome
-            return self._conclude(held, outcome, log, content_types, slot, time.monotonic() - began)
+            for held in batch:
+                found = brought[held] if held in brought else self.bring(held, slot=slot)
+                if isinstance(found, Ended):
+                    ended[held] = found
+                else:
+                    requests.append((held, self._request(held, found, version)))
+            for (held, request), outcome in zip(requests, self._in_children(child, requests), strict=True):
+                took_s = time.monotonic() - began
+                if isinstance(outcome, ChildOutcome):
+                    outcome = self._conclude(held, outcome, request.log_path, content_types, slot, took_s)
+                ended[held] = outcome
+            return [ended[held] for held in batch]
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            for held in batch:
+                self.let_go(held)
+
+    def bring(self, held: Held, *, slot: str) -> Brought | Ended:
+        """Fetch what an attempt needs; `let_go` removes it again."""
+        claim, began = held.claim, time.monotonic()
+        try:
+            files = self._fetch(held, self._folder_of(held))
+        except NotFound as error:
+            return _failed(Cause.REJECTED, "input_missing", error)
+        except (Unreachable, OSError) as error:
+            self._journal.say("inputs-unavailable", slot=slot, job=claim.job_id, error=error)
+            return Ended(Cause.LOAD_FAILED)
+        return Brought(files, time.monotonic() - began)
+
+    def let_go(self, held: Held) -> None:
+        """Remove the files of an attempt from this box."""
+        shutil.rmtree(self._folder_of(held), ignore_errors=True)
+
+    def _folder_of(self, held: Held) -> Path:
+        return self._folder / f"{held.claim.job_id}-{held.claim.fence.number}"
+
+    def _request(self, held: Held, brought: Brought, version: str) -> JobRequest:
+        claim, folder = held.claim, self._folder_of(held)
+        return JobRequest(
+            job_id=claim.job_id,
+            attempt=claim.attempt,
+            stage=claim.stage,
+            inputs=claim.inputs,
+            files=brought.files,
+            previous=claim.previous,
+            handover_dir=self._handovers.folder_of(claim.job_id),
+            output_dir=folder / "outputs",
+            state_dir=self._handovers.folder_of(claim.job_id) / STATES / f"{claim.stage}@{version}",
+            log_path=folder / "job.log",
+        )
+
+    def _in_children(self, child: Runs, requests: Sequence[tuple[Held, JobRequest]]) -> Sequence[ChildOutcome | Ended]:
+        if len(requests) <= 1:
+            return [self._in_child(held, child, request) for held, request in requests]
+        together = self._together(child, requests)
+        if any(isinstance(each, ChildOutcome) and each.cause in _ALONE for each in together):
+            # One of them may be to blame, and only that one: each gets a call of its own.
+            for _, request in requests:
+                shutil.rmtree(request.output_dir, ignore_errors=True)
+            return [
+                self._in_child(held, child, request) if isinstance(each, ChildOutcome) else each
+                for (held, request), each in zip(requests, together, strict=True)
+            ]
+        return together
+
+    def _together(self, child: Runs, requests: Sequence[tuple[Held, JobRequest]]) -> list[ChildOutcome | Ended]:
+        early = [held.run_with(partial(child.cancel, request.job_id)) for held, request in requests]
+        going = [each for each, why in zip(requests, early, strict=True) if why is None]
+        try:
+            ran = iter(
+                child.run_batch(
+                    [request for _, request in going],
+                    timeout_s=max(held.claim.timeout_s for held, _ in requests),
+                    on_progress=[held.progressed for held, _ in going],
+                    cancel_grace_s=self._timing.cancel_grace_s,
+                )
+                if going
+                else ()
+            )
+        except ChildGone:
+            return [_early(held.ended) if held.ended else Ended(Cause.PREEMPTED) for held, _ in requests]
+        finally:
+            for held, _ in requests:
+                held.finishing()
+        return [_early(why) if why is not None else _uncounted(next(ran)) for why in early]
 
     def forget_job(self, claim: Claim) -> None:
         """The job has ended: what its stages handed over is not needed any more."""
@@ -157,6 +258,7 @@ class Attempts:
             outputs,
             outcome.error,
             log_key,
+            counted=outcome.counted,
             runtime_s=outcome.runtime_s,
             cluster_bound=self._handovers.cluster_bound and bool(handed),
             handover=handed,
@@ -188,6 +290,15 @@ class Attempts:
         except (ModelRepoError, OSError) as error:
             self._journal.say("log-not-kept", slot=slot, job=claim.job_id, error=error)
             return None
+
+
+# What an exception of a whole call says of its jobs: of one of them, perhaps.
+_ALONE = frozenset({Cause.EXCEPTION, Cause.OUT_OF_MEMORY, Cause.REJECTED, Cause.RETRY, Cause.CANCELLED})
+
+
+def _uncounted(outcome: ChildOutcome) -> ChildOutcome:
+    """A child that a batch took with it is held against none of its jobs: a second try runs each alone."""
+    return replace(outcome, counted=False) if outcome.cause in (Cause.CRASH, Cause.HANG) else outcome
 
 
 def _early(why: End) -> Ended:

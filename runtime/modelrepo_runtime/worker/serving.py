@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
+from modelrepo.contract import StageSpec
 from modelrepo_runtime.accelerators import SlotLayout
 from modelrepo_runtime.queue.port import Offer
 from modelrepo_runtime.supervision.spec import ChildSpec
@@ -62,6 +63,17 @@ class Serving:
     child: SlotChild
     target: Target
     phases: Mapping[str, float] = field(default_factory=dict)
+
+    def offers(self, slot: str, accelerator: str | None = None) -> tuple[Offer, ...]:
+        """Return the ways to use the slot: at once for all stages, or one by one where some take batches."""
+        whole, stages = self.offer(slot, accelerator), self.prepared.chosen.stages
+        if all(stage.max_batch == 1 for stage in stages):
+            return (whole,)
+        return tuple(replace(whole, stages=(stage.name,), limit=stage.max_batch) for stage in stages)
+
+    def stage(self, name: str) -> StageSpec:
+        """Return one of the stages that it runs. Raises: StopIteration."""
+        return next(stage for stage in self.prepared.chosen.stages if stage.name == name)
 
     def offer(self, slot: str, accelerator: str | None = None) -> Offer:
         chosen = self.prepared.chosen

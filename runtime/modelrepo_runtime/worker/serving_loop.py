@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from enum import Enum, auto
 
+from modelrepo.contract import StageSpec
 from modelrepo.errors import EntrypointFailed, InvalidInput
 from modelrepo_runtime.jobs import Cause, JobError
 from modelrepo_runtime.worker.attempt import Ended
@@ -125,7 +126,7 @@ class ServingLoop:
             if not offering:
                 return
             self._note_gap()
-        offers = tuple(one.offer(self._parts.name, self._parts.box.kind) for one in offering)
+        offers = tuple(offer for one in offering for offer in one.offers(self._parts.name, self._parts.box.kind))
         self._parts.claimer.post(offers, self._deliver)
         with self._slot.changed:
             companions = frozenset(self._slot.companions)
@@ -141,14 +142,16 @@ class ServingLoop:
             serving = next(one for one in offering if one.prepared.version.version == held.claim.version)
             self._slot.held, self._slot.using = held, serving
         try:
-            self._work(held, serving)
+            self._work_all(list(taken), serving)
         except Exception:
-            # A fault of ours: the job goes back, rather than stay ours for as long as we beat.
-            self._parts.session.hand_back(self._slot.held or held, Cause.LOAD_FAILED)
+            # A fault of ours: the jobs go back, rather than stay ours for as long as we beat.
+            for each in {*taken, *self._slot.all_held()}:
+                self._parts.session.hand_back(each, Cause.LOAD_FAILED)
             raise
         finally:
             with self._slot.changed:
                 self._slot.held = self._slot.using = None
+                self._slot.with_held = ()
                 self._idle_since = time.monotonic()
                 self._slot.changed.notify_all()
 
@@ -164,12 +167,66 @@ class ServingLoop:
             self._slot.serving = replace(self._slot.serving, phases={**self._slot.serving.phases, "gap_s": gap_s})
             self._slot.switched = False
 
+    def _work_all(self, taken: list[Held], serving: Serving) -> None:
+        """Run first tries together where their stage takes batches, and every other try alone."""
+        stage = serving.stage(taken[0].claim.stage)
+        batch = [held for held in taken if held.claim.attempt == 1] if stage.max_batch > 1 else []
+        if batch:
+            taken += self._fill(batch, stage, serving)
+            batch = [held for held in taken if held.claim.attempt == 1]
+        if len(batch) > 1:
+            self._work_together(batch, serving)
+            taken = [held for held in taken if held.claim.attempt > 1]
+        for held in taken:
+            self._work(held, serving)
+
+    def _fill(self, batch: Sequence[Held], stage: StageSpec, serving: Serving) -> list[Held]:
+        """Claim more jobs of a stage until the batch is full or its longest wait is over."""
+        until, more = time.monotonic() + stage.batch_wait_s, list[Held]()
+        whole = serving.offer(self._parts.name, self._parts.box.kind)
+        while len(batch) + len(more) < stage.max_batch and (left_s := until - time.monotonic()) > 0:
+            wanted = replace(whole, stages=(stage.name,), limit=stage.max_batch - len(batch) - len(more))
+            self._parts.claimer.post((wanted,), self._deliver)
+            with self._slot.changed:
+                self._slot.changed.wait_for(lambda: self._delivered or not self._goes_on(), left_s)
+            self._parts.claimer.withdraw(self._parts.name)
+            with self._slot.changed:
+                more += self._delivered
+                self._delivered = ()
+                if not self._goes_on():
+                    break
+        return more
+
+    def _goes_on(self) -> bool:
+        slot = self._slot
+        wanted = not slot.stopping and not slot.restart_wanted and not slot.is_left()
+        return wanted and self._parts.cordon() is None
+
+    def _work_together(self, batch: Sequence[Held], serving: Serving) -> None:
+        """Run a batch in one call; each of its jobs ends by itself."""
+        parts = self._parts
+        with self._slot.changed:
+            self._slot.held, self._slot.with_held = batch[0], tuple(batch[1:])
+            too_late = self._slot.stopping or self._slot.is_left() or parts.cordon() is not None
+        ours = [] if too_late else [held for held in batch if parts.session.renew_if_late(held)]
+        for held in batch:
+            if too_late:
+                parts.session.hand_back(held, Cause.PREEMPTED)
+            elif held not in ours:
+                parts.session.drop(held)
+        version, types = serving.prepared.version.version, _content_types(serving)
+        ends = parts.attempts.run_batch(ours, serving.child, slot=parts.name, version=version, content_types=types)
+        for held, ended in zip(ours, ends, strict=True):
+            self._judge(held, ended, serving)
+            self._settle(held, ended, serving, follows=False)
+        with self._slot.changed:
+            self._slot.held, self._slot.with_held = None, ()
+        self._learn(serving)
+
     def _work(self, held: Held, serving: Serving) -> None:
         """Run one attempt, then the job's further stages as they are handed out."""
         parts = self._parts
-        outputs = serving.prepared.version.spec.outputs
-        version = serving.prepared.version.version
-        types = {name: str(output["contentType"]) for name, output in outputs.items() if "contentType" in output}
+        version, types = serving.prepared.version.version, _content_types(serving)
         following: Held | None = held
         while following is not None:
             held = following
@@ -233,7 +290,7 @@ class ServingLoop:
         if tripped or reopened:
             parts.session.tell_soon()
 
-    def _settle(self, held: Held, ended: Ended, serving: Serving) -> Held | None:
+    def _settle(self, held: Held, ended: Ended, serving: Serving, *, follows: bool = True) -> Held | None:
         """Tell the queue, and return the job's next stage where this slot is to run it."""
         session = self._parts.session
         if held.ended is End.LOST:
@@ -243,10 +300,9 @@ class ServingLoop:
             session.hand_back(held, ended.cause)
             return None
         with self._slot.changed:
-            goes_on = not self._slot.stopping and not self._slot.restart_wanted and not self._slot.is_left()
-            goes_on = goes_on and self._parts.cordon() is None
+            goes_on = self._goes_on()
         then = None
-        if not held.claim.last_stage and goes_on and serving.child.alive:
+        if follows and not held.claim.last_stage and goes_on and serving.child.alive:
             then = serving.offer(self._parts.name, self._parts.box.kind)
         asked_at = boottime()
         try:
@@ -313,3 +369,8 @@ class ServingLoop:
             self._slot.changed.notify_all()
         for child in children:
             child.stop(min(1.0, self._parts.timing.stop_grace_s))
+
+
+def _content_types(serving: Serving) -> Mapping[str, str]:
+    outputs = serving.prepared.version.spec.outputs
+    return {name: str(output["contentType"]) for name, output in outputs.items() if "contentType" in output}

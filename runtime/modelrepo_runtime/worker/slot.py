@@ -53,6 +53,8 @@ class Slot:
         self.left: Serving | None = None
         """Switched from, or given up, and the Swapper's to end."""
         self.held: Held | None = None
+        self.with_held: tuple[Held, ...] = ()
+        """The rest of a batch."""
         self.restart_wanted = False
         self.idle_deaths = 0
         """How often in a row the child died without a job."""
@@ -71,10 +73,10 @@ class Slot:
         """Say what the slot should serve from now on. A child that loads for what was wanted before is ended."""
         with self.changed:
             self.target, self.refusal = target, None
-            held = self.held if target.end_running and not self.serves(target) else None
+            ending = self.all_held() if target.end_running and not self.serves(target) else ()
             dropped = [child for child, wanted in self.loading.items() if self._is_dropped(wanted)]
             self.changed.notify_all()
-        if held is not None:
+        for held in ending:
             held.end(End.PREEMPTED)
         for child in dropped:
             child.stop(0)
@@ -118,12 +120,12 @@ class Slot:
     def abandon(self) -> None:
         """End what runs now, to be handed back."""
         with self.changed:
-            held, busy = self.held, self.using or self.serving
+            running, busy = self.all_held(), self.using or self.serving
             child = busy.child if busy else None
-        if held is not None:
+        for held in running:
             held.end(End.PREEMPTED)
-            if child is not None:
-                child.stop(0)
+        if running and child is not None:
+            child.stop(0)
 
     def dump_stacks(self) -> None:
         """Write the stacks of the child's threads to the log of its job."""
@@ -275,6 +277,10 @@ class Slot:
         self._turns += 1
         first = self._turns % len(alive) if alive else 0
         return tuple(alive[first:] + alive[:first])
+
+    def all_held(self) -> tuple[Held, ...]:
+        """Return all attempts that run here."""
+        return () if self.held is None else (self.held, *self.with_held)
 
     def serves(self, target: Target) -> bool:
         return self.serving is not None and self.serving.target.key == target.key

@@ -99,7 +99,15 @@ class FakeChild:
         finally:
             self.running.clear()
 
-    def cancel(self) -> None:
+    def run_batch(
+        self, requests: Any, *, timeout_s: float | None, on_progress: Any = (), cancel_grace_s: float = 30.0
+    ) -> list[ChildOutcome]:
+        self.plant.batches.append([request.job_id for request in requests])
+        if any(request.inputs.get("bad") for request in requests):
+            return [ChildOutcome(Cause.EXCEPTION, error=JobError("exception", "a bad one")) for _ in requests]
+        return [self.run(request, timeout_s=timeout_s) for request in requests]
+
+    def cancel(self, job_id: str | None = None) -> None:
         self.cancelled.set()
 
     def dump_stacks(self) -> None:
@@ -123,6 +131,7 @@ class Plant:
     load_gates: dict[str, threading.Event] = field(default_factory=dict)
     children: list[FakeChild] = field(default_factory=list)
     ran: list[tuple[str, str, str]] = field(default_factory=list)
+    batches: list[list[str]] = field(default_factory=list)
     ready: "queues.SimpleQueue[FakeChild]" = field(default_factory=queues.SimpleQueue)
     yaml: dict[str, str] = field(default_factory=dict)
     errors: dict[str, Exception] = field(default_factory=dict)

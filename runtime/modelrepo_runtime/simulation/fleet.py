@@ -211,7 +211,7 @@ class Fleet:
         for slots in self.slots:
             for slot in slots:
                 if slot.state in (State.IDLE, State.BUSY):
-                    yield LiveSlot(slot.place, "open", MODEL, slot.version)
+                    yield LiveSlot(slot.place, "open", MODEL, slot.version, cluster=self.clusters[slot.cluster].name)
 
 
 def _slots(number: int, cluster: Cluster) -> list[Slot]:

@@ -166,8 +166,11 @@ class Run:
 
     def poll_cpu(self, cluster: int) -> bool:
         """Let a free CPU slot look for a job; False where there is none for it."""
-        version = self._version_to_prepare(cluster)
-        found = self.waiting.take(self._cpu_polls[cluster], self.agenda.now, first=version is not None)
+        poll = self._cpu_polls[cluster]
+        version = self._version_to_prepare(cluster) if poll.has_any(first=True) else None
+        if not poll.has_any(first=version is not None):
+            return False
+        found = self.waiting.take(poll, self.agenda.now, first=version is not None)
         if found is None:
             return False
         row = found[1]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
+from modelrepo_runtime.queue import rank
 from modelrepo_runtime.queue.lane_rows import LaneRows
 from modelrepo_runtime.queue.lanes import Lane, LiveSlot, Place, admits, fits
 from modelrepo_runtime.queue.port import Offer, Tier
-from modelrepo_runtime.queue.rank import Board, Picks, Policy, Which
+from modelrepo_runtime.queue.rank import Picks, Policy, Which
 
 
 class Row(NamedTuple):
@@ -32,6 +33,10 @@ class Poll:
         self.avoiding: dict[int, LaneRows[Row]] = {}
         """Lanes that keep away from places; they are in none of the others."""
         self.picks = Picks()
+
+    def has_any(self, *, first: bool) -> bool:
+        """True if there may be a job; `first`: also of the plan's first stage."""
+        return bool(self.later or self.avoiding or (first and self.first))
 
     def takes(self, lane: Lane) -> bool:
         """True if a slot of these may take the lane's jobs, whatever they avoid."""
@@ -98,22 +103,20 @@ class Waiting:
     ) -> tuple[Lane, Row] | None:
         """Take the job that is next for such a slot; `first`: also of the plan's first stage."""
         policy = self.policy
-        heads = [rows.head(now, policy) for rows in poll.later.values()]
+        asked = list(poll.later.values())
         if first:
-            heads += [rows.head(now, policy) for rows in poll.first.values()]
+            asked += poll.first.values()
         for number, rows in poll.avoiding.items():
             lane = self._lanes[number]
-            if not first and lane.stage == self._first_stage:
-                continue
-            if place is None or live is None or not place.avoided_by(lane.avoid) or admits(lane, place, live()):
-                heads.append(rows.head(now, policy))
+            away = place is not None and live is not None and not admits(lane, place, live())
+            if not away and (first or lane.stage != self._first_stage):
+                asked.append(rows)
+        heads = [head for rows in asked if (head := rows.head(now, policy)) is not None]
         if not heads:
             return None
-        board = Board([head for head in heads if head is not None], now, policy, poll.picks)
-        won = board.next()
+        won, poll.picks = rank.first_pick(heads, now, policy, poll.picks)
         if won is None:
             return None
-        poll.picks = board.picks
         rows = self._rows[won.lane]
         row = rows.take(won.which, now)
         if not len(rows):

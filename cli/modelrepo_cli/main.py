@@ -71,6 +71,7 @@ SECTIONS: dict[str, tuple[Listed, ...]] = {
         Listed("tenants", "Show and set the shares that tenants have of a tier."),
         Listed("queue", "Look after the queue."),
         Listed("explain", "Say why a job is where it is, or what a worker could take."),
+        Listed("simulate", "Play a day of jobs by the queue's own rules: the launch day, or yours."),
         Listed("demo", "See the whole story on this box: push, serve, swap, roll back."),
     ),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -50,10 +51,23 @@ def shipped(name: str) -> str:
     return files("modelrepo_runtime.simulation").joinpath("days", name).read_text("utf-8")
 
 
+def shipped_day(name: str, *, load: float | None = None) -> Day:
+    """Return a day that comes with modelrepo; `load` in place of the one that it says."""
+    day = parse_day(shipped(name), name)
+    if load is None:
+        return day
+    return replace(day, name=f"{day.name} {load:g}", arrivals=replace(day.arrivals, load=load))
+
+
 def read_day(path: Path) -> Day:
     """Read the day in a file. Raises: InvalidSpec."""
+    return parse_day(read_text(path), str(path))
+
+
+def read_text(path: Path) -> str:
+    """Return a day's file as text. Raises: InvalidSpec."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise InvalidSpec(f"no UTF-8 text: {error.reason} at byte {error.start}", path=str(path)) from None
     except OSError as error:
@@ -61,7 +75,6 @@ def read_day(path: Path) -> Day:
             f"cannot be read: {error.strerror}; `modelrepo simulate --show-day` prints one to begin with",
             path=str(path),
         ) from None
-    return parse_day(text, str(path))
 
 
 def parse_day(text: str, path: str) -> Day:

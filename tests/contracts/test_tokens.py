@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from modelrepo_runtime.jobs import StageNeed, Submission
 from modelrepo_runtime.queue.memory.queue import MemoryQueue
+from modelrepo_runtime.queue.port import Offer, WorkerInfo
+from modelrepo_runtime.queue.postgres.queue import PostgresQueue
 from modelrepo_runtime.queue.sqlite.queue import SqliteQueue
 from modelrepo_runtime.queue.tokens import Grant, MemoryTokens, Role, TokenStore, token_store
 from modelrepo_runtime.testing.clock import FakeClock
@@ -31,6 +34,23 @@ class TestTokensOnSqlite(TokenContract):
     def tokens(self, tmp_path: Path, clock: FakeClock) -> Iterator[TokenStore]:
         with closing(SqliteQueue(tmp_path / "queue.db", None, clock)) as queue:
             yield token_store(queue)
+
+
+class TestTokensOnPostgres(TokenContract):
+    @pytest.fixture
+    def tokens(self, postgres_url: str, clock: FakeClock) -> Iterator[TokenStore]:
+        with closing(PostgresQueue(postgres_url, None, clock)) as queue:
+            yield token_store(queue)
+
+
+def test_waiting_jobs_are_counted_by_tenant() -> None:
+    queue = MemoryQueue()
+    for tenant in ("acme", "acme", "acme", "other"):
+        queue.submit(Submission("m", {}, (StageNeed("run"),), tenant=tenant))
+    assert [queue.tokens.waiting("acme", most) for most in (1, 3, 9)] == [1, 3, 3]
+    queue.claim(queue.hello(WorkerInfo("w", "box", 1)), 0, [Offer("0", "m", "v1", ("run",), 2)])
+    assert queue.tokens.waiting("acme", 9) + queue.tokens.waiting("other", 9) == 2
+    assert queue.tokens.waiting("nobody", 9) == 0
 
 
 def test_the_file_of_a_queue_holds_no_secret(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from modelrepo_runtime.gateway.fetching import Fetcher, FetchLimits
 from modelrepo_runtime.gateway.metrics import Metrics
 from modelrepo_runtime.gateway.news import News
 from modelrepo_runtime.gateway.parts import Parts
+from modelrepo_runtime.gateway.room import Room
 from modelrepo_runtime.gateway.settings import GatewaySettings
 from modelrepo_runtime.gateway.showing import place
 from modelrepo_runtime.gateway.signing import UrlSigner, shared_secret
@@ -65,6 +66,7 @@ def assemble(
     fetcher = Fetcher(rules, FetchLimits(size_bytes=settings.file_bytes), tls)
     timing = timing or Timing()
     calls = Calls("queue", settings.queue_threads, settings.most_calls_waiting, metrics)
+    store = tokens if tokens is not None else token_store(queue)
     return Parts(
         settings=settings,
         queue=queue,
@@ -81,7 +83,7 @@ def assemble(
         queue_calls=calls,
         store_calls=Calls("stores", settings.store_threads, settings.most_calls_waiting, metrics),
         tokens=TokenBook(
-            tokens if tokens is not None else token_store(queue),
+            store,
             calls,
             life_s=settings.token_cache_s,
             open_to_all=settings.open_to_all,
@@ -89,6 +91,7 @@ def assemble(
         news=News(queue),
         metrics=metrics,
         timing=timing,
+        room=Room(lambda tenant, most: calls.run(store.waiting, tenant, most)),
     )
 
 

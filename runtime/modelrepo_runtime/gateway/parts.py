@@ -13,6 +13,7 @@ from modelrepo_runtime.gateway.addresses import AddressRules
 from modelrepo_runtime.gateway.calls import Calls
 from modelrepo_runtime.gateway.metrics import Metrics
 from modelrepo_runtime.gateway.news import News
+from modelrepo_runtime.gateway.room import Room
 from modelrepo_runtime.gateway.settings import GatewaySettings
 from modelrepo_runtime.gateway.signing import UrlSigner
 from modelrepo_runtime.jobstore import JobStore
@@ -39,10 +40,15 @@ class Parts:
     news: News
     metrics: Metrics
     timing: Timing = field(default_factory=Timing)
+    room: Room = field(default_factory=lambda: Room(_nobody_waits))
 
     def base_url(self, request: Request) -> str:
         """Return where clients reach this gateway."""
         return self.settings.public_url or str(request.base_url).rstrip("/")
+
+
+async def _nobody_waits(_tenant: str, _most: int) -> int:
+    return 0
 
 
 def _parts(request: Request) -> Parts:

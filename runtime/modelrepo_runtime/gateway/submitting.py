@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 from modelrepo.errors import InvalidInput, Unreachable
 from modelrepo_runtime.client import Wanted
 from modelrepo_runtime.gateway.access import Caller
 from modelrepo_runtime.gateway.addresses import AddressRefused
 from modelrepo_runtime.gateway.logs import note
 from modelrepo_runtime.gateway.parts import Parts
-from modelrepo_runtime.gateway.refusals import Overloaded, TooManyQueued
+from modelrepo_runtime.gateway.refusals import Overloaded
 from modelrepo_runtime.gateway.schemas import SubmissionBody, WebhookBody
-from modelrepo_runtime.jobs import Job, Status, Submission, Webhook
-from modelrepo_runtime.queue.port import JobFilter, JobQueue
-
-RETRY_AFTER_S = 5.0
+from modelrepo_runtime.jobs import Job, Submission, Webhook
+from modelrepo_runtime.queue.port import JobQueue
 
 
 async def submit(parts: Parts, caller: Caller, body: SubmissionBody, key: str | None) -> Job:
@@ -25,10 +25,17 @@ async def submit(parts: Parts, caller: Caller, body: SubmissionBody, key: str | 
     tenant = caller.tenant_of(body.tenant)
     if caller.grant.tiers:
         caller.check_tier(body.tier, await parts.queue_calls.run(_default_tier, parts.queue))
-    if caller.grant.max_queued is not None:
-        await parts.queue_calls.run(_check_room, parts.queue, caller, tenant, caller.grant.max_queued)
     if parts.news.stopping:
         raise Overloaded("the gateway is about to stop; ask again", retry_after_s=1.0)
+    room = nullcontext() if caller.grant.max_queued is None else parts.room.one_more(tenant, caller.grant.max_queued)
+    async with room:
+        job = await _take_in(parts, body, tenant, key)
+    note(job=job.id)
+    parts.metrics.submissions.labels(job.model, job.tier).inc()
+    return job
+
+
+async def _take_in(parts: Parts, body: SubmissionBody, tenant: str, key: str | None) -> Job:
     submission = await parts.store_calls.run(_prepare, parts, body, tenant)
     try:
         job = await parts.queue_calls.run(parts.queue.submit, submission, idempotency_key=key)
@@ -37,8 +44,6 @@ async def submit(parts: Parts, caller: Caller, body: SubmissionBody, key: str | 
         raise
     if job.id != submission.job_id and submission.files:
         await parts.store_calls.run(parts.client.drop, submission)
-    note(job=job.id)
-    parts.metrics.submissions.labels(job.model, job.tier).inc()
     return job
 
 
@@ -62,13 +67,3 @@ def _webhook(parts: Parts, told: WebhookBody | None) -> Webhook | None:
 
 def _default_tier(queue: JobQueue) -> str:
     return next((tier.name for tier in queue.tiers() if tier.default), "")
-
-
-def _check_room(queue: JobQueue, caller: Caller, tenant: str, most: int) -> None:
-    waiting = len(queue.list(JobFilter(Status.QUEUED, tenant=tenant, limit=most)))
-    if waiting >= most:
-        raise TooManyQueued(
-            f"{waiting} jobs of tenant {tenant!r} wait already, token {caller.name} allows {most}; "
-            "wait for some to start",
-            retry_after_s=RETRY_AFTER_S,
-        )

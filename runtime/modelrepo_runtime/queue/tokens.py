@@ -88,6 +88,9 @@ class TokenStore(Protocol):
     def revoke(self, name: str) -> Token:
         """End the live token of this name. Raises: NotFound."""
 
+    def waiting(self, tenant: str, most: int) -> int:
+        """Return how many jobs of a tenant wait in the queue, counted to `most`."""
+
 
 @runtime_checkable
 class KeepsTokens(Protocol):
@@ -186,6 +189,10 @@ class MemoryTokens:
                     self._tokens[token.id] = replace(token, revoked_at=now)
                     return self._tokens[token.id]
         raise no_such(name)
+
+    def waiting(self, tenant: str, most: int) -> int:  # noqa: ARG002
+        """See TokenStore. There is no queue here."""
+        return 0
 
 
 def name_taken(name: str) -> Conflict:

@@ -1,4 +1,4 @@
-"""A repository for the whole folder, a gateway for each test."""
+"""A repository for the whole folder, a gateway for each test, or one for all that change nothing."""
 
 from __future__ import annotations
 
@@ -15,6 +15,13 @@ from . import gateways
 @pytest.fixture(scope="session")
 def repo(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     return gateways.repository(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="session")
+def quiet(repo: Repository, tmp_path_factory: pytest.TempPathFactory) -> Iterator[gateways.Bench]:
+    """A gateway for tests that leave it as it was."""
+    with gateways.bench(repo, tmp_path_factory.mktemp("quiet")) as made:
+        yield made
 
 
 @pytest.fixture

@@ -27,27 +27,27 @@ PATHS = [
 
 
 @pytest.mark.parametrize(("method", "path", "expected"), PATHS)
-def test_each_role_reaches_what_is_its_own(bench: Bench, method: str, path: str, expected: dict[str, int]) -> None:
-    assert {who: bench.ask(method, path, who=who).status for who in expected} == expected
+def test_each_role_reaches_what_is_its_own(quiet: Bench, method: str, path: str, expected: dict[str, int]) -> None:
+    assert {who: quiet.ask(method, path, who=who).status for who in expected} == expected
     is_open = path in ("/healthz", "/readyz", "/v1/openapi.json")
-    assert bench.ask(method, path, who=None).status == (200 if is_open else 401)
+    assert quiet.ask(method, path, who=None).status == (200 if is_open else 401)
 
 
 @pytest.mark.parametrize(
     "token", ["", "mr_", "mr_0000000000000000_secret", "nonsense", "mr_é_x", "mr_" + "a" * 500, "mr__x", "Bearer"]
 )
-def test_what_is_no_token_opens_nothing(bench: Bench, token: str) -> None:
-    reply = bench.gateway.ask(
+def test_what_is_no_token_opens_nothing(quiet: Bench, token: str) -> None:
+    reply = quiet.gateway.ask(
         "GET", "/v1/jobs", headers={"Authorization": f"Bearer {token}".encode().decode("latin-1")}
     )
     assert (reply.status, reply.json()["error"]["code"]) == (401, "unauthenticated")
     assert reply.headers["www-authenticate"] == "Bearer"
 
 
-def test_the_id_of_a_token_without_its_secret_opens_nothing(bench: Bench) -> None:
-    real = bench.tokens["acme"]
+def test_the_id_of_a_token_without_its_secret_opens_nothing(quiet: Bench) -> None:
+    real = quiet.tokens["acme"]
     for wrong in (real[:-1], real + "x", real.rpartition("_")[0] + "_", real.swapcase()):
-        assert bench.gateway.ask("GET", "/v1/jobs", token=wrong).status == 401
+        assert quiet.gateway.ask("GET", "/v1/jobs", token=wrong).status == 401
 
 
 def test_a_revoked_token_and_an_expired_one_open_nothing(bench: Bench) -> None:

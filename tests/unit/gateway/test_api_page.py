@@ -16,8 +16,8 @@ PAGE = (Path(__file__).parents[3] / "docs" / "api.md").read_text()
 
 
 @pytest.fixture
-def document(bench: Bench) -> dict[str, Any]:
-    found: dict[str, Any] = bench.ask("GET", "/v1/openapi.json").json()
+def document(quiet: Bench) -> dict[str, Any]:
+    found: dict[str, Any] = quiet.ask("GET", "/v1/openapi.json").json()
     return found
 
 
@@ -41,14 +41,14 @@ def test_every_operation_and_every_key_is_on_the_page(document: dict[str, Any]) 
     )
 
 
-def test_every_counter_is_on_the_page_with_its_labels(bench: Bench) -> None:
+def test_every_counter_is_on_the_page_with_its_labels(quiet: Bench) -> None:
     shown = {
         found[0]: tuple(re.findall(r"`(\w+)`", found[1]))
         for found in re.findall(r"^\| `(modelrepo_gateway_\w+)` \| (.*?) \|", PAGE, re.MULTILINE)
     }
     counted = {
         metric._name + ("_total" if metric._type == "counter" else ""): tuple(metric._labelnames)
-        for metric in vars(bench.gateway.parts.metrics).values()
+        for metric in vars(quiet.gateway.parts.metrics).values()
         if hasattr(metric, "_labelnames")
     }
     assert shown == counted

@@ -38,21 +38,21 @@ def test_a_file_goes_in_by_its_url_and_comes_out_the_same(repo: Repository, tmp_
         assert fetched.headers["content-length"] == str(len(data))
 
 
-def test_a_signed_url_is_good_for_one_thing(bench: Bench) -> None:
-    place = bench.ask("POST", "/v1/files").json()
+def test_a_signed_url_is_good_for_one_thing(quiet: Bench) -> None:
+    place = quiet.ask("POST", "/v1/files").json()
     url = place["upload_url"]
-    assert bench.ask("GET", tampered(url), who=None).status == 403
-    assert bench.ask("PUT", tampered(url, expires="99999999999"), b"x", who=None).status == 403
-    assert bench.ask("PUT", tampered(url, signature="0" * 64), b"x", who=None).status == 403
-    assert bench.ask("PUT", url.replace("/uploads/", "/jobs/"), b"x", who=None).status == 403
-    assert bench.ask("PUT", "/v1/content/uploads/x", b"x", who=None).status == 422
-    signer = bench.gateway.parts.signer
-    secret, _ = signer.url(bench.gateway.url, "GET", SECRET_KEY, 60)
-    assert bench.ask("GET", secret, who=None).status == 403
-    outside, _ = signer.url(bench.gateway.url, "GET", "../repository/store.json", 60)
-    assert bench.ask("GET", outside, who=None).status in (403, 422)
-    missing, _ = signer.url(bench.gateway.url, "GET", "jobs/none", 60)
-    assert bench.ask("GET", missing, who=None).status == 404
+    assert quiet.ask("GET", tampered(url), who=None).status == 403
+    assert quiet.ask("PUT", tampered(url, expires="99999999999"), b"x", who=None).status == 403
+    assert quiet.ask("PUT", tampered(url, signature="0" * 64), b"x", who=None).status == 403
+    assert quiet.ask("PUT", url.replace("/uploads/", "/jobs/"), b"x", who=None).status == 403
+    assert quiet.ask("PUT", "/v1/content/uploads/x", b"x", who=None).status == 422
+    signer = quiet.gateway.parts.signer
+    secret, _ = signer.url(quiet.gateway.url, "GET", SECRET_KEY, 60)
+    assert quiet.ask("GET", secret, who=None).status == 403
+    outside, _ = signer.url(quiet.gateway.url, "GET", "../repository/store.json", 60)
+    assert quiet.ask("GET", outside, who=None).status in (403, 422)
+    missing, _ = signer.url(quiet.gateway.url, "GET", "jobs/none", 60)
+    assert quiet.ask("GET", missing, who=None).status == 404
 
 
 def test_a_file_over_the_limit_is_refused_and_not_kept(repo: Repository, tmp_path: Path) -> None:
@@ -66,29 +66,29 @@ def test_a_file_over_the_limit_is_refused_and_not_kept(repo: Repository, tmp_pat
         assert bench.ask("PUT", place["upload_url"], b"x" * 1000, who=None).status == 204
 
 
-def test_names_of_files_are_plain(bench: Bench) -> None:
+def test_names_of_files_are_plain(quiet: Bench) -> None:
     for name in ("../up", "a/b", ".hidden", "", "x" * 101, "a\x00b", "ü"):
-        reply = bench.ask("POST", "/v1/files", {"name": name})
+        reply = quiet.ask("POST", "/v1/files", {"name": name})
         assert (reply.status, reply.json()["error"]["pointer"]) == (422, "/name"), name
 
 
-def test_an_input_may_name_no_file_that_was_not_uploaded(bench: Bench) -> None:
+def test_an_input_may_name_no_file_that_was_not_uploaded(quiet: Bench) -> None:
     for file_id in ("file_00000000000000000000000v", "../../x", "", "file_" + "u" * 24):
         inputs = {"text": "hi", "image": {"file": file_id}}
-        reply = bench.ask("POST", "/v1/jobs", {"model": "toy", "inputs": inputs})
+        reply = quiet.ask("POST", "/v1/jobs", {"model": "toy", "inputs": inputs})
         assert (reply.status, reply.json()["error"]["pointer"]) == (422, "/inputs/image"), file_id
     for path in ("/etc/passwd", "file:///etc/passwd", "http://example.com/x"):
-        reply = bench.ask("POST", "/v1/jobs", {"model": "toy", "inputs": {"text": "hi", "image": path}})
+        reply = quiet.ask("POST", "/v1/jobs", {"model": "toy", "inputs": {"text": "hi", "image": path}})
         assert (reply.status, reply.json()["error"]["pointer"]) == (422, "/inputs/image"), path
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "2130706433", "localhost", "100.64.0.1", "[::ffff:10.0.0.1]"])
-def test_an_input_s_url_may_not_lead_inside(bench: Bench, host: str) -> None:
-    inputs = {"text": "hi", "image": f"https://{host}:{urlsplit(bench.gateway.url).port}/metrics"}
-    reply = bench.ask("POST", "/v1/jobs", {"model": "toy", "inputs": inputs})
+def test_an_input_s_url_may_not_lead_inside(quiet: Bench, host: str) -> None:
+    inputs = {"text": "hi", "image": f"https://{host}:{urlsplit(quiet.gateway.url).port}/metrics"}
+    reply = quiet.ask("POST", "/v1/jobs", {"model": "toy", "inputs": inputs})
     assert (reply.status, reply.json()["error"]["pointer"]) == (422, "/inputs/image")
-    assert not bench.queue.list()
-    assert not list(bench.files.store.list("jobs/"))
+    assert not quiet.queue.list()
+    assert not list(quiet.files.store.list("jobs/"))
 
 
 def test_a_webhook_s_url_may_not_lead_inside(repo: Repository, tmp_path: Path) -> None:

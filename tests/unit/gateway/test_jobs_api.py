@@ -70,13 +70,13 @@ def test_the_same_key_is_the_same_job_and_another_body_is_refused(bench: Bench) 
     ],
 )
 def test_what_cannot_be_is_refused_with_the_place(
-    bench: Bench, body: Any, status: int, code: str, pointer: str | None
+    quiet: Bench, body: Any, status: int, code: str, pointer: str | None
 ) -> None:
-    reply = bench.ask("POST", "/v1/jobs", body, headers={"Content-Type": "application/json"})
+    reply = quiet.ask("POST", "/v1/jobs", body, headers={"Content-Type": "application/json"})
     error = reply.json()["error"]
     assert (reply.status, error["code"], error.get("pointer")) == (status, code, pointer), error
     assert error["retryable"] is False
-    assert not bench.queue.list()
+    assert not quiet.queue.list()
 
 
 def test_a_tenant_cannot_tell_another_s_job_from_none(bench: Bench) -> None:
@@ -202,16 +202,16 @@ def test_a_watch_ends_when_its_job_is_deleted(bench: Bench) -> None:
         assert read_event(answer) is None
 
 
-def test_models_are_listed_with_their_schemas(bench: Bench) -> None:
-    models = bench.ask("GET", "/v1/models").json()["models"]
+def test_models_are_listed_with_their_schemas(quiet: Bench) -> None:
+    models = quiet.ask("GET", "/v1/models").json()["models"]
     assert [model["name"] for model in models] == ["bare", "toy"]
-    toy = bench.ask("GET", "/v1/models/toy").json()
+    toy = quiet.ask("GET", "/v1/models/toy").json()
     assert (toy["version"], set(toy["inputs"])) == ("v1", {"text", "steps", "image"})
-    assert bench.ask("GET", "/v1/models/toy?version=v1").json() == toy
-    assert bench.ask("GET", "/v1/models/toy?version=v2").status == 404
-    assert bench.ask("GET", "/v1/models/no%2Fmodel").status == 404
-    assert [model["name"] for model in bench.ask("GET", "/v1/models", who="narrow").json()["models"]] == ["toy"]
-    assert bench.ask("GET", "/v1/models/bare", who="narrow").status == 403
+    assert quiet.ask("GET", "/v1/models/toy?version=v1").json() == toy
+    assert quiet.ask("GET", "/v1/models/toy?version=v2").status == 404
+    assert quiet.ask("GET", "/v1/models/no%2Fmodel").status == 404
+    assert [model["name"] for model in quiet.ask("GET", "/v1/models", who="narrow").json()["models"]] == ["toy"]
+    assert quiet.ask("GET", "/v1/models/bare", who="narrow").status == 403
 
 
 def test_a_log_is_for_operators(bench: Bench) -> None:

@@ -33,13 +33,13 @@ def raw(bench: Bench, data: bytes) -> bytes:
     return answer
 
 
-def test_a_body_over_the_limit_is_refused_before_and_while_it_comes(bench: Bench) -> None:
-    reply = bench.ask("POST", "/v1/jobs", b"x" * (1 << 20) + b"x")
+def test_a_body_over_the_limit_is_refused_before_and_while_it_comes(quiet: Bench) -> None:
+    reply = quiet.ask("POST", "/v1/jobs", b"x" * (1 << 20) + b"x")
     assert (reply.status, reply.json()["error"]["code"]) == (413, "too_large")
     head = b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nAuthorization: Bearer "
-    head += bench.tokens["acme"].encode() + b"\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    head += quiet.tokens["acme"].encode() + b"\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
     chunks = (b"10000\r\n" + b"x" * 65536 + b"\r\n") * 20
-    assert raw(bench, head + chunks + b"0\r\n\r\n").startswith(b"HTTP/1.1 413 ")
+    assert raw(quiet, head + chunks + b"0\r\n\r\n").startswith(b"HTTP/1.1 413 ")
 
 
 def test_slow_headers_and_endless_ones_end_the_connection(repo: Repository, tmp_path: Path) -> None:
@@ -105,13 +105,13 @@ def test_a_fault_of_ours_shows_no_traceback(bench: Bench, monkeypatch: pytest.Mo
     assert reply.headers["x-request-id"] == "mine-1"
 
 
-def test_paths_and_methods_that_are_none_are_answered_alike(bench: Bench) -> None:
+def test_paths_and_methods_that_are_none_are_answered_alike(quiet: Bench) -> None:
     for method, path, status, code in (
         ("GET", "/v2/jobs", 404, "not_found"),
         ("GET", "/v1/jobs/", 404, "not_found"),
         ("PATCH", "/v1/jobs", 405, "method_not_allowed"),
     ):
-        reply = bench.ask(method, path)
+        reply = quiet.ask(method, path)
         assert (reply.status, reply.json()["error"]["code"]) == (status, code)
 
 
@@ -178,8 +178,8 @@ def test_too_few_descriptors_are_refused_with_the_figures(monkeypatch: pytest.Mo
     assert given == [(1512, 4096)]
 
 
-def test_a_port_that_is_taken_is_said(bench: Bench) -> None:
-    port = urlsplit(bench.gateway.url).port or 0
+def test_a_port_that_is_taken_is_said(quiet: Bench) -> None:
+    port = urlsplit(quiet.gateway.url).port or 0
     with pytest.raises(Exception, match=f"cannot listen on 127.0.0.1:{port}"):
         serving.listen(serving.Place(port=port))
     with pytest.raises(InvalidInput, match="an address of this box"):

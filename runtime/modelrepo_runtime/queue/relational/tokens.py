@@ -54,6 +54,10 @@ class RelationalTokens:
 
         return self.database.write(work)
 
+    def waiting(self, tenant: str, most: int) -> int:
+        """See TokenStore."""
+        return int(self.database.read(lambda tx: tx.only("waiting_of_tenant", tenant, most)[0]))
+
 
 def _live(tx: Snapshot, name: str) -> Token | None:
     found = (_token(row) for row in tx.rows("tokens_named", name))

@@ -154,7 +154,7 @@ create table tier (
   slo_s real not null,
   allowed_miss real not null,
   is_default integer not null
-, refuse_late integer not null default 0) without rowid;
+, refuse_late integer not null default 0, keep_files_s real, keep_jobs_s real) without rowid;
 create table session (
   id text primary key,
   worker text not null,
@@ -333,6 +333,8 @@ create table token (
   revoked real
 ) without rowid;
 create index token_name on token (name);
+-- What a tenant lists, and how many of its jobs wait.
+create index job_tenant on job (tenant, id);
 
 -- Rights to bring one more job into a cluster, and how many of each are out: the newest row of a key counts.
 create table credit (

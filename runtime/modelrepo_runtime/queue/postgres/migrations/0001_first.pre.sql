@@ -169,7 +169,9 @@ create table tier (
   slo_s double precision not null,
   allowed_miss double precision not null,
   is_default bigint not null,
-  refuse_late bigint not null default 0
+  refuse_late bigint not null default 0,
+  keep_files_s double precision,
+  keep_jobs_s double precision
 );
 create table session (
   id text primary key,
@@ -188,8 +190,10 @@ create table slot (
   version text,
   incoming text,
   report text not null,
+  cpu bigint not null default 1,
   gpu bigint not null default 1,
   loads text,
+  also text not null default '',
   primary key (session, slot)
 );
 create table turn (
@@ -343,6 +347,8 @@ create table token (
   revoked double precision
 );
 create index token_name on token (name);
+-- What a tenant lists, and how many of its jobs wait.
+create index job_tenant on job (tenant, id);
 
 -- Rights to bring one more job into a cluster, and how many of each are out: the newest row of a key counts.
 create table credit (

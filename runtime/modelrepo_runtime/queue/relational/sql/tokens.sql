@@ -12,3 +12,11 @@ select id, name, digest, rights, created, expires, revoked from token order by c
 
 -- name: token_revoke
 update token set revoked = ? where id = ?;
+
+-- name: waiting_of_tenant
+select count(*) from (
+  select 1 from job where job.tenant = ?
+    and not exists (select 1 from done where done.job = job.id)
+    and not exists (select 1 from lease where lease.job = job.id)
+  order by job.id desc limit ?
+) as waiting;

@@ -90,6 +90,8 @@ create table learnt (
 ) without rowid;
 insert into learnt values (1, 0);
 alter table tier add column refuse_late integer not null default 0;
+alter table tier add column keep_files_s real;
+alter table tier add column keep_jobs_s real;
 
 -- What gateways have read of active files; the newest row of a model counts.
 create table active_seen (
@@ -180,6 +182,8 @@ create table token (
   revoked real
 ) without rowid;
 create index token_name on token (name);
+-- What a tenant lists, and how many of its jobs wait.
+create index job_tenant on job (tenant, id);
 
 -- Whether a slot runs accelerator stages, and the version that it loads and will serve in moments.
 drop table slot;

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -38,14 +38,16 @@ def list_tiers(call: Call) -> None:
     default=None,
     help="Refuse jobs that would start later than the tier may wait, with the figure.",
 )
-def set_tier(call: Call, name: str, slo_s: float | None, allowed_miss: float | None, refuse_late: bool | None) -> None:
+@click.option("--keep-files", "keep_files_s", type=parameters.DURATION, metavar="TIME", help="Files of its jobs [7d].")
+@click.option("--keep-jobs", "keep_jobs_s", type=parameters.DURATION, metavar="TIME", help="Its ended jobs [30d].")
+def set_tier(call: Call, name: str, **figures: Any) -> None:
     """Add a tier or change one; jobs that wait are ranked by it at once."""
-    if slo_s is None and allowed_miss is None and refuse_late is None:
-        raise InvalidInput(f"nothing to set on tier {name!r}: say --slo, --allowed-miss or --refuse-late")
+    if all(figure is None for figure in figures.values()):
+        raise InvalidInput(f"nothing to set on tier {name!r}: say --slo, --allowed-miss or another of its figures")
     with call.job_queue() as queue:
-        tier = queue.set_tier(name, slo_s=slo_s, allowed_miss=allowed_miss, refuse_late=refuse_late)
-    late = "; late jobs are refused" if tier.refuse_late else ""
-    call.output.show(tier, f"{tier.name}: SLO {span(tier.slo_s)}, allowed miss {tier.allowed_miss:.0%}{late}")
+        tier = queue.set_tier(name, **figures)
+    told = [f"SLO {span(tier.slo_s)}", f"allowed miss {tier.allowed_miss:.0%}", _notes(tier)]
+    call.output.show(tier, f"{tier.name}: " + ", ".join(each for each in told if each))
 
 
 @verb("queue", "token", name="default")
@@ -58,7 +60,12 @@ def default(call: Call, name: str) -> None:
 
 
 def _notes(tier: Tier) -> str:
-    notes = ("default" if tier.default else "", "late jobs are refused" if tier.refuse_late else "")
+    notes = (
+        "default" if tier.default else "",
+        "late jobs are refused" if tier.refuse_late else "",
+        f"files kept {span(tier.keep_files_s)}" if tier.keep_files_s is not None else "",
+        f"jobs kept {span(tier.keep_jobs_s)}" if tier.keep_jobs_s is not None else "",
+    )
     return ", ".join(note for note in notes if note)
 
 

@@ -154,6 +154,9 @@ class Tier:
     default: bool = False
     refuse_late: bool = False
     """True: a submission whose predicted start would miss the SLO is refused with the figure."""
+    keep_files_s: float | None = None
+    """Age at which files of its ended jobs go; None: as long as those of all."""
+    keep_jobs_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -399,6 +402,8 @@ class JobQueue(Orders, OrderSettings, Outbox, FleetEvents, Reports, Protocol):
         slo_s: float | None = None,
         allowed_miss: float | None = None,
         refuse_late: bool | None = None,
+        keep_files_s: float | None = None,
+        keep_jobs_s: float | None = None,
     ) -> Tier:
         """Add or change a tier; waiting jobs are ranked by it at once. Raises: InvalidInput."""
 

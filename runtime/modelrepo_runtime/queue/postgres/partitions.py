@@ -13,7 +13,7 @@ AHEAD_DAYS = 2
 TABLES = {"job": "id", "payload": "job", "done": "job", "history": "job"}
 """Partitioned table -> the column that it is partitioned by."""
 WAITING = ("ready", "again", "delayed", "lease")
-LEFT_BEHIND = ("input_file", "idempotency", "deadline", "pinned", "progress", "cancel", "failed")
+LEFT_BEHIND = ("input_file", "idempotency", "deadline", "pinned", "progress", "cancel", "failed", "outbox", "hook")
 """Tables of jobs that are not partitioned: their rows of a dropped day are deleted."""
 _LOCK = "hashtext('modelrepo partitions')"
 _PARTITIONS = """

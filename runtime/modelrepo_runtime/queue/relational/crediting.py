@@ -11,8 +11,10 @@ from typing import Protocol, TypeVar
 from modelrepo_runtime.jobs import Cause, OutputFile, StageNeed, Status
 from modelrepo_runtime.queue import credits as rules
 from modelrepo_runtime.queue.credits import CreditKey
+from modelrepo_runtime.queue.fleet_events import Happened
 from modelrepo_runtime.queue.lanes import Lane, stage_taken
 from modelrepo_runtime.queue.port import Offer
+from modelrepo_runtime.queue.relational import fleet_events
 from modelrepo_runtime.queue.relational.rows import LeaseRow
 from modelrepo_runtime.queue.relational.transaction import Snapshot, Transaction
 from modelrepo_runtime.queue.steps import Step
@@ -173,6 +175,10 @@ def audit(tx: Transaction) -> None:
         if newest is None:
             continue
         out = tx.only("credits_out", key.cluster, key.model, key.version)[0]
+        if out != newest["held"]:
+            what = f"credits of {key.model}@{key.version} in {key.cluster}"
+            text = f"{what}: {newest['held']} were counted, {out} are out"
+            fleet_events.note(tx, Happened.CREDITS_CORRECTED, text, model=key.model, version=key.version)
         _write(tx, key, newest["seq"] + 1, out, tx.now)
 
 

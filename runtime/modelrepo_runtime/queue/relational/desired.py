@@ -6,7 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 
 from modelrepo_runtime.jobs import Json
+from modelrepo_runtime.queue.fleet_events import Happened
 from modelrepo_runtime.queue.port import ActiveSeen
+from modelrepo_runtime.queue.relational import fleet_events
 from modelrepo_runtime.queue.relational.transaction import Snapshot, Transaction
 
 KEPT_ROWS = 20
@@ -23,4 +25,7 @@ def see_active(tx: Transaction, model: str, after_seq: int, body: Mapping[str, J
     if tx.row("active_see", model, after_seq + 1, json.dumps(body, sort_keys=True)) is None:
         return False
     tx.run("active_forget", model, after_seq + 1 - KEPT_ROWS)
+    version = (body.get("target") or {}).get("version")
+    text = f"{model}@{version} is active" if version else f"nothing is active of {model}"
+    fleet_events.note(tx, Happened.PROMOTED, text, model=model, version=version)
     return True

@@ -74,7 +74,7 @@ def load_of(tx: Snapshot, timing: Timing) -> Load:
 def tier_of(row: Row) -> Tier:
     """Return a row of the tiers."""
     flags = (bool(row["is_default"]), bool(row["refuse_late"]))
-    return Tier(row["name"], row["slo_s"], row["allowed_miss"], *flags)
+    return Tier(row["name"], row["slo_s"], row["allowed_miss"], *flags, row["keep_files_s"], row["keep_jobs_s"])
 
 
 def policy_of(tx: Snapshot) -> Policy:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from modelrepo.errors import Conflict, InvalidInput
 from modelrepo_runtime.jobs import Fence, Status
+from modelrepo_runtime.queue.fleet_events import Happened
 from modelrepo_runtime.queue.port import Deleted, JobFilter, Tier
 from modelrepo_runtime.queue.relational import breaking, fleet_events, orders, outbox, reading, tenancy
 from modelrepo_runtime.queue.relational.crediting import audit, give_back
@@ -23,7 +24,7 @@ from modelrepo_runtime.queue.relational.waiting import (
     unstage,
 )
 from modelrepo_runtime.queue.steps import shown_progress, stale
-from modelrepo_runtime.queue.tiers import changed, unknown
+from modelrepo_runtime.queue.tiers import TierFigures, changed, unknown
 from modelrepo_runtime.timing import Timing
 
 FORGOTTEN_WITH_A_JOB = (
@@ -114,13 +115,14 @@ def delete(tx: Transaction, job_id: str) -> Deleted:
     return Deleted(job_id, row["created"], files)
 
 
-def set_tier(
-    tx: Transaction, name: str, slo_s: float | None, allowed_miss: float | None, refuse_late: bool | None
-) -> Tier:
+def set_tier(tx: Transaction, name: str, figures: TierFigures) -> Tier:
     """Add or change a tier. Raises: InvalidInput."""
     known = {tier.name: tier for tier in reading.tiers(tx)}
-    tier = changed(known.get(name), name, slo_s, allowed_miss, refuse_late)
-    tx.run("tier_put", tier.name, tier.slo_s, tier.allowed_miss, int(tier.default), int(tier.refuse_late))
+    tier = changed(known.get(name), name, figures)
+    flags = (int(tier.default), int(tier.refuse_late))
+    tx.run("tier_put", tier.name, tier.slo_s, tier.allowed_miss, *flags, tier.keep_files_s, tier.keep_jobs_s)
+    text = f"tier {tier.name} may wait {tier.slo_s:g} s, and {tier.allowed_miss:.0%} of its jobs longer"
+    fleet_events.note(tx, Happened.TIER_SET, text)
     return tier
 
 
@@ -130,6 +132,7 @@ def set_default_tier(tx: Transaction, name: str) -> None:
     if name not in known:
         raise unknown(name, known)
     tx.run("tier_default", name)
+    fleet_events.note(tx, Happened.TIER_SET, f"jobs that name no tier are {name}")
 
 
 def tend(tx: Transaction, timing: Timing) -> None:

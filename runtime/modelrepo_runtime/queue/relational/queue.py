@@ -45,6 +45,7 @@ from modelrepo_runtime.queue.relational.tokens import RelationalTokens
 from modelrepo_runtime.queue.relational.transaction import Database, Snapshot, Transaction
 from modelrepo_runtime.queue.reports import FailingVersion, QueueReport, WorkerExplanation
 from modelrepo_runtime.queue.steps import SILENT_FORGOTTEN_S, check_submission, outcome_text
+from modelrepo_runtime.queue.tiers import TierFigures
 from modelrepo_runtime.queue.tokens import TokenStore
 from modelrepo_runtime.queue.turns import slots_allowed
 from modelrepo_runtime.timing import Timing
@@ -255,9 +256,12 @@ class RelationalQueue(OperatorCalls, OrderCalls):
         slo_s: float | None = None,
         allowed_miss: float | None = None,
         refuse_late: bool | None = None,
+        keep_files_s: float | None = None,
+        keep_jobs_s: float | None = None,
     ) -> Tier:
         """See JobQueue."""
-        return self._database.write(lambda tx: operating.set_tier(tx, name, slo_s, allowed_miss, refuse_late))
+        figures = TierFigures(slo_s, allowed_miss, refuse_late, keep_files_s, keep_jobs_s)
+        return self._database.write(lambda tx: operating.set_tier(tx, name, figures))
 
     def set_default_tier(self, name: str) -> None:
         """See JobQueue."""

@@ -96,12 +96,13 @@ insert into deadline (at, job) values (?, ?) on conflict do nothing;
 delete from deadline where at = ? and job = ?;
 
 -- name: tiers
-select name, slo_s, allowed_miss, is_default, refuse_late from tier order by slo_s, name;
+select name, slo_s, allowed_miss, is_default, refuse_late, keep_files_s, keep_jobs_s from tier order by slo_s, name;
 
 -- name: tier_put
-insert into tier (name, slo_s, allowed_miss, is_default, refuse_late) values (?, ?, ?, ?, ?)
+insert into tier (name, slo_s, allowed_miss, is_default, refuse_late, keep_files_s, keep_jobs_s)
+values (?, ?, ?, ?, ?, ?, ?)
 on conflict (name) do update set slo_s = excluded.slo_s, allowed_miss = excluded.allowed_miss,
-  refuse_late = excluded.refuse_late;
+  refuse_late = excluded.refuse_late, keep_files_s = excluded.keep_files_s, keep_jobs_s = excluded.keep_jobs_s;
 
 -- name: tier_default
 update tier set is_default = (name = ?);

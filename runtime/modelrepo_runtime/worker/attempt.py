@@ -19,6 +19,7 @@ from modelrepo_runtime.timing import Timing
 from modelrepo_runtime.worker.handover import Handovers
 from modelrepo_runtime.worker.holding import End, Held
 from modelrepo_runtime.worker.journal import Journal
+from modelrepo_runtime.worker.pace import Pace
 
 STATES = ".states"
 """Beside what stages hand over; no such name can be handed over."""
@@ -87,6 +88,7 @@ class Attempts:
     def __init__(self, folder: Path, handovers: Handovers, files: Files, timing: Timing, journal: Journal) -> None:
         self._folder, self._handovers = folder, handovers
         self._files, self._timing, self._journal = files, timing, journal
+        self.pace = Pace()
 
     def run(
         self,
@@ -144,7 +146,9 @@ class Attempts:
         except (Unreachable, OSError) as error:
             self._journal.say("inputs-unavailable", slot=slot, job=claim.job_id, error=error)
             return Ended(Cause.LOAD_FAILED)
-        return Brought(files, time.monotonic() - began)
+        took_s = time.monotonic() - began
+        self.pace.fetched(claim, took_s)
+        return Brought(files, took_s)
 
     def let_go(self, held: Held) -> None:
         """Remove the files of an attempt from this box."""
@@ -252,6 +256,8 @@ class Attempts:
         except (Unreachable, OSError) as error:
             self._journal.say("outputs-not-kept", slot=slot, job=held.claim.job_id, error=error, after_s=took_s)
             return Ended(Cause.LOAD_FAILED)
+        if succeeded:
+            self.pace.ran(held.claim, outcome.runtime_s)
         told = Outcome(
             outcome.cause,
             outcome.result,

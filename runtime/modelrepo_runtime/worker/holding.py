@@ -31,6 +31,8 @@ class Held:
         self._end: End | None = None
         self._stop: Callable[[], None] | None = None
         self._progress: tuple[float | None, str | None] | None = None
+        self.fraction: float | None = None
+        """How far its model said last that it is."""
 
     @property
     def ended(self) -> End | None:
@@ -63,6 +65,7 @@ class Held:
     def progressed(self, fraction: float | None, message: str | None) -> None:
         with self._lock:
             self._progress = (fraction, message)
+            self.fraction = fraction
 
     def take_progress(self) -> tuple[float | None, str | None] | None:
         """Return what is new since the last call."""

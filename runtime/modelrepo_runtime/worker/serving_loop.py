@@ -16,6 +16,7 @@ from modelrepo_runtime.worker.child_start import free_bytes, learn, start, wait_
 from modelrepo_runtime.worker.holding import End, Held
 from modelrepo_runtime.worker.serving import Serving
 from modelrepo_runtime.worker.slot import Slot
+from modelrepo_runtime.worker.staging import Stager
 from modelrepo_runtime.worker.suspend import boottime
 
 # A child that dies while it has nothing to do, this often in a row, will not get better by starting it again.
@@ -41,6 +42,7 @@ class ServingLoop:
         self._delivered: tuple[Held, ...] = ()
         self._idle_since = time.monotonic()
         self._learns_at = 0.0
+        self._stager = Stager(slot.parts)
         self._thread = threading.Thread(target=self._run, name=f"slot {slot.parts.name}", daemon=True)
 
     def start(self) -> None:
@@ -149,6 +151,7 @@ class ServingLoop:
                 self._parts.session.hand_back(each, Cause.LOAD_FAILED)
             raise
         finally:
+            self._stager.give_up()
             with self._slot.changed:
                 self._slot.held = self._slot.using = None
                 self._slot.with_held = ()
@@ -233,16 +236,30 @@ class ServingLoop:
             with self._slot.changed:
                 self._slot.held = held
                 too_late = self._slot.stopping or self._slot.is_left() or parts.cordon() is not None
+            brought = self._stager.take(held)
             if too_late:  # it was claimed while that was decided, which ended only what was held then
                 parts.session.hand_back(held, Cause.PREEMPTED)
-                return
+                break
             if not parts.session.renew_if_late(held):
                 parts.session.drop(held)
-                return
-            ended = parts.attempts.run(held, serving.child, slot=parts.name, version=version, content_types=types)
+                break
+            self._stager.watch(held, serving)
+            ended = parts.attempts.run(
+                held, serving.child, slot=parts.name, version=version, content_types=types, brought=brought
+            )
             self._judge(held, ended, serving)
-            following = self._settle(held, ended, serving)
+            following = self._settle(held, ended, serving) or self._begin_staged(serving)
         self._learn(serving)
+
+    def _begin_staged(self, serving: Serving) -> Held | None:
+        """Return the staged job where this slot may begin it now."""
+        staged = self._stager.ready()
+        with self._slot.changed:
+            goes_on = self._goes_on() and not self._slot.gives_way() and serving.child.alive
+        if staged is not None and goes_on and self._parts.session.begin(staged):
+            return staged
+        self._stager.give_up()
+        return None
 
     def _learn(self, serving: Serving) -> None:
         """Now and then between two jobs, while no other child loads: look how large this one has become."""
@@ -300,13 +317,15 @@ class ServingLoop:
             session.hand_back(held, ended.cause)
             return None
         with self._slot.changed:
-            goes_on = self._goes_on()
+            goes_on, gives_way = self._goes_on(), self._slot.gives_way()
         then = None
         if follows and not held.claim.last_stage and goes_on and serving.child.alive:
             then = serving.offer(self._parts.name, self._parts.box.kind)
+        staged = self._stager.ready() if follows else None
+        start = staged if goes_on and not gives_way and serving.child.alive else None
         asked_at = boottime()
         try:
-            reply = session.finish(held, ended.outcome, then)
+            reply = session.finish(held, ended.outcome, then, start)
         except InvalidInput as error:
             # The queue cannot take this result, now or later: that is the model's failure.
             told = JobError("invalid_result", " ".join(str(error).split()))
@@ -317,6 +336,9 @@ class ServingLoop:
             return None
         if reply.status.ended:
             self._parts.attempts.forget_job(held.claim)
+        if start is not None and reply.started:
+            start.requested_at = asked_at
+            return start
         return session.hold(reply.next, asked_at) if reply.next is not None else None
 
     def _restart(self) -> None:

@@ -87,6 +87,11 @@ class WorkerSession:
             self._held[claim.job_id, claim.fence] = held
         return held
 
+    def holds(self) -> tuple[Held, ...]:
+        """Return every attempt that this worker holds."""
+        with self._lock:
+            return tuple(self._held.values())
+
     def renew_if_late(self, held: Held) -> bool:
         """Before work starts on a lease that may be half gone, ask for more of it; False drops the attempt."""
         while must_renew(held.requested_at, boottime(), self.timing.lease_s):
@@ -101,12 +106,33 @@ class WorkerSession:
             held.requested_at = asked_at
         return held.ended is not End.LOST
 
-    def finish(self, held: Held, outcome: Outcome, then: Offer | None = None) -> FinishReply | None:
-        """Tell how an attempt ended, as often as it takes; None where it is no longer ours to end."""
+    def begin(self, held: Held) -> bool:
+        """Begin a staged job, asking as often as it takes; False where it is ours no more."""
+        claim = held.claim
+        while held.ended is None:
+            try:
+                self.queue.start(self._session, claim.job_id, claim.fence)
+                return True
+            except Unreachable as error:
+                self._journal.say_once("queue", "queue-unreachable", error=error)
+                if not self._wait_for_queue():
+                    return False
+            except (StaleFence, StaleSession):
+                held.end(End.LOST)
+        return False
+
+    def finish(
+        self, held: Held, outcome: Outcome, then: Offer | None = None, start: Held | None = None
+    ) -> FinishReply | None:
+        """Tell how an attempt ended, as often as it takes; None where it is no longer ours to end.
+
+        `start`: a staged job to begin where `then` brings nothing.
+        """
         claim = held.claim
         held.finishing()
+        begin = None if start is None else (start.claim.job_id, start.claim.fence)
         return self._settle(
-            held, lambda: self.queue.finish(self._session, claim.job_id, claim.fence, outcome, then=then)
+            held, lambda: self.queue.finish(self._session, claim.job_id, claim.fence, outcome, then=then, start=begin)
         )
 
     def hand_back(self, held: Held, cause: Cause) -> None:

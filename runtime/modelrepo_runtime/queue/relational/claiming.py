@@ -72,10 +72,14 @@ def answers_where_nothing_waits(
 
 
 def claim_all(
-    tx: Transaction, calls: Sequence[ClaimCall], timing: Timing
+    tx: Transaction, calls: Sequence[ClaimCall], timing: Timing, *, due: bool = True
 ) -> tuple[tuple[Claim, ...] | StaleSession, ...]:
-    """Answer claims one after the other: what is most urgent goes to the first whose offers can run it."""
-    move_due(tx, timing.longest_delay_s)
+    """Answer claims one after the other: what is most urgent goes to the first whose offers can run it.
+
+    Not `due`: what time alone moves has been moved before.
+    """
+    if due:
+        move_due(tx, timing.longest_delay_s)
     moment = rank_time(tx)
     live, known = cache(lambda: slots_live(tx, timing)), cache(lambda: probing(tx))
     offers = [offer for call in calls for offer in call.offers]

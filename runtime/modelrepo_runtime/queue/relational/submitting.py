@@ -51,5 +51,5 @@ def submit(tx: Transaction, submission: Submission, key: str | None, predictions
     if key is not None:
         tx.run("idempotency_insert", submission.tenant, key, body_digest(submission), job)
     lane = Lane(submission.model, submission.stages[0].name, tier, submission.version, over=place.over)
-    enqueue(tx, Entry(job, enqueued, place.tag, lane))
+    enqueue(tx, Entry(job, enqueued, place.tag, lane, new=True))
     return name

@@ -59,6 +59,8 @@ class Entry:
     lane: Lane
     stage_index: int = 0
     attempt: int = 1
+    new: bool = False
+    """True: it has never waited before, so that nothing that came later can have been claimed."""
 
 
 def enqueue(tx: Transaction, entry: Entry, delay_s: float = 0.0) -> None:
@@ -68,7 +70,7 @@ def enqueue(tx: Transaction, entry: Entry, delay_s: float = 0.0) -> None:
     if delay_s > 0:
         tx.run("delayed_insert", entry.job, tx.now + delay_s, number, entry.tag, *waits)
     else:
-        tx.run("ready_insert", number, entry.tag, entry.job, *waits)
+        tx.run("ready_insert" if entry.new else "ready_return", number, entry.tag, entry.job, *waits)
         tx.ready_models.add(entry.lane.model)
 
 
@@ -85,7 +87,7 @@ def move_due(tx: Transaction, longest_delay_s: float) -> None:
     for row in tx.rows("delayed_due", tx.now, tx.now + longest_delay_s, MOST_MOVED):
         tx.run("delayed_delete", row["job"])
         waits = (row["enqueued"], row["stage_index"], row["attempt"])
-        tx.run("ready_insert", row["lane"], row["tag"], row["job"], *waits)
+        tx.run("ready_return", row["lane"], row["tag"], row["job"], *waits)
         tx.ready_models.add(row["model"])
     for row in tx.rows("deadlines_passed", tx.now, MOST_MOVED):
         tx.run("deadline_delete", row["at"], row["job"])

@@ -47,6 +47,10 @@ order by enqueued, job limit ?4;
 -- name: ready_insert
 insert into ready (lane, tag, job, enqueued, stage_index, attempt) values (?, ?, ?, ?, ?, ?);
 
+-- name: ready_return
+-- The same for what has been claimed before: it may be older than what was claimed since.
+insert into ready (lane, tag, job, enqueued, stage_index, attempt) values (?, ?, ?, ?, ?, ?);
+
 -- name: ready_delete
 delete from ready where lane = ? and tag = ? and job = ?;
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -33,6 +34,7 @@ class Targets:
         self._on_change: list[Callable[[str], None]] = []
         self._asked: set[str] = set()
         self._models: list[str] = []
+        self._listed_at = float("-inf")
         self._said: dict[str, str] = {}
         self._stopped, self._woken = threading.Event(), threading.Event()
         self._looking = threading.Lock()
@@ -66,7 +68,13 @@ class Targets:
             self._woken.set()
 
     def models(self) -> tuple[str, ...]:
-        """Name the models that have a target."""
+        """Name the models that have a target; those of the repository are looked up where that was a while ago."""
+        if time.monotonic() - self._listed_at > self._poll_s:
+            with self._looking:
+                if time.monotonic() - self._listed_at > self._poll_s:
+                    self._list()
+                    for model in self._models:
+                        self._look_at(model)
         return tuple(sorted(model for model, look in self._looks.items() if look.target is not None))
 
     def look(self, models: Sequence[str]) -> None:
@@ -86,6 +94,7 @@ class Targets:
             self._woken.clear()
 
     def _list(self) -> None:
+        self._listed_at = time.monotonic()
         try:
             self._models = self._repository.models()
         except ModelRepoError as error:

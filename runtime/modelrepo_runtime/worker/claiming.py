@@ -33,6 +33,8 @@ class Claimer:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._posted: dict[str, _Posted] = {}
+        self._leaving: set[str] = set()
+        """Slots that wait for the call under way, to be offered no more."""
         self._asking: frozenset[str] = frozenset()
         self._sequence = 0
         self._stopped = False
@@ -73,10 +75,12 @@ class Claimer:
     def withdraw(self, slot: str) -> None:
         """Take an offer back. When this returns, it was either delivered, or never will be."""
         with self._changed:
+            self._leaving.add(slot)
             if slot in self._asking:
                 self._interrupt.set()
             self._changed.wait_for(lambda: slot not in self._asking)
             self._posted.pop(slot, None)
+            self._leaving.discard(slot)
 
     def _wake(self) -> None:
         """End whatever the thread waits for."""
@@ -87,10 +91,11 @@ class Claimer:
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._posted or self._stopped)
+                self._changed.wait_for(lambda: self._posted.keys() - self._leaving or self._stopped)
                 if self._stopped:
                     break
-                offers = tuple(offer for posted in self._posted.values() for offer in posted.offers)
+                staying = [posted for slot, posted in self._posted.items() if slot not in self._leaving]
+                offers = tuple(offer for posted in staying for offer in posted.offers)
             try:
                 if self._polls is None:
                     self._listen(frozenset(offer.model for offer in offers))
@@ -126,7 +131,7 @@ class Claimer:
     def _claim(self, offers: Sequence[Offer]) -> bool:
         """Ask for jobs once; True where some came, so that it is worth asking on."""
         with self._changed:
-            still = tuple(offer for offer in offers if self._is_posted(offer))
+            still = tuple(offer for offer in offers if self._is_posted(offer) and offer.slot not in self._leaving)
             if not still or self._stopped:
                 return False
             self._asking = frozenset(offer.slot for offer in still)

@@ -380,7 +380,8 @@ class Worker:
     def _look_for_models(self) -> None:
         """Now and then, while slots are free: a model may have got its first active version."""
         self._polls += 1
-        if len(self._slots) == len(self._places) or self._polls % POLLS_PER_MODEL_LIST:
+        every = 1 if self._reach.gateway is not None else POLLS_PER_MODEL_LIST
+        if len(self._slots) == len(self._places) or self._polls % every:
             return
         try:
             self._assign(self._models())

@@ -130,8 +130,8 @@ def _switch(value: object) -> bool:
 OPTIONS = (
     Option("repo", _text, lambda: None, "the repository's URL"),
     Option("queue", _text, lambda: None, "the queue's URL"),
-    Option("token_file", _path, lambda: None, "a file with the token for a gateway; else MODELREPO_TOKEN"),
     Option("files", _text, lambda: None, "where inputs and outputs of jobs are kept; default beside the queue"),
+    Option("token_file", _path, lambda: None, "a file with the token for a gateway; else MODELREPO_TOKEN"),
     Option("cache", _path, lambda: user_cache_path("modelrepo"), "versions, environments and locks of this box"),
     Option("cache_size", _size, lambda: None, "what the cache may hold, such as 500GB; default the whole disk"),
     Option("models", _names, tuple, "serve only these models; default every model that has an active version"),

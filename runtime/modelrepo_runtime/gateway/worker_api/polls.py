@@ -7,6 +7,7 @@ many each time all of those got a job: a single new job costs a small claim, and
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from typing import Any, TypeAlias
 from modelrepo.errors import StaleSession, Unreachable
 from modelrepo_runtime.jobs import Claim
 from modelrepo_runtime.queue.port import ClaimCall, Offer
+
+log = logging.getLogger(__name__)
 
 Answer: TypeAlias = tuple[Claim, ...] | StaleSession
 ClaimAll: TypeAlias = Callable[[Sequence[ClaimCall]], Awaitable[tuple[Answer, ...]]]
@@ -147,13 +150,14 @@ class Polls:
             del self._by_session[poll.call.session.id]
         for group in poll.groups:
             group.polls.pop(poll, None)
-            if not group.polls and self._groups.pop(group.shape, None) is not None:
+            if not group.polls and self._groups.get(group.shape) is group:
+                del self._groups[group.shape]
                 self._by_model[group.model].remove(group)
 
     def _end(self, poll: Poll) -> None:
         poll.over = True
-        if not poll.asked and poll not in self._fresh and not poll.answer.done():
-            poll.answer.set_result(())
+        if not poll.asked and poll not in self._fresh:
+            self._answer(poll, ())
 
     async def _run(self) -> None:
         while True:
@@ -162,7 +166,11 @@ class Polls:
             while batch := self._next():
                 if self._fresh or any(group.woken for group in self._groups.values()):
                     self._kick.set()  # for the other task
-                await self._ask(batch)
+                try:
+                    await self._ask(batch)
+                except Exception:
+                    log.exception("claiming failed")
+                    self._give(batch, [Unreachable("the gateway failed; ask again")] * len(batch))
 
     def _next(self) -> list[Poll]:
         """Choose whom to claim for: who has just come, else some of a group that was woken."""
@@ -210,12 +218,18 @@ class Polls:
     def _give(self, batch: list[Poll], answers: Sequence[Answer | BaseException]) -> None:
         for poll, answer in zip(batch, answers, strict=True):
             poll.asked = False
-            if isinstance(answer, BaseException):
-                poll.answer.set_exception(answer)
-            elif answer or poll.over:
-                poll.answer.set_result(answer)
-            if poll.over:
-                self._remove(poll)
+            if answer or poll.over or isinstance(answer, BaseException):
+                self._answer(poll, answer)
+
+    def _answer(self, poll: Poll, answer: Answer | BaseException) -> None:
+        """Answer a request, and ask for it no more."""
+        self._remove(poll)
+        if poll.answer.done():
+            return
+        if isinstance(answer, BaseException):
+            poll.answer.set_exception(answer)
+        else:
+            poll.answer.set_result(answer)
 
     async def _cast_net(self) -> None:
         while True:

@@ -205,7 +205,8 @@ class WorkerApi:
         models = read(tuple[str, ...], body.get("models"), "targets.models")
         known = read(dict[str, int], body.get("known", {}), "targets.known")
         if body.get("active"):
-            return {"models": [model for model in self.targets.models() if _may(caller, model)]}
+            names = await self._parts.store_calls.run(self.targets.models)
+            return {"models": [name for name in names if _may(caller, name)]}
         await self._parts.store_calls.run(self.targets.look, models)
         return self._with_targets(caller, {model: known.get(model, 0) for model in models}, {})
 

@@ -160,21 +160,22 @@ class JobStore:
         """Delete one file; nothing there is no error."""
         self._store.delete(key)
 
-    def sweep(self, before: float, spare: Callable[[str], bool] = lambda _: False) -> int:
+    def sweep(self, before: float, before_of: Callable[[str], float] | None = None) -> int:
         """Delete files kept before a moment, orphans of lost attempts too; return how many.
 
-        `spare(job id)` is asked once for each job that has such files.
+        `before_of(job id)` is asked once for each job that has such files, and with an empty id for uploads, for an
+        earlier moment: what is younger stays.
         """
         deleted = 0
-        spared: dict[str, bool] = {}
+        moments: dict[str, float] = {}
         for folder in ("jobs/", "uploads/"):
             for found in self._store.list(folder):
                 if found.modified >= before:
                     continue
                 job_id = found.key.split("/")[2] if folder == "jobs/" else ""
-                if job_id and job_id not in spared:
-                    spared[job_id] = spare(job_id)
-                if not spared.get(job_id, False):
+                if job_id not in moments:
+                    moments[job_id] = before if before_of is None else before_of(job_id)
+                if found.modified < moments[job_id]:
                     self._store.delete(found.key)
                     deleted += 1
         return deleted

@@ -1,14 +1,15 @@
-"""How long jobs and their files are kept, and the sweep that holds to it."""
+"""How long jobs and their files are kept, tier by tier, and the sweep that holds to it."""
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from modelrepo.errors import Conflict, JobNotFound
 from modelrepo_runtime.jobstore import JobStore
-from modelrepo_runtime.queue.port import JobFilter, JobQueue
+from modelrepo_runtime.queue.port import JobFilter, JobQueue, Tier
 
 DAY_S = 24 * 3600.0
 PAGE = 500
@@ -21,6 +22,13 @@ class Retention:
     files_s: float = 7 * DAY_S
     jobs_s: float = 30 * DAY_S
 
+    def of(self, tier: Tier) -> Retention:
+        """Return what holds for a tier: its own figures where it has any."""
+        return Retention(
+            self.files_s if tier.keep_files_s is None else tier.keep_files_s,
+            self.jobs_s if tier.keep_jobs_s is None else tier.keep_jobs_s,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Swept:
@@ -32,15 +40,22 @@ class Swept:
 
 def sweep(queue: JobQueue, files: JobStore, retention: Retention, clock: Callable[[], float] = time.time) -> Swept:
     """Forget ended jobs and delete files past their retention. Several may sweep at once. Raises: Unreachable."""
+    by_tier = {tier.name: retention.of(tier) for tier in queue.tiers()}
     jobs = 0
-    while found := _old_jobs(queue, retention.jobs_s):
-        for job_id in found:
-            jobs += _forget(queue, files, job_id)
-    return Swept(jobs, files.sweep(clock() - retention.files_s, spare=lambda job_id: _is_open(queue, job_id)))
+    for tier, kept in by_tier.items():
+        while found := _old_jobs(queue, tier, kept.jobs_s):
+            gone = sum(_forget(queue, files, job_id) for job_id in found)
+            jobs += gone
+            if not gone:
+                break  # another sweeper is at it
+    now = clock()
+    shortest_s = min([retention.files_s, *(kept.files_s for kept in by_tier.values())])
+    swept = files.sweep(now - shortest_s, lambda job_id: now - _kept_s(queue, job_id, by_tier, retention))
+    return Swept(jobs, swept)
 
 
-def _old_jobs(queue: JobQueue, age_s: float) -> list[str]:
-    old = queue.list(JobFilter(older_than_s=age_s, ended=True, limit=PAGE))
+def _old_jobs(queue: JobQueue, tier: str, age_s: float) -> list[str]:
+    old = queue.list(JobFilter(tier=tier, older_than_s=age_s, ended=True, limit=PAGE))
     return [job.id for job in old]
 
 
@@ -55,8 +70,12 @@ def _forget(queue: JobQueue, files: JobStore, job_id: str) -> bool:
     return True
 
 
-def _is_open(queue: JobQueue, job_id: str) -> bool:
+def _kept_s(queue: JobQueue, job_id: str, by_tier: Mapping[str, Retention], retention: Retention) -> float:
+    """Return how long a job's files are kept: for ever while it waits or runs, else as its tier says."""
+    if not job_id:
+        return retention.files_s
     try:
-        return not queue.get(job_id).status.ended
+        job = queue.get(job_id)
     except JobNotFound:
-        return False
+        return retention.files_s
+    return by_tier.get(job.tier, retention).files_s if job.status.ended else math.inf

@@ -25,8 +25,8 @@ class Shop:
         self.files = JobStore(str(folder / "files"))
         self.folder = folder
 
-    def job(self, *, ended: bool) -> str:
-        job = self.queue.submit(Submission("m", {}, (StageNeed("run"),)))
+    def job(self, *, ended: bool, tier: str | None = None) -> str:
+        job = self.queue.submit(Submission("m", {}, (StageNeed("run"),), tier))
         path = self.folder / "x"
         path.write_text("data")
         output = self.files.put_output(job.id, job.created_at, Fence(1, "a"), "out", path)
@@ -64,6 +64,25 @@ def test_a_job_that_still_waits_keeps_everything(shop: Shop) -> None:
     shop.clock.advance(100 * DAY_S)
     assert shop.sweep() == Swept(0, 0)
     assert shop.kept() == 1 and shop.queue.get(job_id).id == job_id
+
+
+def test_a_tier_may_keep_its_files_and_jobs_for_a_time_of_its_own(shop: Shop) -> None:
+    shop.queue.set_tier("api", keep_files_s=DAY_S, keep_jobs_s=2 * DAY_S)
+    shop.queue.set_tier("enterprise", keep_files_s=60 * DAY_S, keep_jobs_s=90 * DAY_S)
+    _, _, long = (shop.job(ended=True, tier=tier) for tier in ("api", "free", "enterprise"))
+    path = shop.folder / "upload"
+    path.write_text("data")
+    upload = shop.files.find_upload(shop.files.put_upload(path))
+    os.utime(shop.folder / "files" / upload, (shop.clock(), shop.clock()))
+    shop.clock.advance(1.5 * DAY_S)
+    assert shop.sweep() == Swept(0, 1)
+    shop.clock.advance(DAY_S)
+    assert shop.sweep() == Swept(1, 0)
+    shop.clock.advance(5 * DAY_S)
+    assert shop.sweep() == Swept(0, 2)
+    shop.clock.advance(30 * DAY_S)
+    assert shop.sweep() == Swept(1, 0)
+    assert [job.id for job in shop.queue.list()] == [long] and shop.kept() == 1
 
 
 def test_orphans_of_unknown_jobs_go_by_age(shop: Shop) -> None:

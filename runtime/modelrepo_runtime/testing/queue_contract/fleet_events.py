@@ -74,3 +74,18 @@ class FleetEventContract:
         event = bench.queue.fleet_events()[-1]
         assert (event.kind, event.worker, event.slot) == (Happened.ORDER_GIVEN, "w", "0")
         assert event.text == "cordon w/0 was ordered by ann: a fan is loud"
+
+    def test_what_operators_set_is_told(self, bench: Bench) -> None:
+        bench.queue.set_tier("api", slo_s=30)
+        bench.queue.set_default_tier("api")
+        bench.queue.pause("m")
+        bench.queue.resume("m")
+        bench.queue.see_active("m", 0, {"target": {"version": "v2"}})
+        told = [(event.kind, event.model) for event in bench.queue.fleet_events()]
+        assert told == [
+            (Happened.TIER_SET, None),
+            (Happened.TIER_SET, None),
+            (Happened.PAUSED, "m"),
+            (Happened.RESUMED, "m"),
+            (Happened.PROMOTED, "m"),
+        ]

@@ -52,6 +52,14 @@ class OperatingContract:
         assert [tier.name for tier in queue.tiers() if tier.default] == ["gold"]
         assert bench.submit().tier == "gold"
 
+    def test_a_tier_keeps_what_is_not_set_anew(self, bench: Bench) -> None:
+        bench.queue.set_tier("api", keep_files_s=3600, keep_jobs_s=7200)
+        tier = bench.queue.set_tier("api", slo_s=30)
+        assert (tier.slo_s, tier.allowed_miss, tier.keep_files_s, tier.keep_jobs_s) == (30, 0.01, 3600, 7200)
+        assert tier in bench.queue.tiers()
+        with pytest.raises(InvalidInput, match="kept"):
+            bench.queue.set_tier("api", keep_jobs_s=-1.0)
+
     def test_tiers_that_make_no_sense_are_refused(self, bench: Bench) -> None:
         for name, slo_s, miss in (("new", None, None), ("api", 0.0, None), ("api", 5.0, 1.0), ("a b", 5.0, None)):
             with pytest.raises(InvalidInput):

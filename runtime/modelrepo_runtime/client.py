@@ -27,7 +27,7 @@ from modelrepo.errors import (
 )
 from modelrepo_runtime.jobs import Job, Json, Status, Submission, Webhook, id_time, new_id
 from modelrepo_runtime.jobstore import JobStore
-from modelrepo_runtime.queue.opening import default_files_url, default_queue_url, open_queue
+from modelrepo_runtime.queue.opening import default_files_url, default_queue_url, is_gateway, open_queue
 from modelrepo_runtime.queue.port import Deleted, JobFilter, JobQueue
 from modelrepo_runtime.timing import Timing
 
@@ -92,10 +92,10 @@ class Client:
 
     def __new__(cls, repo: object = None, queue: object = None, *_: object, **__: object) -> Self:
         if cls is Client:
-            from modelrepo_runtime.http_client import HttpClient, is_gateway
+            from modelrepo_runtime.http_client import HttpClient
 
             named = queue if hasattr(queue, "submit") else default_queue_url(cast("str | None", queue))
-            if is_gateway(repo) or is_gateway(named):
+            if any(isinstance(url, str) and is_gateway(url) for url in (repo, named)):
                 return super().__new__(cast("type[Self]", HttpClient))
         return super().__new__(cls)
 
@@ -121,7 +121,6 @@ class Client:
         self.files = files if isinstance(files, JobStore) else JobStore(default_files_url(self.queue.url, files))
         self._specs: dict[tuple[str, str], ModelSpec] = {}
         self._active: dict[str, tuple[str, float]] = {}
-        self._active_poll_s = self._timing.active_poll_local_s
 
     def submit(
         self,
@@ -313,15 +312,13 @@ class Client:
 
         if self._repo is None or isinstance(self._repo, str):
             self._repo = Repository.open(repository_url(self._repo))
-        if not self._repo.store.ability.local:
-            self._active_poll_s = self._timing.active_poll_bucket_s
         return self._repo
 
     def _spec(self, model: str, version: str | None) -> tuple[str, ModelSpec]:
         """Return the version that a job would run as now, and its spec; it may be a poll interval old."""
         if version is None:
             known, at = self._active.get(model, ("", float("-inf")))
-            if time.monotonic() - at < self._active_poll_s:
+            if time.monotonic() - at < self._timing.active_poll_local_s:
                 return known, self._specs[model, known]
         if version is not None and (model, version) in self._specs:
             return version, self._specs[model, version]

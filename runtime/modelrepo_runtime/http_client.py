@@ -17,10 +17,10 @@ from urllib.parse import quote, urlencode, urlsplit
 from modelrepo.errors import Conflict, Forbidden, InvalidInput, InvalidJobInput, ModelRepoError, NotFound, Unreachable
 from modelrepo_runtime.client import LONGEST_WAIT_S, Client, JobObject
 from modelrepo_runtime.jobs import Json, Webhook
-from modelrepo_runtime.queue.http.talk import find_token
-from modelrepo_runtime.queue.opening import default_queue_url
+from modelrepo_runtime.queue.opening import default_queue_url, is_gateway
 from modelrepo_runtime.remote.connection import ANSWER_TIMEOUT_S, Answer, Connections, put_file
 from modelrepo_runtime.remote.failures import told
+from modelrepo_runtime.remote.talk import find_token
 
 ONE_WAIT_S = 45.0
 UPLOAD_TIMEOUT_S = 120.0
@@ -45,7 +45,7 @@ class HttpClient(Client):
     def __init__(
         self, url: object = None, queue: str | None = None, *_: object, token: str | None = None, **__: object
     ):
-        self.url = str(url if is_gateway(url) else default_queue_url(queue)).rstrip("/")
+        self.url = (url if isinstance(url, str) and is_gateway(url) else default_queue_url(queue)).rstrip("/")
         token = token or find_token()
         self._headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
         self._connections = Connections()
@@ -254,11 +254,6 @@ class HttpClient(Client):
             raise Unreachable(f"cannot follow {job_id} at {self.url}: {error or type(error).__name__}") from error
         finally:
             connection.close()
-
-
-def is_gateway(url: object) -> bool:
-    """Say whether a URL names a gateway."""
-    return isinstance(url, str) and url.startswith(("https://", "http://"))
 
 
 def _path(job_id: str) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 
@@ -65,6 +66,8 @@ def assemble(
     rules = rules or AddressRules(settings.allow_url_hosts)
     fetcher = Fetcher(rules, FetchLimits(size_bytes=settings.file_bytes), tls)
     timing = timing or Timing()
+    repository = repository if isinstance(repository, Repository) else Repository.open(repository)
+    local = repository.store.ability.local
     calls = Calls("queue", settings.queue_threads, settings.most_calls_waiting, metrics)
     store = tokens if tokens is not None else token_store(queue)
     return Parts(
@@ -75,7 +78,7 @@ def assemble(
             repository,
             queue,
             files,
-            timing=timing,
+            timing=timing if local else replace(timing, active_poll_local_s=timing.active_poll_bucket_s),
             fetch=fetcher.fetch,
         ),
         rules=rules,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from modelrepo.errors import InvalidInput
 from modelrepo.repository import Repository
 from modelrepo_runtime.gateway.app import assemble, create_app
 from modelrepo_runtime.gateway.logs import write_json_lines
@@ -58,6 +59,14 @@ def run_gateway(
         send_webhooks=wish.send_webhooks,
     )
     write_json_lines()
-    store = JobStore(default_files_url(queue.url, files))
+    store = JobStore(_files_url(queue, files))
     server = GatewayServer(create_app(assemble(settings, queue, repository, store, timing=timing)), place, sock)
     server.run(lambda: tell(server.url))
+
+
+def _files_url(queue: JobQueue, files: str | None) -> str:
+    try:
+        return default_files_url(queue.url, files)
+    except InvalidInput as error:
+        told = "cannot tell where the files of jobs lie: pass --files URL, the same to every gateway"
+        raise InvalidInput(told) from error

@@ -224,9 +224,9 @@ class Bench:
     def reports(self) -> list[SlotReport]:
         return [slot.report() for slot in self.slots]
 
-    def slot(self, name: str = "s0") -> Slot:
+    def slot(self, name: str = "s0", only: str | None = None) -> Slot:
         layout = SlotLayout(name, ())
-        box = SlotBox(layout, AcceleratorFacts("cpu"), False, None, {})
+        box = SlotBox(layout, AcceleratorFacts("cpu"), False, None, {}, only)
         folder = self._folder / name
         parts = SlotParts(
             name=name,

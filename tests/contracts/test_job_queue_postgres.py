@@ -15,7 +15,7 @@ from modelrepo_runtime.testing.queue_contract import JobQueueContract, Peek, Row
 from modelrepo_runtime.timing import Timing
 
 COUNTS = """
-select (select count(*) from ready) + (select count(*) from again), (select count(*) from delayed),
+select (select count(*) from ready), (select count(*) from delayed),
   (select count(*) from lease), (select count(*) from done)
 """
 

@@ -13,7 +13,8 @@ from modelrepo_runtime.queue.port import Waiter
 from modelrepo_runtime.queue.postgres import migrating, partitions
 from modelrepo_runtime.queue.postgres.connecting import PLANNING, TIMEOUTS, connect, shown
 from modelrepo_runtime.queue.postgres.pool import Pool
-from modelrepo_runtime.queue.postgres.runner import Catalog, Runner
+from modelrepo_runtime.queue.postgres.runner import Catalog, Row, Runner
+from modelrepo_runtime.queue.postgres.statements import array
 from modelrepo_runtime.queue.postgres.translating import Collision, Dropped, NoPartition, translated
 from modelrepo_runtime.queue.postgres.wire import Wire
 from modelrepo_runtime.queue.relational.statements import statements_of
@@ -49,6 +50,7 @@ class PostgresDatabase:
         with translated(self.url), connect(url, TIMEOUTS) as connection:
             migrating.check(connection, self.url)
             types = {(table, column): kind for table, column, kind in connection.execute(_TYPES).fetchall()}
+        self._ahead_s = time.time() - time.monotonic()
         self.catalog = Catalog(statements_of(__package__), types)
 
     def _open(self) -> Runner:
@@ -95,6 +97,25 @@ class PostgresDatabase:
             runner.simple("commit")
             return answer, transaction
 
+    def peek(self, name: str, *values: object) -> Sequence[Row]:
+        """Run one statement by itself, which sees what is committed now."""
+        for _ in range(MOST_TRIES):
+            try:
+                with self._pool.taken() as runner:
+                    return runner.alone(name, values)
+            except Dropped:
+                continue
+        raise Unreachable(f"queue {self.url} did not answer: it ended {MOST_TRIES} connections; look at its log")
+
+    @staticmethod
+    def array(values: Sequence[object]) -> str:
+        """Return the one value that stands for a list in statements that take one."""
+        return array(values)
+
+    def roughly_now(self) -> float:
+        """Return the queue's clock as far as this process can tell without asking."""
+        return self._clock() if self._clock is not None else time.monotonic() + self._ahead_s
+
     def read(self, work: Callable[[Snapshot], Answer]) -> Answer:
         """See Database."""
         for _ in range(MOST_TRIES):
@@ -111,7 +132,11 @@ class PostgresDatabase:
         """Start a transaction; return the moment that it works with."""
         at = runner.begin(begin).get_value(0, 0)
         assert at is not None
-        return float(at) if self._clock is None else self._clock()
+        if self._clock is not None:
+            return self._clock()
+        now = float(at)
+        self._ahead_s = now - time.monotonic()
+        return now
 
     def now(self) -> float:
         """Return the queue's clock."""

@@ -2,16 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 
+from modelrepo.errors import InvalidInput, StaleSession
+from modelrepo_runtime.jobs import Claim
+from modelrepo_runtime.queue.port import ClaimCall
+from modelrepo_runtime.queue.postgres.combining import Combiner
 from modelrepo_runtime.queue.postgres.database import PostgresDatabase
+from modelrepo_runtime.queue.postgres.hinted import HintedStatements
+from modelrepo_runtime.queue.postgres.hints import SWEEP_S, Hints
+from modelrepo_runtime.queue.postgres.runner import Runner
+from modelrepo_runtime.queue.relational import claiming, waiting
 from modelrepo_runtime.queue.relational.queue import RelationalQueue
+from modelrepo_runtime.queue.relational.transaction import Transaction
 from modelrepo_runtime.timing import Timing
+
+Answers = Sequence[tuple[Claim, ...] | StaleSession]
+RETENTION_S = 31 * 24 * 3600.0
+"""A day after jobs may be asked for, the partition that they are in is dropped."""
+UPKEEP_S = 3600.0
 
 
 class PostgresQueue(RelationalQueue):
     """See JobQueue. Any number of processes may open the same database; `modelrepo queue migrate` makes it."""
 
-    def __init__(self, url: str, timing: Timing | None = None, clock: Callable[[], float] | None = None) -> None:
-        self.database = PostgresDatabase(url, clock)
+    def __init__(
+        self, database: PostgresDatabase | str, timing: Timing | None = None, clock: Callable[[], float] | None = None
+    ) -> None:
+        self.database = PostgresDatabase(database, clock) if isinstance(database, str) else database
         super().__init__(self.database, timing or Timing())
+        self._hints = Hints()
+        self._claims: Combiner[ClaimCall, tuple[Claim, ...] | StaleSession] = Combiner(self._claim_together)
+        self._swept = self._kept_up = time.monotonic()
+
+    def claim_all(self, calls: Sequence[ClaimCall]) -> tuple[tuple[Claim, ...] | StaleSession, ...]:
+        """See JobQueue. Calls for the same models that come at the same time share a transaction."""
+        for call in calls:
+            if call.seq < 0:
+                raise InvalidInput(f"cannot claim with sequence number {call.seq}: it must not be negative")
+        shard = frozenset(offer.model for call in calls for offer in call.offers)
+        return tuple(self._claims.ask(shard, calls))
+
+    def _claim_together(self, calls: Sequence[ClaimCall]) -> Answers:
+        models = sorted({offer.model for call in calls for offer in call.offers})
+        now = self.database.roughly_now()
+        outlook = self.database.peek(
+            "claim_outlook", self.database.array(models), now, now + self.timing.longest_delay_s, self._hints.ages()
+        )
+        if outlook[0]["due"]:
+            self.database.write(lambda tx: waiting.move_due(tx, self.timing.longest_delay_s))
+        elif not outlook[0]["work"] and (answers := self._known(calls)) is not None:
+            return answers
+        return self.database.claim(
+            models, lambda tx: claiming.claim_all(self._hinted(tx), calls, self.timing, due=False)
+        )
+
+    def _known(self, calls: Sequence[ClaimCall]) -> Answers | None:
+        """Answer claims where nothing waits; None where leases are to be told again."""
+        sessions = self.database.array([call.session.id for call in calls])
+        rows = self.database.peek("claims_known", sessions, self.database.array([call.seq for call in calls]))
+        if any(row["leased"] for row in rows):
+            return None
+        return [() if row["lives"] else claiming.ended(call.session.id) for row, call in zip(rows, calls, strict=True)]
+
+    def _hinted(self, tx: Transaction) -> Transaction:
+        assert isinstance(tx.statements, Runner)
+        tx.statements = HintedStatements(tx.statements, self._hints)
+        return tx
+
+    def tend(self) -> None:
+        """See JobQueue. Also lowers hints, makes partitions ahead and drops those that are past the retention."""
+        super().tend()
+        now = time.monotonic()
+        if now - self._swept >= SWEEP_S:
+            self._swept = now
+            self.sweep_hints()
+        if now - self._kept_up >= UPKEEP_S:
+            self._kept_up = now
+            self.database.make_partitions()
+            self.database.drop_partitions(self.database.now() - RETENTION_S)
+
+    def sweep_hints(self) -> None:
+        """Begin lanes earlier where rows have come in below their hints."""
+        for by_age, name in ((False, "ready_first_tag"), (True, "ready_first_age")):
+            marks = [(lane, *key) for (lane, aged), key in self._hints.all().items() if aged is by_age]
+            if not marks:
+                continue
+            for found in self.database.read(lambda tx, name=name, marks=marks: tx.statements.each(name, marks)):  # type: ignore[misc]
+                for lane, at, job in found:
+                    self._hints.lower(lane, by_age, (at, job - 1))

@@ -54,7 +54,8 @@ class Catalog:
     def many(self, name: str) -> str | None:
         """Return the statement over arrays, None where it must be run row by row."""
         if name not in self._many:
-            self._many[name] = over_arrays(self.texts[name], self.types)
+            own = self.texts.get(f"{name}_many")
+            self._many[name] = numbered(own) if own is not None else over_arrays(self.texts[name], self.types)
         return self._many[name]
 
 
@@ -72,6 +73,15 @@ class Runner:
         """Start a transaction with these statements. Raises: Dropped where the connection had ended by itself."""
         try:
             return self.simple(text)
+        except psycopg.OperationalError as error:
+            if isinstance(error, COLLISIONS):
+                raise
+            raise Dropped(str(error)) from error
+
+    def alone(self, name: str, values: Sequence[object]) -> Sequence[Row]:
+        """Run a query that is its own transaction. Raises: Dropped where the connection had ended by itself."""
+        try:
+            return self.rows(name, values)
         except psycopg.OperationalError as error:
             if isinstance(error, COLLISIONS):
                 raise

@@ -8,6 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 _TOKEN = re.compile(r"'(?:[^']|'')*'|--[^\n]*|\?(\d*)")
 _INSERT = re.compile(r"insert into (\w+) \(([\w\s,]+)\)\s*values \(([?,\s]+)\)\s*(on conflict.*)?", re.DOTALL)
 _DELETE = re.compile(r"delete from (\w+) where ((?:\w+ = \?)(?: and \w+ = \?)*)")
+_NUMBERS, _TEXT = {int, float}, {str}
+_BETWEEN = "\0"
+"""No text that the server takes contains it."""
 _COMMENT = re.compile(r"--[^\n]*\n?")
 
 
@@ -67,6 +70,12 @@ def _arrays(types: Iterable[str]) -> str:
 
 def array(values: Sequence[object]) -> str:
     """Write a list as PostgreSQL reads an array."""
+    kinds = set(map(type, values))
+    if kinds <= _NUMBERS:
+        return "{" + ",".join(map(repr, values)) + "}"
+    if kinds == _TEXT:
+        joined = _BETWEEN.join(values)  # type: ignore[arg-type]
+        return '{"' + joined.replace("\\", "\\\\").replace('"', '\\"').replace(_BETWEEN, '","') + '"}'
     return "{" + ",".join([_element(value) for value in values]) + "}"
 
 

@@ -347,6 +347,7 @@ create table token (
   revoked double precision
 );
 create index token_name on token (name);
+
 -- What a tenant lists, and how many of its jobs wait.
 create index job_tenant on job (tenant, id);
 

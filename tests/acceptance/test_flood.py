@@ -6,6 +6,7 @@ import heapq
 import os
 import random
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,8 +124,9 @@ def test_a_flood_of_one_tenant_delays_nobody_else(queue: tuple[JobQueue, FakeClo
     calm.run(arrivals)
 
     flooded = Played(*queue)
-    for _ in range(FLOOD):
-        flooded.queue.submit(Submission("m", {}, STAGES, tier=FLOODED_TIER, tenant="flood"))
+    one = Submission("m", {}, STAGES, tier=FLOODED_TIER, tenant="flood")
+    with ThreadPoolExecutor(8) as pool:
+        assert len(list(pool.map(flooded.queue.submit, [one] * FLOOD))) == FLOOD
     flooded.run(arrivals)
 
     slos_s = {tier.name: tier.slo_s for tier in flooded.queue.tiers()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, cast
 
@@ -40,6 +41,8 @@ class Parts:
     news: News
     metrics: Metrics
     timing: Timing = field(default_factory=Timing)
+    at_stop: list[Callable[[], None]] = field(default_factory=list)
+    """Called in the event loop when the gateway begins to stop: what waits long is to be answered then."""
     room: Room = field(default_factory=lambda: Room(_nobody_waits))
 
     def base_url(self, request: Request) -> str:

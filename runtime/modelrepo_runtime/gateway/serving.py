@@ -109,6 +109,8 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End: no new connections, long waits are answered with what they have, the rest may finish."""
         self._parts.news.stop()
+        for tell in self._parts.at_stop:
+            tell()
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002

@@ -67,6 +67,7 @@ class Polls:
         self._fresh: OrderedDict[Poll, None] = OrderedDict()
         self._kick = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._stopping = False
 
     def __len__(self) -> int:
         return len(self._by_session)
@@ -89,7 +90,7 @@ class Polls:
                 await asyncio.wait([before.answer])
         poll = Poll(call, cluster, loop.create_future())
         self._add(poll)
-        if wait_s > 0:
+        if wait_s > 0 and not self._stopping:
             poll.timer = loop.call_later(wait_s, self._end, poll)
         else:
             poll.over = True
@@ -114,6 +115,11 @@ class Polls:
         for poll in list(self._by_session.values()):
             if which(poll):
                 self._end(poll)
+
+    def stop_waiting(self) -> None:
+        """Answer who waits, and from now on everybody at once: the gateway is about to stop."""
+        self._stopping = True
+        self.end_all()
 
     async def close(self) -> None:
         """Claim no more; who waits gets an empty answer."""

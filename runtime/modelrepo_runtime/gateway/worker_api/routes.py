@@ -105,6 +105,7 @@ class WorkerApi:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(self._target_changed, model)
 
+        self._parts.at_stop.append(self.polls.stop_waiting)
         self.targets.on_change(changed)
         self.targets.start()
         try:

@@ -59,13 +59,14 @@ def assemble(
     timing: Timing | None = None,
 ) -> Parts:
     """Make the parts of a gateway; threads begin with the application. `tls` is what tenants' URLs are fetched with.
+    The times are the queue's own unless given.
 
     Raises: InvalidInput, Unreachable.
     """
     metrics = Metrics()
     rules = rules or AddressRules(settings.allow_url_hosts)
     fetcher = Fetcher(rules, FetchLimits(size_bytes=settings.file_bytes), tls)
-    timing = timing or Timing()
+    timing = timing or getattr(queue, "timing", None) or Timing()
     repository = repository if isinstance(repository, Repository) else Repository.open(repository)
     local = repository.store.ability.local
     calls = Calls("queue", settings.queue_threads, settings.most_calls_waiting, metrics)

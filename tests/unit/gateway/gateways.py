@@ -20,6 +20,7 @@ from modelrepo_runtime.queue.memory.queue import MemoryQueue
 from modelrepo_runtime.queue.port import Offer, WorkerInfo
 from modelrepo_runtime.queue.tokens import Grant, Role
 from modelrepo_runtime.testing.gateways import LiveGateway, Reply
+from modelrepo_runtime.timing import Timing
 
 PYPROJECT = '[project]\nname = "m"\nversion = "1.0.0"\nrequires-python = ">=3.9"\ndependencies = []\n'
 PYPROJECT += "[tool.uv]\npackage = false\n"
@@ -112,9 +113,10 @@ def bench(
     tokens: bool = True,
     rules: AddressRules | None = None,
     files: JobStore | None = None,
+    timing: Timing | None = None,
 ) -> Iterator[Bench]:
     """Start a gateway over a fresh queue."""
-    queue = MemoryQueue()
+    queue = MemoryQueue(timing=timing)
     store = files or JobStore((folder / "files").as_uri())
     made = {name: queue.tokens.create(name, grant)[1] for name, grant in GRANTS.items()} if tokens else {}
     parts = assemble(settings or GatewaySettings(token_cache_s=0.0), queue, repo, store, rules=rules)

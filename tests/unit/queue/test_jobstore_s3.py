@@ -11,7 +11,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from modelrepo_runtime import jobstore
-from modelrepo_runtime.jobs import Fence
+from modelrepo_runtime.jobs import Fence, new_id
 from modelrepo_runtime.jobstore import JobStore
 
 AT = 1_700_000_000.0
@@ -58,3 +58,15 @@ def test_outputs_come_back_and_can_be_fetched_by_url(
         assert answer.read() == path.read_bytes()
     files.delete_job("job_1", AT)
     assert list(files._store.list("")) == []
+
+
+def test_an_upload_goes_to_a_bucket_by_a_url_of_its_own(files: JobStore) -> None:
+    file_id = new_id("file")
+    key = files.upload_key(file_id, "cat.png")
+    url = files.put_url(key, 60)
+    assert url is not None
+    request = urllib.request.Request(url, data=b"cat", method="PUT", headers={"Content-Type": "image/png"})
+    with urllib.request.urlopen(request) as answer:
+        assert answer.status == 200
+    assert files.read(files.find_upload(file_id)) == b"cat"
+    files.delete(key)

@@ -9,6 +9,7 @@ from modelrepo_runtime.queue.orders import GivenOrder, OrderDone, OrderDraft
 from modelrepo_runtime.queue.outbox import LEASE_S, Delivery, OutboxState, Undelivered
 from modelrepo_runtime.queue.port import Session
 from modelrepo_runtime.queue.relational import fleet_events, orders, outbox
+from modelrepo_runtime.queue.relational.forecasting import Forecasts
 from modelrepo_runtime.queue.relational.transaction import Database, Snapshot, Transaction
 
 
@@ -16,6 +17,7 @@ class OperatorCalls:
     """See Outbox, Orders and FleetEvents."""
 
     _database: Database
+    _forecasts: Forecasts
 
     def take_deliveries(
         self, holder: str, limit: int, *, lease_s: float = LEASE_S, per_host: int = 4, avoid: Sequence[str] = ()
@@ -27,7 +29,10 @@ class OperatorCalls:
 
         if self._database.read(nothing_due):
             return ()
-        return self._database.write(lambda tx: outbox.take(tx, holder, limit, lease_s, per_host, avoid))
+        known = self._forecasts.before_write(self._database)
+        return self._database.write(
+            lambda tx: outbox.take(tx, holder, limit, lease_s, per_host, avoid, lambda _: known)
+        )
 
     def settle_delivery(
         self, delivery_id: int, holder: str, error: str | None = None, *, again_in_s: float | None = None

@@ -13,7 +13,13 @@ from modelrepo_runtime.queue.relational.transaction import Row, Snapshot, Transa
 
 
 def take(
-    tx: Transaction, holder: str, limit: int, lease_s: float, per_host: int, avoid: Sequence[str]
+    tx: Transaction,
+    holder: str,
+    limit: int,
+    lease_s: float,
+    per_host: int,
+    avoid: Sequence[str],
+    predictions: reading.Predictions,
 ) -> tuple[Delivery, ...]:
     """Take due events for a while. Two that take at once never get the same one."""
     until = tx.now + lease_s
@@ -25,7 +31,7 @@ def take(
             break
         if row["host"] in avoided or busy.get(row["host"], 0) >= per_host:
             continue
-        delivery = _delivery(tx, row)
+        delivery = _delivery(tx, row, predictions)
         if delivery is None:
             tx.run("outbox_delete", row["id"])
         elif tx.row("outbox_take", holder, until, row["id"], tx.now) is not None:
@@ -34,11 +40,11 @@ def take(
     return tuple(found)
 
 
-def _delivery(tx: Snapshot, row: Row) -> Delivery | None:
+def _delivery(tx: Snapshot, row: Row, predictions: reading.Predictions) -> Delivery | None:
     """Return an event with its job as it was; None where the job is gone, or its progress of no interest any more."""
     if row["name"] is None or row["webhook"] is None:
         return None
-    job = reading.get(tx, row["name"])
+    job = reading.get(tx, row["name"], predictions)
     if row["kind"] == EventKind.PROGRESS and job.status.ended:
         return None
     then = as_of(job, json.loads(row["facts"]))

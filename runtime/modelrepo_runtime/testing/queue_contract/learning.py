@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from modelrepo.errors import TooLate
-from modelrepo_runtime.jobs import Cause, Eta, Status
+from modelrepo_runtime.jobs import Cause, Eta, Status, Webhook
 from modelrepo_runtime.queue.port import JobFilter, SlotReport, WorkerInfo
 from modelrepo_runtime.testing.queue_contract.bench import TWO_STAGES, Bench, offer_of
 
@@ -129,6 +129,15 @@ class LearningContract:
         bench.claim_one(session, offer_of(stages=("prepare",)))
         bench.clock.advance(2)
         assert eta_of(bench, job.id) == (1, 21)
+
+    def test_an_event_tells_when_its_job_ends(self, bench: Bench) -> None:
+        run_one(bench, 10.0)
+        session = bench.worker()
+        bench.submit(webhook=Webhook("https://hooks.example/x", "whsec_c2VjcmV0"))
+        bench.claim_one(session)
+        bench.queue.list()
+        (event,) = bench.queue.take_deliveries("gateway", 10)
+        assert in_seconds(bench, event.job.eta) == (0, 10)
 
     def test_a_tier_may_refuse_what_would_start_too_late(self, bench: Bench) -> None:
         run_one(bench, 10.0)

@@ -33,6 +33,10 @@ BENCHMARKS: dict[str, tuple[str, list[str]]] = {
         ["--rounds", "1", "--package", "packaging"],
     ),
     "transfer.py": ("Push and pull against one SeaweedFS; ours over theirs in throughput.", ["--quick"]),
+    "claims.py": (
+        "Claim and finish at the queue's port, on PostgreSQL and SQLite: jobs a second, milliseconds, ratios.",
+        ["--quick"],
+    ),
     "help.py": ("Start of the command line; milliseconds.", ["--times", "3"]),
 }
 """File -> what it measures, and the options of a quick run."""

@@ -74,10 +74,12 @@ async def _pgqueuer(url: str, jobs: int, batch: int) -> float:
         await queries.enqueue(["no_op"] * jobs, [None] * jobs, [0] * jobs)
         manager = QueueManager(queries)
 
+        ran: list[float] = []
+
         async def no_op(job: object) -> None:
-            pass
+            ran.append(time.perf_counter())
 
         manager.entrypoint("no_op")(no_op)
         began = time.perf_counter()
         await manager.run(batch_size=batch, mode=QueueExecutionMode.drain)
-        return jobs / (time.perf_counter() - began)
+        return len(ran) / (ran[-1] - began)  # it looks for more for a while after the last one

@@ -72,6 +72,7 @@ class Fleet:
         self.serving = 0
         self.busy = 0
         self.swapping = 0
+        self.most_swapping = 0
         self.swaps = 0
 
     def set_pool(self, what: tuple[int, int]) -> None:
@@ -192,6 +193,7 @@ class Fleet:
         self.feeding[slot.cluster, slot.version] += 1
         self.serving -= 1
         self.swapping += 1
+        self.most_swapping = max(self.most_swapping, self.swapping)
         self._agenda.after(self.target.swap_s, self._loaded, (slot, slot.life))
         self._fed(slot.cluster)
 

@@ -39,7 +39,7 @@ def plot(report: Report, folder: Path) -> tuple[Path, Path]:
     with matplotlib.rc_context({"svg.hashsalt": report.day.name, "font.size": 8, "path.simplify_threshold": 0.5}):
         figure = Figure(figsize=(_WIDTH_IN, _HEIGHT_IN * rows + 0.6), layout="constrained")
         FigureCanvasAgg(figure)
-        axes = figure.subplots(rows, 2, sharex=True, squeeze=False)
+        axes = figure.subplots(rows, 2, sharex=True, sharey="col", squeeze=False)
         for result, (left, right) in zip(report.results, axes, strict=True):
             _backlog(left, result, report)
             _shares(right, result, report)

@@ -128,7 +128,7 @@ class _Reader:
         """Refuse shares that do not make a whole."""
         total = sum(_share(body["share"]) for body in self.top[key].values())
         if abs(total - 1) > _SUM_TOLERANCE:
-            raise self.refuse((key,), f"the shares make {total:.4%} together; they must make 100 %")
+            raise self.refuse((key,), f"the shares make {total * 100:.4g} % together; they must make 100 %")
 
     def arrivals(self) -> Arrivals:
         body = self.top["arrivals"]

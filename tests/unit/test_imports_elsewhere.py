@@ -8,6 +8,10 @@ import sys
 IMPORT_ALL = """
 import importlib, os, pkgutil, resource, select, signal, socket, sys, types
 
+# Theirs to port.
+import cryptography.x509, fastapi, platformdirs, prometheus_client, psutil, psycopg_pool, uv
+import uvicorn.protocols.http.httptools_impl, zoneinfo
+
 LINUX_ONLY = {
     os: "pidfd_open sched_getaffinity memfd_create posix_fallocate eventfd copy_file_range splice setns unshare",
     resource: "RLIMIT_MSGQUEUE RLIMIT_SIGPENDING prlimit",
@@ -20,7 +24,6 @@ for module, names in LINUX_ONLY.items():
         if hasattr(module, name):
             delattr(module, name)
 
-import platformdirs, psutil, uv  # theirs to port
 
 sys.modules["_scproxy"] = types.ModuleType("_scproxy")  # of macOS's own Python
 sys.modules["_scproxy"]._get_proxy_settings = sys.modules["_scproxy"]._get_proxies = dict

@@ -20,6 +20,8 @@ class HintedStatements:
     def __init__(self, runner: Runner, hints: Hints) -> None:
         self._runner, self._hints = runner, hints
         self._come_again: set[int] = set()
+        self._over: set[int] = set()
+        """Lanes of jobs that stand back: who is less far ahead comes in before what was claimed, so none has a hint."""
 
     def rows(self, name: str, values: Sequence[object], tail: str = "") -> Sequence[Any]:
         """See Statements."""
@@ -29,6 +31,8 @@ class HintedStatements:
         for row in found:
             if row["come_again"] is not None:
                 self._come_again.add(row["id"])
+            if row["over"]:
+                self._over.add(row["id"])
             if row["entered"] is not None:
                 self._hints.saw(row["id"], True, (row["entered"], -1))
         return found
@@ -41,7 +45,7 @@ class HintedStatements:
         found: list[Sequence[Any]] = [*self._runner.each(name, [self._from_hint(row, by_age) for row in rows])]
         if not by_age:
             for (lane, *after, _), some in zip(rows, found, strict=True):
-                if some and after[0] == -math.inf:
+                if some and after[0] == -math.inf and lane not in self._over:
                     self._hints.saw(lane, False, (some[0][TAG], some[0][JOB] - 1))
         again = [place for place, row in enumerate(rows) if row[0] in self._come_again]
         if again:

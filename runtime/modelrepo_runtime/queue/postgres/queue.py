@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from modelrepo.errors import InvalidInput, StaleSession
-from modelrepo_runtime.jobs import Claim
+from modelrepo_runtime.jobs import Claim, Job, Submission
 from modelrepo_runtime.queue.port import ClaimCall
 from modelrepo_runtime.queue.postgres.combining import Combiner
 from modelrepo_runtime.queue.postgres.database import PostgresDatabase
@@ -16,6 +16,7 @@ from modelrepo_runtime.queue.postgres.runner import Runner
 from modelrepo_runtime.queue.relational import claiming, waiting
 from modelrepo_runtime.queue.relational.queue import RelationalQueue
 from modelrepo_runtime.queue.relational.transaction import Transaction
+from modelrepo_runtime.queue.steps import check_submission
 from modelrepo_runtime.timing import Timing
 
 Answers = Sequence[tuple[Claim, ...] | StaleSession]
@@ -32,9 +33,17 @@ class PostgresQueue(RelationalQueue):
     ) -> None:
         self.database = PostgresDatabase(database, clock) if isinstance(database, str) else database
         super().__init__(self.database, timing or Timing())
-        self._hints = Hints()
+        self.hints = Hints()
         self._claims: Combiner[ClaimCall, tuple[Claim, ...] | StaleSession] = Combiner(self._claim_together)
+        self._submissions: Combiner[tuple[Submission, str | None], Job] = Combiner(self._submit_together)
         self._swept = self._kept_up = time.monotonic()
+
+    def submit(self, submission: Submission, *, idempotency_key: str | None = None) -> Job:
+        """See JobQueue. What comes at the same time for an account of a tenant shares a transaction."""
+        check_submission(submission, idempotency_key)
+        account = (submission.model, submission.tier, submission.tenant)
+        (job,) = self._submissions.ask(account, [(submission, idempotency_key)])
+        return job
 
     def claim_all(self, calls: Sequence[ClaimCall]) -> tuple[tuple[Claim, ...] | StaleSession, ...]:
         """See JobQueue. Calls for the same models that come at the same time share a transaction."""
@@ -48,7 +57,7 @@ class PostgresQueue(RelationalQueue):
         models = sorted({offer.model for call in calls for offer in call.offers})
         now = self.database.roughly_now()
         outlook = self.database.peek(
-            "claim_outlook", self.database.array(models), now, now + self.timing.longest_delay_s, self._hints.ages()
+            "claim_outlook", self.database.array(models), now, now + self.timing.longest_delay_s, self.hints.ages()
         )
         if outlook[0]["due"]:
             self.database.write(lambda tx: waiting.move_due(tx, self.timing.longest_delay_s))
@@ -68,7 +77,7 @@ class PostgresQueue(RelationalQueue):
 
     def _hinted(self, tx: Transaction) -> Transaction:
         assert isinstance(tx.statements, Runner)
-        tx.statements = HintedStatements(tx.statements, self._hints)
+        tx.statements = HintedStatements(tx.statements, self.hints)
         return tx
 
     def tend(self) -> None:
@@ -86,9 +95,9 @@ class PostgresQueue(RelationalQueue):
     def sweep_hints(self) -> None:
         """Begin lanes earlier where rows have come in below their hints."""
         for by_age, name in ((False, "ready_first_tag"), (True, "ready_first_age")):
-            marks = [(lane, *key) for (lane, aged), key in self._hints.all().items() if aged is by_age]
+            marks = [(lane, *key) for (lane, aged), key in self.hints.all().items() if aged is by_age]
             if not marks:
                 continue
             for found in self.database.read(lambda tx, name=name, marks=marks: tx.statements.each(name, marks)):  # type: ignore[misc]
                 for lane, at, job in found:
-                    self._hints.lower(lane, by_age, (at, job - 1))
+                    self.hints.lower(lane, by_age, (at, job - 1))

@@ -64,10 +64,15 @@ class RelationalQueue(OperatorCalls, OrderCalls):
     def submit(self, submission: Submission, *, idempotency_key: str | None = None) -> Job:
         """See JobQueue."""
         check_submission(submission, idempotency_key)
+        (job,) = self._submit_together([(submission, idempotency_key)])
+        return job
 
-        def work(tx: Transaction) -> Job:
-            name = submitting.submit(tx, submission, idempotency_key, known)
-            return reading.get(tx, name, lambda _: known)
+    def _submit_together(self, calls: Sequence[tuple[Submission, str | None]]) -> Sequence[Job]:
+        """Add jobs in one transaction, with their idempotency keys."""
+
+        def work(tx: Transaction) -> Sequence[Job]:
+            names = [submitting.submit(tx, submission, key, known) for submission, key in calls]
+            return [reading.get(tx, name, lambda _: known) for name in names]
 
         known = self._forecasts.before_write(self._database)
         return self._database.write(work, alone=False)

@@ -11,6 +11,7 @@ import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -22,10 +23,12 @@ from hypothesis import strategies as st
 from schemathesis.checks import CheckFunction, load_all_checks, not_a_server_error
 from schemathesis.specs.openapi import checks as openapi_checks
 
+from modelrepo.errors import Unreachable
 from modelrepo.pushing.push_options import PushOptions
 from modelrepo.repository import Repository
 from modelrepo_runtime.gateway.addresses import AddressRules
 from modelrepo_runtime.gateway.app import assemble
+from modelrepo_runtime.gateway.fetching import Fetcher
 from modelrepo_runtime.gateway.serving import Place
 from modelrepo_runtime.gateway.settings import GatewaySettings
 from modelrepo_runtime.jobs import Cause, JobError, Outcome, StageNeed, Submission
@@ -35,6 +38,7 @@ from modelrepo_runtime.queue.sqlite.queue import SqliteQueue
 from modelrepo_runtime.queue.tokens import Grant, Role
 from modelrepo_runtime.testing.certificates import certificate
 from modelrepo_runtime.testing.gateways import LiveGateway
+from modelrepo_runtime.testing.https_server import serving
 
 FULL = os.environ.get("MODELREPO_ACCEPTANCE") == "full"
 EXAMPLES = 100 if FULL else 5
@@ -229,11 +233,43 @@ def test_no_url_of_a_tenant_reaches_the_box_or_its_networks(tmp_path: Path, stag
     assert came == []
 
 
-def test_a_name_that_changes_its_address_gains_nothing(stage: Stage) -> None:
-    answers = iter([["8.8.8.8"], ["127.0.0.1"], ["127.0.0.1"]])
-    rules = AddressRules(resolve=lambda host, port: next(answers))
-    target = rules.target("https://rebinding.example/")
-    assert target.addresses == ("8.8.8.8",)
+def test_a_name_that_changes_its_address_gains_nothing(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first answer of the name server is public, every later one is loopback."""
+    answers = [["127.0.0.1"], ["8.8.8.8"]]
+    tried: list[tuple[str, int]] = []
+
+    def nowhere(address: tuple[str, int], *_: object, **__: object) -> None:
+        tried.append(address)
+        raise OSError("nobody is there")
+
+    rules = AddressRules(resolve=lambda host, port: answers.pop() if len(answers) > 1 else answers[0])
+    monkeypatch.setattr("modelrepo_runtime.gateway.addresses.socket.create_connection", nowhere)
+    with pytest.raises(Unreachable, match="nobody is there"):
+        Fetcher(rules).fetch("https://rebinding.example/x", tmp_path)
+    assert tried == [("8.8.8.8", 443)]
+
+
+def test_a_redirection_does_not_lead_inside(tmp_path: Path, stage: Stage) -> None:
+    def redirect(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(302)
+        handler.send_header("Location", f"http://127.0.0.1:{urlsplit(stage.gateway.url).port}/healthz")
+        handler.end_headers()
+
+    with serving(tmp_path, redirect) as (port, tls):
+        parts = assemble(
+            GatewaySettings(allow_url_hosts=frozenset({"localhost"})),
+            stage.gateway.parts.queue,
+            stage.gateway.parts.client.repository,
+            stage.gateway.parts.files,
+            tls=tls,
+        )
+        with LiveGateway(parts) as gateway:
+            inputs = {"text": "hi", "image": f"https://localhost:{port}/x"}
+            reply = gateway.ask("POST", "/v1/jobs", {"model": "toy", "inputs": inputs}, token=stage.tokens["submit"])
+    assert (reply.status, reply.json()["error"]["pointer"]) == (422, "/inputs/image")
+    assert "only the same host" in reply.json()["error"]["message"]
 
 
 def test_tls_is_spoken_where_a_certificate_is_given(tmp_path: Path, stage: Stage) -> None:

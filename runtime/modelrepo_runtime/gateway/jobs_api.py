@@ -12,7 +12,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from modelrepo.errors import JobNotFound
+from modelrepo.errors import InvalidInput, JobNotFound
 from modelrepo_runtime.gateway.access import Caller, Operator, Submitter
 from modelrepo_runtime.gateway.logs import note
 from modelrepo_runtime.gateway.news import face
@@ -86,6 +86,13 @@ async def list_jobs(
     own = caller.grant.tenant
     if own is not None and tenant not in (None, own):
         return JSONResponse({"jobs": [], "next": None})
+    if after is not None:
+        try:
+            await _own(parts, caller, after)
+        except JobNotFound as error:  # as well where it is another tenant's, which the queue would not mind
+            raise InvalidInput(
+                "cannot list what comes after that job: there is none; begin with the first page"
+            ) from error
     where = JobFilter(status, model, tier, own or tenant, older_than_s, limit + 1, before=after)
     found = await parts.queue_calls.run(parts.queue.list, where)
     base_url = parts.base_url(request)

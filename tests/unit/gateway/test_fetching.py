@@ -12,8 +12,7 @@ import pytest
 from modelrepo.errors import InvalidInput, Unreachable
 from modelrepo_runtime.gateway.addresses import AddressRefused, AddressRules
 from modelrepo_runtime.gateway.fetching import Fetcher, FetchLimits, file_name
-
-from .tls_server import serving
+from modelrepo_runtime.testing.https_server import serving
 
 LIMITS = FetchLimits(size_bytes=1000, silence_s=5.0)
 

@@ -165,6 +165,9 @@ class Probing:
                 self.leased.setdefault((claim.model, claim.version, cluster), set()).add(claim.stage)
 
 
+NONE_FAILING = Probing(frozenset(), {})
+
+
 def probing(tx: Snapshot) -> Probing:
     """Read which versions fail, mostly none, and who probes them."""
     names = frozenset((row["model"], row["version"]) for row in tx.rows("versions_failing"))

@@ -14,7 +14,7 @@ from modelrepo_runtime.queue.lanes import LiveSlot, Place, admits, fits, kind_ta
 from modelrepo_runtime.queue.picking import UNLIMITED, Quota
 from modelrepo_runtime.queue.port import ClaimCall, Offer
 from modelrepo_runtime.queue.relational import crediting, staging
-from modelrepo_runtime.queue.relational.breaking import Probing, probing
+from modelrepo_runtime.queue.relational.breaking import NONE_FAILING, Probing, probing
 from modelrepo_runtime.queue.relational.crediting import Grants, needs_one
 from modelrepo_runtime.queue.relational.ranking import Picked, Ranking
 from modelrepo_runtime.queue.relational.rows import JobRow, LeaseRow, ReadyRow, leases
@@ -81,12 +81,14 @@ def claim_all(
     if due:
         move_due(tx, timing.longest_delay_s)
     moment = rank_time(tx)
-    live, known = cache(lambda: slots_live(tx, timing)), cache(lambda: probing(tx))
     offers = [offer for call in calls for offer in call.offers]
     models, wanted = sorted({offer.model for offer in offers}), sum(offer.limit for offer in offers)
     if staging.any_of(tx, models):
         staging.take_back(tx, calls, moment)
-    around = Around(Ranking(tx, models, moment, wanted, lane_of), live, known, Grants(tx, timing))
+    ranking = Ranking(tx, models, moment, wanted, lane_of)
+    live = cache(lambda: slots_live(tx, timing))
+    known = cache(lambda: probing(tx) if ranking.any_failing else NONE_FAILING)
+    around = Around(ranking, live, known, Grants(tx, timing))
     answers: list[tuple[Claim, ...] | StaleSession] = []
     for call in calls:
         try:

@@ -37,6 +37,8 @@ class Ranking:
             rows = [row for row in rows if pauses.isdisjoint(_pausing(row))]
         self.lanes: Mapping[int, Lane] = {row["id"]: lane_of(row) for row in rows}
         """All that are neither empty nor paused."""
+        self.any_failing = bool(rows and rows[0]["failing"])
+        """True where some version is held back to probes."""
         self._policy = Policy(rows[0]["policy"] or Policy.SLO_SHARE) if rows else Policy.SLO_SHARE
         heads = [
             Head(row["id"], row["head"], row["slo_s"], row["allowed_miss"], bool(row["over"]), on_time=row["on_time"])

@@ -29,11 +29,11 @@ select lane.id, lane.model, lane.stage, lane.tier, lane.version, lane.avoid, lan
     (select enqueued from again where again.lane = lane.id
       and again.enqueued >= cast(?2 as double precision) - tier.slo_s order by enqueued, job limit 1)
   ) end as on_time,
-  setting.policy, setting.pausing
+  setting.policy, setting.pausing, setting.failing
 from lane join tier on tier.name = lane.tier
   cross join (
     select (select value from setting where name = 'policy') as policy, exists (select 1 from pause) as pausing,
-      exists (select 1 from again) as any_again
+      exists (select 1 from again) as any_again, exists (select 1 from breaker where since is not null) as failing
   ) as setting
   cross join lateral (
     select coalesce(cast(cast(?3 as jsonb) ->> cast(lane.id as text) as double precision), '-infinity') as at

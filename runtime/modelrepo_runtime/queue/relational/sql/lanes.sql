@@ -15,7 +15,8 @@ select lane.id, lane.model, lane.stage, lane.tier, lane.version, lane.avoid, lan
   case when (select value from setting where name = 'policy') = 'lwdf-late' then
     (select enqueued from ready where ready.lane = lane.id and enqueued >= ?2 - tier.slo_s order by enqueued, job limit 1)
   end as on_time,
-  (select value from setting where name = 'policy') as policy, exists (select 1 from pause) as pausing
+  (select value from setting where name = 'policy') as policy, exists (select 1 from pause) as pausing,
+  exists (select 1 from breaker where since is not null) as failing
 from lane join tier on tier.name = lane.tier
 where lane.model = ?1;
 

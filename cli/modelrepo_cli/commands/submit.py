@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -16,6 +18,7 @@ from modelrepo_cli.verbs import Call, verb
 
 if TYPE_CHECKING:
     from modelrepo_runtime.client import Client, JobObject
+    from modelrepo_runtime.jobs import Webhook
 
 
 @verb("repo", "queue", "files", "token")
@@ -29,6 +32,14 @@ if TYPE_CHECKING:
 @click.option("--version", metavar="VERSION", help="Pin a version; the one that is active when it runs unless given.")
 @click.option("--idempotency-key", metavar="KEY", help="Submitting twice with one key makes one job.")
 @click.option("--deadline", type=parameters.DURATION, metavar="TIME", help="Let it expire after this time.")
+@click.option("--webhook", "hook", metavar="URL", help="Where a gateway posts its start, its progress and its end.")
+@click.option(
+    "--webhook-secret-file",
+    "secret_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Holds the `whsec_..` that signs them [MODELREPO_WEBHOOK_SECRET].",
+)
 @click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Kept with the job and handed back; repeat it.")
 @click.option(
     "--wait",
@@ -50,6 +61,8 @@ def command(
     idempotency_key: str | None,
     deadline: float | None,
     metadata: tuple[str, ...],
+    hook: str | None,
+    secret_file: Path | None,
     wait_s: float | None,
 ) -> None:
     """Send a job.
@@ -58,6 +71,7 @@ def command(
     """
     kept = {key: parameters.scalar(text) for key, text in parameters.assignments(metadata, "--metadata").items()}
     model, pinned = _named(reference, version)
+    webhook = _webhook(hook, secret_file)
     with call.client() as client:
         job = client.submit(
             model,
@@ -68,6 +82,7 @@ def command(
             idempotency_key=idempotency_key,
             deadline=None if deadline is None else time.time() + deadline,
             metadata=kept,
+            webhook=webhook,
         )
         if wait_s is not None:
             call.output.note(f"{job['id']} is queued")
@@ -89,6 +104,25 @@ def _named(reference: str, version: str | None) -> tuple[str, str | None]:
         raise InvalidInput(f"cannot submit to {reference} and --version {version} at once; leave one out")
     named = parsed.version if version is None else version
     return parsed.model, None if named == "active" else named
+
+
+def _webhook(url: str | None, secret_file: Path | None) -> Webhook | None:
+    from modelrepo_runtime.jobs import Webhook
+    from modelrepo_runtime.queue.outbox import check_webhook
+
+    if url is None:
+        if secret_file is not None:
+            raise InvalidInput("a webhook's secret says nothing without --webhook URL")
+        return None
+    if secret_file is not None:
+        secret = parameters.read_text(secret_file, "--webhook-secret-file").strip()
+    else:
+        secret = os.environ.get("MODELREPO_WEBHOOK_SECRET", "").strip()
+    if not secret:
+        raise InvalidInput("a webhook needs a secret: --webhook-secret-file FILE, or MODELREPO_WEBHOOK_SECRET")
+    webhook = Webhook(url, secret)
+    check_webhook(webhook)
+    return webhook
 
 
 def _ended(client: Client, job_id: str, wait_s: float, *, watched: bool) -> JobObject:

@@ -41,22 +41,22 @@ def take_place(tx: Transaction, submission: Submission, tier: str, moment: float
     tx.row("tenant_lock", *key)
     stage = submission.stages[charged_stage(submission.stages)].name
     standing = tx.only("tenant_standing", *key, stage, submission.size or "")
-    newest = tx.row("account_newest", *key)
     tenant = _tenant(submission.tenant, standing if standing["known"] else None)
     share = Share(tenant.weight, math.inf if tenant.burst_jobs is None else tenant.burst_jobs)
-    account = Account()
-    if newest is not None:
-        account = Account(newest["f"], newest["tag"], _or_none_yet(newest["over_tag"]))
+    account, seq = Account(), 0
+    if standing["seq"] is not None:
+        account, seq = Account(standing["f"], standing["tag"], _or_none_yet(standing["over_tag"])), standing["seq"]
     if standing["corrections"] is not None:
         account = corrected(account, share, standing["corrections"])
         tx.run("corrections_delete", *key)
     estimate_s = standing["mean_s"] if standing["mean_s"] else UNKNOWN_ESTIMATE_S
     clock = FlowClock(standing["v"] or 0.0, _or_none_yet(standing["over_v"]))
     place = enter(clock, account, share, estimate_s, moment)
-    seq = newest["seq"] + 1 if newest is not None else 1
     after = place.account
-    tx.run("account_insert", *key, seq, after.f, after.tag, None if after.over_tag == -math.inf else after.over_tag)
-    tx.run("account_older", *key, seq)
+    over_tag = None if after.over_tag == -math.inf else after.over_tag
+    tx.run("account_insert", *key, seq + 1, after.f, after.tag, over_tag)
+    if seq:
+        tx.later("account_delete", *key, seq)
     return place, estimate_s
 
 

@@ -4,23 +4,24 @@ select ?1, ?2, ?3;
 
 -- name: tenant_standing
 -- All that a job's place among the tenants of its flow depends on.
-select (select weight from tenant where name = ?3) as weight,
+select newest.seq, newest.f, newest.tag, newest.over_tag,
+  (select weight from tenant where name = ?3) as weight,
   exists (select 1 from tenant where name = ?3) as known,
   (select burst_jobs from tenant where name = ?3) as burst_jobs,
   (select v from flow_clock where model = ?1 and tier = ?2 and over = 0 order by v desc limit 1) as v,
   (select v from flow_clock where model = ?1 and tier = ?2 and over = 1 order by v desc limit 1) as over_v,
   (select sum(seconds) from correction where model = ?1 and tier = ?2 and tenant = ?3) as corrections,
   (select mean_s from service_time where model = ?1 and stage = ?4 and size in ('', ?5) and accelerator = ''
-    order by size desc limit 1) as mean_s;
-
--- name: account_newest
-select seq, f, tag, over_tag from account where model = ? and tier = ? and tenant = ? order by seq desc limit 1;
+    order by size desc limit 1) as mean_s
+from (select 1 as one) as always left join (
+  select seq, f, tag, over_tag from account where model = ?1 and tier = ?2 and tenant = ?3 order by seq desc limit 1
+) as newest on true;
 
 -- name: account_insert
 insert into account (model, tier, tenant, seq, f, tag, over_tag) values (?, ?, ?, ?, ?, ?, ?);
 
--- name: account_older
-delete from account where model = ? and tier = ? and tenant = ? and seq < ?;
+-- name: account_delete
+delete from account where model = ? and tier = ? and tenant = ? and seq = ?;
 
 -- name: correction_insert
 insert into correction (model, tier, tenant, seconds) values (?, ?, ?, ?);

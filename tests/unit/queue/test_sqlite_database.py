@@ -59,7 +59,7 @@ def test_every_statement_is_understood_by_the_schema() -> None:
 def test_no_statement_of_the_hot_path_reads_a_whole_table(queue: SqliteQueue, path: Path) -> None:
     hot: tuple[str, ...]
     hot = ("lane_heads", "ready_rows", "ready_delete", "ready_of_job", "jobs_to_claim", "lease_view", "lease_delete")
-    hot += ("lane_id", "idempotency_get", "pinned_get", "beat_move", "left_out_add", "fences_take", "job_row")
+    hot += ("lane_id", "idempotency_get", "pinned_get", "beats_move", "left_out_add", "fences_take", "job_row")
     hot += ("job_inputs", "delayed_of_job", "session_get", "slots_delete", "turns_of_model")
     with closing(sqlite3.connect(path)) as connection:
         for name in (*hot, "delayed_due", "deadlines_passed", "work_waiting", "attempts_of_job", "finish_on_record"):
@@ -68,7 +68,8 @@ def test_no_statement_of_the_hot_path_reads_a_whole_table(queue: SqliteQueue, pa
             values = ["[]" if "json_each" in statement else 1] * highest
             plan = connection.execute(f"explain query plan {statement}", values[: _bindings(statement)]).fetchall()
             scans = [row[3] for row in plan if row[3].startswith("SCAN") and "json_each" not in row[3]]
-            assert not [scan for scan in scans if "CONSTANT ROW" not in scan and "lane" not in scan], (name, plan)
+            small = ("CONSTANT ROW", "lane", "SCAN pause", "SCAN breaker")
+            assert not [scan for scan in scans if not any(known in scan for known in small)], (name, plan)
 
 
 def _bindings(statement: str) -> int:

@@ -45,6 +45,7 @@ class GatewayProcess:
         timing: Timing,
         host: str = "127.0.0.1",
         port: int | None = None,
+        most_requests: int = 200,
     ) -> None:
         self.port = port or free_port()
         self.url = f"http://{host}:{self.port}"
@@ -55,6 +56,7 @@ class GatewayProcess:
             "queue": queue,
             "files": files,
             "timing": asdict(timing),
+            "most_requests": most_requests,
         }
         self._log, self._process = folder / "gateway.log", None
         self._folder = folder
@@ -188,7 +190,7 @@ def _serve(told: Mapping[str, Any]) -> None:
 
     timing = read(Timing, told["timing"], "timing")
     queue = open_queue(told["queue"], timing)
-    wish = Wish(host=told["host"], port=told["port"], stop_grace_s=5.0, most_requests=200)
+    wish = Wish(host=told["host"], port=told["port"], stop_grace_s=5.0, most_requests=told["most_requests"])
     run_gateway(wish, Repository.open(told["repo"]), queue, told["files"], print, timing)
     queue.close()
 

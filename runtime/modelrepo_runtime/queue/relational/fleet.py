@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from modelrepo.errors import StaleSession
@@ -16,7 +16,7 @@ from modelrepo_runtime.queue.port import BeatCall, BeatReply, Reaped, SlotReport
 from modelrepo_runtime.queue.relational import crediting, fleet_events, orders
 from modelrepo_runtime.queue.relational.claiming import ended
 from modelrepo_runtime.queue.relational.finishing import close, held, requeue
-from modelrepo_runtime.queue.relational.rows import LeaseRow, leases_of_session
+from modelrepo_runtime.queue.relational.rows import LeaseRow, leases, leases_of_session
 from modelrepo_runtime.queue.relational.transaction import Snapshot, Transaction
 from modelrepo_runtime.queue.steps import BEATS_LEFT_OUT, NO_ANSWER, lost_outcome, outcome_text
 from modelrepo_runtime.timing import Timing
@@ -57,10 +57,24 @@ def _give_back(tx: Transaction, row: LeaseRow, timing: Timing, event: str) -> No
         requeue(tx, row, step)
 
 
+@dataclass(slots=True)
+class _Known:
+    """What the database has of the sessions that beat, read for all of them at once."""
+
+    alive: frozenset[str]
+    leases: Mapping[str, Sequence[LeaseRow]]
+    reports: Mapping[str, Mapping[str, str]]
+    some_left_out: bool
+
+
 def beat_all(tx: Transaction, calls: Sequence[BeatCall], timing: Timing) -> tuple[BeatReply | StaleSession, ...]:
-    """Answer beats one after the other."""
-    answers = tuple(_beat(tx, call.session.id, call.held, call.slots, timing) for call in calls)
-    wanted = orders.for_sessions(tx, [call.session.id for call in calls])
+    """Answer beats one after the other, from what is read for all of them at once."""
+    sessions = sorted({call.session.id for call in calls})
+    if not sessions:
+        return ()
+    known = _look_up(tx, sessions)
+    answers = tuple(_beat(tx, call.session.id, call.held, call.slots, known, timing) for call in calls)
+    wanted = orders.for_sessions(tx, sessions)
     if not wanted:
         return answers
     return tuple(
@@ -69,28 +83,46 @@ def beat_all(tx: Transaction, calls: Sequence[BeatCall], timing: Timing) -> tupl
     )
 
 
+def _look_up(tx: Transaction, sessions: Sequence[str]) -> _Known:
+    """Move the beats of sessions, and read what they hold and what their slots said last."""
+    named = tx.array(sessions)
+    alive = frozenset(row[0] for row in tx.rows("beats_move", tx.now, named))
+    holding: dict[str, list[LeaseRow]] = {}
+    for row in leases(tx, tx.statements.among("lease.session"), named):
+        holding.setdefault(row.session, []).append(row)
+    reports: dict[str, dict[str, str]] = {}
+    for slot in tx.select("slots_of_sessions", f"where {tx.statements.among('session')}", named):
+        reports.setdefault(slot["session"], {})[slot["slot"]] = slot["report"]
+    return _Known(alive, holding, reports, bool(tx.only("left_out_any")[0]))
+
+
 def _beat(
-    tx: Transaction, session: str, holding: Sequence[tuple[str, Fence]], slots: Sequence[SlotReport], timing: Timing
+    tx: Transaction,
+    session: str,
+    holding: Sequence[tuple[str, Fence]],
+    slots: Sequence[SlotReport],
+    known: _Known,
+    timing: Timing,
 ) -> BeatReply | StaleSession:
-    """Move a session's beat, keep its slots' reports, and compare what it holds with its leases."""
-    if tx.row("beat_move", tx.now, session) is None:
+    """Keep the reports of a session's slots, and compare what it holds with its leases."""
+    if session not in known.alive:
         return ended(session)
-    _keep_reports(tx, session, slots)
-    leases = leases_of_session(tx, session)
-    leased = {row.held for row in leases}
+    _keep_reports(tx, session, slots, known.reports.get(session, {}))
+    own = known.leases.get(session, ())
+    leased = {row.held for row in own}
     told = set(holding)
-    some_left_out = tx.only("left_out_any")[0]
-    for row in leases:
+    for row in own:
         if row.held in told:
-            if some_left_out:
+            if known.some_left_out:
                 tx.run("left_out_delete", row.fence)
             continue
         beats = tx.only("left_out_add", row.fence)[0]
+        known.some_left_out = True
         if beats >= BEATS_LEFT_OUT and not 0 <= tx.now - row.claimed <= timing.unanswered_claim_s:
             tx.run("left_out_delete", row.fence)
             if held(tx, *row.held) is not None:  # it may just be finishing
                 _give_back(tx, row, timing, "unanswered")
-    cancelled = frozenset(row.name for row in leases if row.cancelled and row.held in told)
+    cancelled = frozenset(row.name for row in own if row.cancelled and row.held in told)
     return BeatReply(cancelled, frozenset(told - leased), versions=_versions(tx, session, slots, timing))
 
 
@@ -106,9 +138,8 @@ def _versions(
     return {model: found[model] for model in sorted(models & found.keys())}
 
 
-def _keep_reports(tx: Transaction, session: str, slots: Sequence[SlotReport]) -> None:
+def _keep_reports(tx: Transaction, session: str, slots: Sequence[SlotReport], before: Mapping[str, str]) -> None:
     """Keep what a session's slots say now, and note what has changed; nothing is written where nothing has."""
-    before = {row["slot"]: row["report"] for row in tx.rows("slots_reported", session)}
     rows = [_slot_row(session, report) for report in slots]
     if {row[1]: row[6] for row in rows} == before:
         return

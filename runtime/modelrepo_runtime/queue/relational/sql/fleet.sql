@@ -20,9 +20,6 @@ where beat.at < ? and not exists (select 1 from lease where lease.session = sess
 -- name: beat_insert
 insert into beat (session, number, at) values (?, 0, ?);
 
--- name: beat_move
-update beat set number = number + 1, at = ? where session = ? returning number;
-
 -- name: beat_number
 select number from beat where session = ?;
 
@@ -41,6 +38,9 @@ values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: slots_reported
 select slot, report from slot where session = ? order by slot;
+
+-- name: slots_of_sessions
+select session, slot, report from slot
 
 -- name: fleet
 select session.id, session.worker, session.host, session.pid, session.cluster, session.slots, beat.at

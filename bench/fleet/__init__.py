@@ -1,0 +1,1 @@
+"""Workers and clients by the thousand, in one process, for bench/gateway.py."""

@@ -76,7 +76,7 @@ async def _pgqueuer(url: str, jobs: int, batch: int) -> float:
 
         ran: list[float] = []
 
-        async def no_op(job: object) -> None:
+        async def no_op(_: object) -> None:
             ran.append(time.perf_counter())
 
         manager.entrypoint("no_op")(no_op)

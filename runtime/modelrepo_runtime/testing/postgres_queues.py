@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import psycopg
 
 from modelrepo_runtime.queue.postgres import partitions
 from modelrepo_runtime.queue.postgres.connecting import connect
-from modelrepo_runtime.queue.postgres.migrating import migrate
+from modelrepo_runtime.queue.postgres.migrating import Half, migrate
 from modelrepo_runtime.testing.clock import FakeClock
 from modelrepo_runtime.testing.postgres_server import Databases
 
@@ -21,9 +22,10 @@ where nspname = current_schema() and relkind in ('r', 'p') and not relispartitio
 class ReusedQueue:
     """A migrated database with partitions for today and for the days of FakeClock."""
 
-    def __init__(self, server: Databases) -> None:
+    def __init__(self, server: Databases, known: Sequence[Half] | None = None) -> None:
+        """`known`: the halves that its schema has; those of this modelrepo unless given."""
         self.url = server.create_database()
-        migrate(self.url)
+        migrate(self.url, known=known)
         with connect(self.url, {}) as connection:
             partitions.make(connection, partitions.missing_days(connection, FakeClock()()))
             self._tables = [name for (name,) in connection.execute(_TABLES).fetchall()]

@@ -31,8 +31,8 @@ class _Mark:
 class Hints:
     """For one process; claims of several shards may use it at once."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(self, clock: Callable[[], float] = time.monotonic, lag_s: float = LAG_S) -> None:
+        self._clock, self._lag_s = clock, lag_s
         self._guard = threading.Lock()
         self._marks: dict[tuple[int, bool], _Mark] = {}
 
@@ -43,7 +43,7 @@ class Hints:
             mark = self._marks.setdefault((lane, by_age), _Mark())
             if mark.seen is None:
                 mark.seen, mark.at = before, now
-            elif now - mark.at >= LAG_S:
+            elif now - mark.at >= self._lag_s:
                 mark.start = max(mark.start, mark.seen)
                 mark.seen, mark.at = before, now
 

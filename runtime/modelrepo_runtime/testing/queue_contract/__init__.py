@@ -21,6 +21,7 @@ from modelrepo_runtime.testing.queue_contract.endings import EndingContract
 from modelrepo_runtime.testing.queue_contract.explanations import ExplanationContract
 from modelrepo_runtime.testing.queue_contract.fleet_events import FleetEventContract
 from modelrepo_runtime.testing.queue_contract.learning import LearningContract
+from modelrepo_runtime.testing.queue_contract.listing import ListingContract
 from modelrepo_runtime.testing.queue_contract.operating import OperatingContract
 from modelrepo_runtime.testing.queue_contract.order import OrderContract
 from modelrepo_runtime.testing.queue_contract.orders import WorkerOrderContract
@@ -47,6 +48,7 @@ class JobQueueContract(
     EndingContract,
     SessionContract,
     OperatingContract,
+    ListingContract,
     TenantContract,
     WaiterContract,
     OutboxContract,

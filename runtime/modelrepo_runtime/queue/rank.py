@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 
 from modelrepo_runtime.jobs import StageNeed
 
@@ -88,6 +89,7 @@ def slo_share(enqueued: float, now: float, slo_s: float) -> float:
     return max(0.0, now - enqueued) / slo_s
 
 
+@cache
 def lwdf_weight(slo_s: float, allowed_miss: float) -> float:
     """Return what a second of waiting weighs under `lwdf-late`: -ln(allowed miss) / SLO."""
     return -math.log(max(allowed_miss, SMALLEST_MISS)) / slo_s
@@ -193,17 +195,46 @@ def first_pick(
     heads: Sequence[Head], now: float, policy: Policy = Policy.SLO_SHARE, picks: Picks = NO_PICKS
 ) -> tuple[Won | None, Picks]:
     """Return what a Board of these lanes says next, and its picks then: for claims of one job, which need no heap."""
-    best, least = None, (math.inf, math.inf, 0)
+    stands_back = False
     for head in heads:
-        if policy is Policy.LWDF_LATE or not head.warm or (head.over and policy is not Policy.FIFO):
+        if not head.warm:
             board = Board(heads, now, policy, picks)
             return board.next(), board.picks
+        stands_back = stands_back or head.over
+    if stands_back and policy is not Policy.FIFO:
+        over = [head for head in heads if head.over]
+        if len(over) < len(heads):
+            turn_of_over = picks.over + 1 >= TURN
+            picks = Picks(0 if turn_of_over else picks.over + 1, picks.late)
+            heads = over if turn_of_over else [head for head in heads if not head.over]
+    if not heads:
+        return None, picks
+    if policy is Policy.LWDF_LATE:
+        return _first_by_lwdf(heads, now, picks)
+    best, least = heads[0], (math.inf, math.inf, 0)
+    for head in heads:
         rank = head.slo_s if policy is Policy.STRICT else 0.0
         if policy is Policy.SLO_SHARE:
             rank = -slo_share(head.enqueued, now, head.slo_s)
-        key = (rank, head.enqueued, head.lane)
-        if best is None or key < least:
+        if (key := (rank, head.enqueued, head.lane)) < least:
             best, least = head, key
-    if best is None:
-        return None, picks
     return Won(best.lane, Which.OLDEST if policy is Policy.FIFO else Which.FIRST), picks
+
+
+def _first_by_lwdf(heads: Sequence[Head], now: float, picks: Picks) -> tuple[Won, Picks]:
+    best, least = heads[0], (math.inf, math.inf, math.inf, 0)
+    late = (math.inf, -1)
+    for head in heads:
+        late_class, since = (1.0, head.enqueued) if head.on_time is None else (0.0, head.on_time)
+        rank = -lwdf_weight(head.slo_s, head.allowed_miss) * max(0.0, now - since)
+        if (key := (late_class, rank, since, head.lane)) < least:
+            best, least = head, key
+        if head.enqueued < on_time_since(now, head.slo_s):
+            late = min(late, (head.enqueued, head.lane))
+    if best.on_time is None:
+        return Won(best.lane, Which.LATE), picks
+    if late[1] < 0:
+        return Won(best.lane, Which.ON_TIME), picks
+    turn_of_late = picks.late + 1 >= TURN
+    picks = Picks(picks.over, 0 if turn_of_late else picks.late + 1)
+    return Won(late[1], Which.LATE) if turn_of_late else Won(best.lane, Which.ON_TIME), picks

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from modelrepo.box_cache.version_cache import VersionCache
 from modelrepo.environments import EnvironmentCache, IndexSettings
-from modelrepo.errors import Corrupt, InvalidActiveFile, InvalidInput, NewerFormat
+from modelrepo.errors import Corrupt, InvalidActiveFile, InvalidInput, ModelRepoError, NewerFormat
 from modelrepo_runtime.accelerators import Box, SlotLayout, facts, find_box, lay_out
 from modelrepo_runtime.jobstore import JobStore
 from modelrepo_runtime.queue.port import BeatReply, SlotReport, WorkerInfo
@@ -302,11 +302,12 @@ class Worker:
     def _assign(self, models: Sequence[str]) -> None:
         """Give free slots a model each, and say which models are left without one."""
         waiting = self._reach.waiting(models)
+        kinds = {model: self._kinds_of(model) for model in models}
         with self._lock:
             if self._stopped:
                 return
             taken = {name: each.slot.model for name, each in self._slots.items()}
-            found = assign(list(self._places), waiting, taken)
+            found = assign(list(self._places), waiting, taken, lambda slot, model: self._runs(slot, kinds[model]))
             fresh = [name for name in found.by_slot if name not in taken]
             for name in fresh:
                 self._slots[name] = SlotThreads(Slot(self._parts(self._places[name]), found.by_slot[name]))
@@ -326,6 +327,22 @@ class Worker:
             target = self._wanted(each.slot.parts.name, each.slot.model)
             if target is not None:
                 each.slot.set_target(target)
+
+    def _kinds_of(self, model: str) -> frozenset[str]:
+        """Name what the stages of a model's active version run on; what cannot be read may run on anything."""
+        try:
+            version = self._repository.promotions.state(model).version
+            spec = self._repository.version(model, version).spec if version is not None else None
+        except ModelRepoError:
+            spec = None
+        return frozenset(stage.on for stage in spec.stages) if spec is not None else frozenset({"cpu", "gpu"})
+
+    def _runs(self, slot: str, kinds: frozenset[str]) -> bool:
+        only = _only(self._settings, self._places[slot].layout)
+        has_accelerators = any(device.kind != "cpu" for device in self._box.devices)
+        if only is None and self._places[slot].layout.on_cpu and has_accelerators:
+            only = "cpu"
+        return only is None or only in kinds
 
     def _watch(self, models: Iterable[str]) -> None:
         """Follow what is active of these models too."""

@@ -20,3 +20,12 @@ def test_slots_that_serve_keep_their_model() -> None:
 
 def test_without_models_slots_stay_free() -> None:
     assert assign(["s0"], {}).by_slot == {}
+
+
+def test_a_slot_is_given_no_model_of_which_it_runs_no_stage() -> None:
+    kinds = {"video": {"cpu", "gpu"}, "chat": {"gpu"}}
+    only = {"cuda0": "gpu", "cpu0": "cpu", "cpu1": "cpu"}
+    found = assign(list(only), {"video": 1, "chat": 5}, able=lambda slot, model: only[slot] in kinds[model])
+    assert found.by_slot == {"cuda0": "chat", "cpu0": "video", "cpu1": "video"}
+    found = assign(["cpu0"], {"chat": 5}, able=lambda slot, model: only[slot] in kinds[model])
+    assert (found.by_slot, found.unserved) == ({}, ("chat",))

@@ -189,6 +189,7 @@ def lease(tx: Transaction, holder: Holder, offer: Offer, rows: Sequence[ReadyRow
     tokens = secrets.token_hex(TOKEN_BYTES * len(rows))
     place = holder.place(offer).key
     jobs = _jobs(tx, [row.job for row in rows])
+    handed = crediting.handed_over(tx, [row.job for row in rows if row.stage_index])
     claims: list[Claim] = []
     taken: list[tuple[object, ...]] = []
     begun: list[tuple[int, Sequence[StageNeed], int]] = []
@@ -201,7 +202,7 @@ def lease(tx: Transaction, holder: Holder, offer: Offer, rows: Sequence[ReadyRow
         stage = stages[row.stage_index].name
         taken.append((*held, stage, row.stage_index, own_plan, row.attempt, offer.version, tx.now))
         claim = _claim(job, Fence(number, token), offer.version, stages, row, previous, offer.slot)
-        claims.append(_with_handover(tx, claim, row.job))
+        claims.append(replace(claim, handover=handed[row.job]) if row.job in handed else claim)
         begun.append((row.job, stages, row.stage_index))
         tx.changed_jobs.add(job.name)
         if not offer.staged:
@@ -256,11 +257,6 @@ def _claim(
     )
 
 
-def _with_handover(tx: Snapshot, claim: Claim, job: int) -> Claim:
-    files = crediting.handed_over(tx, job) if claim.stage_index else ()
-    return replace(claim, handover=files) if files else claim
-
-
 def claim_again(tx: Snapshot, row: LeaseRow) -> Claim:
     """Return the claim of a lease that is held already."""
     job = _jobs(tx, [row.job])[row.job]
@@ -271,7 +267,8 @@ def claim_again(tx: Snapshot, row: LeaseRow) -> Claim:
     slot = row.slot.rpartition("/")[2]
     claim = _claim(job, Fence(row.fence, row.token), row.version, row.plan, ready, previous, slot)
     claim = replace(claim, staged=tx.row("staged_lease", row.fence) is not None)
-    return _with_handover(tx, claim, row.job)
+    handed = crediting.handed_over(tx, [row.job] if row.stage_index else [])
+    return replace(claim, handover=handed.get(row.job, ()))
 
 
 def slots_live(tx: Snapshot, timing: Timing) -> tuple[LiveSlot, ...]:

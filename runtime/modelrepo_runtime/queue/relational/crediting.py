@@ -206,10 +206,12 @@ def keep_handover(tx: Transaction, row: LeaseRow, files: Sequence[OutputFile], *
         tx.run("handover_delete", row.job)
 
 
-def handed_over(tx: Snapshot, job: int) -> tuple[OutputFile, ...]:
-    """Return what the stages of a job have handed over."""
-    row = tx.row("handover_get", job)
-    return tuple(OutputFile.from_json(file) for file in json.loads(row["files"])) if row is not None else ()
+def handed_over(tx: Snapshot, jobs: Sequence[int]) -> dict[int, tuple[OutputFile, ...]]:
+    """Return what the stages of jobs have handed over, where they have."""
+    if not jobs:
+        return {}
+    rows = tx.select("handovers", f"where {tx.statements.among('job')}", tx.array(list(jobs)))
+    return {row["job"]: tuple(OutputFile.from_json(file) for file in json.loads(row["files"])) for row in rows}
 
 
 def _lock(tx: Transaction, key: CreditKey) -> None:

@@ -66,5 +66,8 @@ on conflict (job) do update set cluster = excluded.cluster, files = excluded.fil
 -- name: handover_get
 select cluster, files from handover where job = ?;
 
+-- name: handovers
+select job, files from handover
+
 -- name: handover_delete
 delete from handover where job = ?;

@@ -62,11 +62,10 @@ class LaneRows(Generic[Row]):
         if known is not None and known.warm is warm and self._head_jobs[0] in self._rows:
             if not with_on_time:
                 return known
-            if (
-                known.on_time is not None
-                and self._head_jobs[1] in self._rows
-                and known.on_time >= on_time_since(now, self.slo_s)
-            ):
+            if known.on_time is None:
+                if self._head_until == math.inf:  # all are late, and stay so until another comes
+                    return known
+            elif self._head_jobs[1] in self._rows and known.on_time >= on_time_since(now, self.slo_s):
                 return known
         on_time = self._on_time(now) if with_on_time else None
         oldest = self._oldest()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -75,8 +76,13 @@ def test_a_url_is_shown_without_its_password() -> None:
         shown("postgresql://host/db?nonsense=1")
 
 
-def test_migrations_stand_in_line() -> None:
-    assert [half.half for half in halves()][0] == "pre"
+def test_migrations_are_numbered_without_a_gap_and_begin_with_their_pre_half(tmp_path: Path) -> None:
+    for name in ("0001_first.pre.sql", "0002_second.post.sql", "0002_second.pre.sql"):
+        (tmp_path / name).write_text("select 1")
+    assert [half.key for half in halves(tmp_path)] == [(1, "pre"), (2, "pre"), (2, "post")]
+    (tmp_path / "0004_fourth.pre.sql").write_text("select 1")
+    with pytest.raises(ValueError, match="numbered"):
+        halves(tmp_path)
 
 
 def test_a_hint_is_what_was_seen_two_seconds_ago() -> None:

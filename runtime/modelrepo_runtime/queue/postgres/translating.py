@@ -10,8 +10,14 @@ from psycopg import errors
 
 from modelrepo.errors import InvalidInput, ModelRepoError, NoSpace, Unreachable
 
-COLLISIONS = (errors.SerializationFailure, errors.DeadlockDetected, errors.UniqueViolation, errors.LockNotAvailable)
-"""Two calls met; the same call again finds what the other one left."""
+COLLISIONS = (
+    errors.SerializationFailure,
+    errors.DeadlockDetected,
+    errors.UniqueViolation,
+    errors.LockNotAvailable,
+    errors.IdleInTransactionSessionTimeout,
+)
+"""Two calls met, or this process stood still in the middle of one; the same call again finds what others left."""
 
 
 class Collision(Exception):

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+import pytest
+
 from modelrepo.repository import Repository
 from modelrepo_runtime.gateway.settings import GatewaySettings
-from modelrepo_runtime.jobs import Status
+from modelrepo_runtime.jobs import Cause, Outcome, Status
+from modelrepo_runtime.queue.opening import open_queue
+from modelrepo_runtime.queue.port import Offer, WorkerInfo
 from modelrepo_runtime.timing import Timing
 
 from . import gateways
@@ -77,3 +81,22 @@ def test_a_box_is_answered_beside_clients(quiet: gateways.Bench) -> None:
     reply = quiet.ask("GET", "/v1/worker/welcome", who="box", headers={"Modelrepo-Protocol": "1"})
     assert reply.status == 200, reply.body
     assert quiet.ask("GET", "/v1/worker/welcome", who="acme", headers={"Modelrepo-Protocol": "1"}).status == 403
+
+
+def test_the_log_names_job_and_attempt_of_what_boxes_do(
+    bench: gateways.Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = bench.submit(tier="api")
+    with (
+        caplog.at_level("INFO", "modelrepo_runtime.gateway"),
+        closing(open_queue(bench.gateway.url, token=bench.tokens["box"])) as queue,
+    ):
+        session = queue.hello(WorkerInfo("w", "box", 1))
+        (claim,) = queue.claim(session, 0, [Offer("0", "toy", "v1", ("run",))])
+        queue.finish(session, claim.job_id, claim.fence, Outcome(Cause.SUCCEEDED))
+    lines = [(record.getMessage(), getattr(record, "facts", {})) for record in caplog.records]
+    attempt = {"job": job["id"], "attempt": str(claim.fence)}
+    told = {message: facts for message, facts in lines if facts.get("job") == job["id"]}
+    assert set(told) == {"claimed", "ended"}
+    assert all(attempt.items() <= facts.items() for facts in told.values())
+    assert told["ended"]["cause"] == "succeeded"

@@ -21,6 +21,7 @@ from modelrepo_runtime.gateway.access import Caller, authenticate
 from modelrepo_runtime.gateway.parts import Parts
 from modelrepo_runtime.gateway.refusals import NotAllowed
 from modelrepo_runtime.gateway.targets import Targets
+from modelrepo_runtime.gateway.worker_api import telling
 from modelrepo_runtime.gateway.worker_api.beats import Beats
 from modelrepo_runtime.gateway.worker_api.bytes_api import BytesApi
 from modelrepo_runtime.gateway.worker_api.polls import Polls
@@ -148,8 +149,11 @@ class WorkerApi:
         arguments = read_arguments(call, body)
         if isinstance(arguments.get("model"), str):
             caller.check_model(arguments["model"])
+        telling.asked(arguments)
         method: Callable[..., Any] = getattr(self._queue, call.name)
-        return {"answer": write(call.answer, await self._parts.queue_calls.run(partial(_invoke, method, arguments)))}
+        answer = await self._parts.queue_calls.run(partial(_invoke, method, arguments))
+        telling.done(call.name, arguments)
+        return {"answer": write(call.answer, answer)}
 
     async def _hello(self, _: Request, caller: Caller, body: dict[str, Json]) -> Json:
         info: WorkerInfo = read_arguments(calls()["hello"], body)["info"]
@@ -178,6 +182,7 @@ class WorkerApi:
             if gone is not None:
                 gone.cancel()
             self._watching.pop(call.session.id, None)
+        telling.claimed(claims)
         return self._with_targets(caller, known, {"answer": write(calls()["claim"].answer, claims)})
 
     async def _beat(self, _: Request, caller: Caller, body: dict[str, Json]) -> Json:

@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING
 
 from modelrepo.errors import NotConverged
 from modelrepo_cli.output import span
-from modelrepo_runtime.timing import Timing
 
 if TYPE_CHECKING:
     from modelrepo_runtime.queue.port import SlotReport, WorkerReport
 
 POLL_S = 0.25  # as often as workers look at a local active.yaml
-MISSED_BEATS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +46,7 @@ class Behind:
 
 def is_live(worker: WorkerReport) -> bool:
     """Say whether a worker was heard of within a lease."""
-    return worker.last_beat_age_s <= Timing.embedded().lease_s
+    return worker.live
 
 
 def present(fleet: Sequence[WorkerReport]) -> tuple[WorkerReport, ...]:
@@ -61,10 +59,10 @@ def present(fleet: Sequence[WorkerReport]) -> tuple[WorkerReport, ...]:
         for slot in worker.slots:
             key = (worker.info.host, worker.info.name, slot.slot)
             newest[key] = min(newest.get(key, worker.last_beat_age_s), worker.last_beat_age_s)
-    missed_s = MISSED_BEATS * Timing.embedded().beat_s
 
     def is_gone(worker: WorkerReport) -> bool:
         names = [(worker.info.host, worker.info.name, slot.slot) for slot in worker.slots]
+        missed_s = worker.lease_s / 2  # three beats
         return worker.last_beat_age_s > missed_s and any(newest[name] < worker.last_beat_age_s for name in names)
 
     return tuple(worker for worker in fleet if not is_gone(worker))

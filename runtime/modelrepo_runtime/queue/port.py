@@ -101,6 +101,13 @@ class WorkerReport:
     session: str
     last_beat_age_s: float
     slots: tuple[SlotReport, ...]
+    lease_s: float = 6.0
+    """A silence that is longer ends its leases: it is taken for lost."""
+
+    @property
+    def live(self) -> bool:
+        """Whether it was heard of within a lease."""
+        return self.last_beat_age_s <= self.lease_s
 
 
 @dataclass(frozen=True, slots=True)

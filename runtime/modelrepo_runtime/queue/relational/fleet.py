@@ -188,14 +188,16 @@ def _note_lost(tx: Transaction, session: str, text: str) -> None:
     fleet_events.note(tx, Happened.SESSION_LOST, f"{worker or session} {text}", worker=worker)
 
 
-def fleet(tx: Snapshot) -> tuple[WorkerReport, ...]:
+def fleet(tx: Snapshot, timing: Timing) -> tuple[WorkerReport, ...]:
     """Return every session with what its slots last said."""
+    told: dict[str, list[SlotReport]] = {}
+    for slot in tx.rows("slots_of_all"):
+        told.setdefault(slot["session"], []).append(read_report(slot["report"]))
     reports: list[WorkerReport] = []
     for row in tx.rows("fleet"):
-        slots = tx.rows("slots_reported", row["id"])
         info = WorkerInfo(row["worker"], row["host"], row["pid"], row["cluster"], tuple(json.loads(row["slots"])))
-        told = tuple(read_report(slot["report"]) for slot in slots)
-        reports.append(WorkerReport(info, row["id"], abs(tx.now - row["at"]), told))
+        slots = tuple(told.get(row["id"], ()))
+        reports.append(WorkerReport(info, row["id"], abs(tx.now - row["at"]), slots, timing.lease_s))
     return tuple(reports)
 
 

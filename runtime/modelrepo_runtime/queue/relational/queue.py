@@ -211,7 +211,7 @@ class RelationalQueue(OperatorCalls, OrderCalls):
 
     def fleet(self) -> tuple[WorkerReport, ...]:
         """See JobQueue."""
-        return self._database.read(fleet.fleet)
+        return self._database.read(lambda tx: fleet.fleet(tx, self.timing))
 
     def queue_report(self, model: str | None = None, tier: str | None = None) -> QueueReport:
         """See JobQueue."""

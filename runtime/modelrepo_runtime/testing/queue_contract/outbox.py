@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
 
@@ -115,6 +117,21 @@ class OutboxContract:
         assert len(again) == 3
         assert not bench.queue.settle_delivery(first[0].id, "g1"), "it is another's by now"
         assert bench.queue.settle_delivery(again[0].id, "g3")
+
+    def test_many_senders_at_once_never_get_the_same_event(self, bench: Bench) -> None:
+        for _ in range(24):
+            hooked(bench)
+        bench.claim(bench.worker(), limit=24)
+        start = threading.Barrier(4)
+
+        def send(holder: str) -> list[int]:
+            start.wait(20)
+            return [each.id for _ in range(3) for each in take(bench, holder, 4, per_host=100)]
+
+        with ThreadPoolExecutor(4) as pool:
+            taken = [number for found in pool.map(send, "abcd") for number in found]
+        assert len(taken) == len(set(taken)) and 0 < len(taken) <= 24
+        assert len(taken) + len(take(bench, "e", 100, per_host=100)) == 24
 
     def test_events_of_one_job_keep_their_order(self, bench: Bench) -> None:
         hooked(bench)

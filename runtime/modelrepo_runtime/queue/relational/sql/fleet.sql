@@ -36,8 +36,8 @@ delete from slot where session = ?;
 insert into slot (session, slot, state, model, version, incoming, cpu, gpu, loads, also, report)
 values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
--- name: slots_reported
-select slot, report from slot where session = ? order by slot;
+-- name: slots_of_all
+select session, report from slot order by session, slot;
 
 -- name: slots_of_sessions
 select session, slot, report from slot

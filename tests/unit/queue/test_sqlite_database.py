@@ -58,7 +58,8 @@ def test_every_statement_is_understood_by_the_schema() -> None:
 
 def test_no_statement_of_the_hot_path_reads_a_whole_table(queue: SqliteQueue, path: Path) -> None:
     hot: tuple[str, ...]
-    hot = ("lane_heads", "ready_rows", "ready_delete", "ready_of_job", "jobs_to_claim", "lease_view", "lease_delete")
+    hot = ("lane_heads", "ready_by_tag", "ready_by_age", "ready_ages", "ready_delete")
+    hot += ("ready_of_job", "jobs_to_claim", "lease_view", "lease_delete")
     hot += ("lane_id", "idempotency_get", "pinned_get", "beats_move", "left_out_add", "fences_take", "job_row")
     hot += ("job_inputs", "delayed_of_job", "session_get", "slots_delete", "turns_of_model")
     with closing(sqlite3.connect(path)) as connection:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,19 +50,19 @@ def run_gateway(
     place = Place(wish.host, wish.port, wish.certificate, wish.key)
     raise_descriptors(wish.most_requests)
     is_open = check_open(place, bool(token_store(queue).all()))
-    sock = listen(place)
-    settings = GatewaySettings(
-        public_url=wish.public_url or (place.url(sock) if place.is_local else None),
-        open_to_all=is_open,
-        allow_url_hosts=wish.allow_url_hosts,
-        most_requests=wish.most_requests,
-        stop_grace_s=wish.stop_grace_s,
-        send_webhooks=wish.send_webhooks,
-    )
-    write_json_lines()
     store = JobStore(_files_url(queue, files))
-    server = GatewayServer(create_app(assemble(settings, queue, repository, store, timing=timing)), place, sock)
-    server.run(lambda: tell(server.url))
+    with closing(listen(place)) as bound:
+        settings = GatewaySettings(
+            public_url=wish.public_url or (place.url(bound) if place.is_local else None),
+            open_to_all=is_open,
+            allow_url_hosts=wish.allow_url_hosts,
+            most_requests=wish.most_requests,
+            stop_grace_s=wish.stop_grace_s,
+        )
+        app = create_app(assemble(settings, queue, repository, store, timing=timing))
+        server = GatewayServer(app, place, bound)
+        write_json_lines()
+        server.run(lambda: tell(server.url))
 
 
 def _files_url(queue: JobQueue, files: str | None) -> str:

@@ -154,8 +154,8 @@ class Connections:
         if connection.sock is None:
             connection.timeout = self._connect_timeout_s
             connection.connect()
-        assert connection.sock is not None
-        connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            assert connection.sock is not None
+            _tune(connection.sock)
         connection.sock.settimeout(timeout_s)
         parts = urlsplit(url)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -219,7 +219,8 @@ class Connections:
             connection.close()
         if connection.sock is None:
             with self._lock:
-                self._all = {key: one for key, one in self._all.items() if one[0].is_alive()}
+                for key in [key for key, (thread, _) in self._all.items() if not thread.is_alive()]:
+                    self._all.pop(key)[1].close()
                 self._all[id(connection)] = (threading.current_thread(), connection)
             return connection, True
         return connection, False
@@ -234,6 +235,15 @@ class Connections:
 
 _CLOSED = (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError)
 """What a kept connection raises that the other end has let go of."""
+
+
+def _tune(sock: socket.socket) -> None:
+    """Send at once, and notice within half a minute that nobody is at the other end any more."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3)):
+        if hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _early_answer(connection: http.client.HTTPConnection, error: OSError) -> http.client.HTTPResponse:

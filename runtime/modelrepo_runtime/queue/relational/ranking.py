@@ -99,5 +99,5 @@ def _read(tx: Snapshot, needs: Sequence[Need], by_age_name: str) -> list[list[Re
         places = [place for place, need in enumerate(needs) if need.by_age is by_age]
         values = [(needs[place].lane, *needs[place].after, needs[place].count) for place in places]
         for place, rows in zip(places, tx.statements.each(name, values) if values else (), strict=True):
-            found[place] = [ReadyRow._make(row) for row in rows]
+            found[place] = list(map(ReadyRow._make, rows))
     return found

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from modelrepo.errors import InvalidInput
-from modelrepo_runtime.jobs import Cause, Job, Outcome, StageNeed
+from modelrepo_runtime.jobs import Cause, Job, Outcome, StageNeed, Submission
 from modelrepo_runtime.queue.order_settings import Tenant
 from modelrepo_runtime.queue.port import Offer
 from modelrepo_runtime.queue.rank import Policy
-from modelrepo_runtime.testing.queue_contract.bench import TWO_STAGES, Bench, offer_of
+from modelrepo_runtime.testing.queue_contract.bench import ONE_STAGE, TWO_STAGES, Bench, offer_of
 
 TOOK = Outcome(Cause.SUCCEEDED, runtime_s=1.0)
 """What a job is taken to need before anything was learnt: its account stands as it was charged."""
@@ -56,6 +57,16 @@ class TenantContract:
         submit_many(bench, "default", 19)
         served = drain(bench, 24)
         assert [n for n, job in enumerate(served) if job in flood] == [7, 17, 21, 22, 23]
+
+    def test_jobs_that_are_sent_at_once_are_all_charged_for(self, bench: Bench) -> None:
+        one = Submission("m", {}, ONE_STAGE, tier="api", tenant="flood")
+        with ThreadPoolExecutor(6) as pool:
+            assert len({job.id for job in pool.map(bench.queue.submit, [one] * 24)}) == 24
+        bench.clock.advance(1)
+        last = bench.submit(tier="free")
+        # 11 jobs do not stand back; after 9 of them one goes that does
+        order = [claim.job_id for claim in bench.claim(bench.worker(), limit=25)]
+        assert order.index(last.id) == 12
 
     def test_weights_divide_a_flow(self, bench: Bench) -> None:
         bench.queue.set_tenant("three", weight=3.0, any_burst=True)

@@ -41,9 +41,7 @@ def test_two_slashes_are_told_from_three() -> None:
         sqlite_path("sqlite://q.db")
 
 
-@pytest.mark.parametrize(
-    "url", ["sqlite://", "sqlite:///", "sqlite:////", "", "sqlite://q.db", "postgres://x/y", "ftp://x"]
-)
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite:////", "", "sqlite://q.db", "ftp://x"])
 def test_a_url_that_names_no_queue_is_refused(url: str) -> None:
     with pytest.raises(InvalidInput, match="cannot open queue"):
         open_queue(url)

@@ -36,6 +36,7 @@ from modelrepo_runtime.queue.opening import open_queue
 from modelrepo_runtime.queue.port import JobQueue, Offer, Session, SlotReport, WorkerInfo
 from modelrepo_runtime.queue.postgres.migrating import migrate
 from modelrepo_runtime.queue.tokens import Grant, Role, token_store
+from modelrepo_runtime.remote.connection import Connections
 from modelrepo_runtime.testing.gateway_process import GatewayProcess
 from modelrepo_runtime.testing.live import PYPROJECT
 from modelrepo_runtime.testing.postgres_server import PostgresServer
@@ -105,11 +106,12 @@ class Worker:
 class Bench:
     """The fleet's side of it."""
 
-    def __init__(self, gateway: GatewayProcess, queue: JobQueue, sizes: Sizes, tokens: tuple[str, str]) -> None:
+    def __init__(self, gateway: GatewayProcess, queue: JobQueue, sizes: Sizes, tokens: tuple[str, str, str]) -> None:
         parts = urlsplit(gateway.url)
         self._host, self._port = str(parts.hostname), int(parts.port or 0)
         self._gateway, self._queue, self._sizes = gateway, queue, sizes
-        self._worker_token, self._submit_token = tokens
+        self._worker_token, self._submit_token, operator = tokens
+        self._operator = {"Authorization": f"Bearer {operator}"}
         self._workers: list[Worker] = []
 
     async def run(self, connections: Callable[[], int]) -> dict[str, Any]:
@@ -181,11 +183,9 @@ class Bench:
         return waiting
 
     def _waits(self) -> int:
-        from modelrepo_runtime.remote.connection import Connections
-
         connections = Connections()
         with closing(connections):
-            text = connections.request("GET", f"{self._gateway.url}/metrics").body.decode()
+            text = connections.request("GET", f"{self._gateway.url}/metrics", headers=self._operator).body.decode()
         for line in text.splitlines():
             if line.startswith('modelrepo_gateway_waits{kind="claim"}'):
                 return int(float(line.rpartition(" ")[2]))
@@ -298,6 +298,7 @@ def measure(sizes: Sizes) -> dict[str, Any]:
             tokens = (
                 store.create("boxes", Grant(Role.WORKER))[1],
                 store.create("shop", Grant(Role.SUBMIT, tenant="shop"))[1],
+                store.create("operator", Grant(Role.OPERATE))[1],
             )
             ours = _count_connections(url)
             gateway = GatewayProcess(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -80,6 +81,7 @@ class TokenBook:
         self._store, self._calls, self._life_s, self._clock = store, calls, life_s, clock
         self._open_to_all = open_to_all
         self._known: dict[str, tuple[Token | None, float]] = {}
+        self._looking: dict[str, asyncio.Future[Token | None]] = {}
         self._some: tuple[bool, float] = (False, float("-inf"))
 
     async def find(self, text: str) -> Token | None:
@@ -105,6 +107,13 @@ class TokenBook:
         known, until = self._known.get(token_id, (None, float("-inf")))
         if self._clock() < until:
             return known
+        looking = self._looking.get(token_id)
+        if looking is None:  # of thousands that come with one token at once, one looks it up
+            looking = self._looking[token_id] = asyncio.ensure_future(self._find(token_id, known, until))
+            looking.add_done_callback(lambda _: self._looking.pop(token_id, None))
+        return await asyncio.shield(looking)
+
+    async def _find(self, token_id: str, known: Token | None, until: float) -> Token | None:
         try:
             known = await self._calls.run(self._store.find, token_id)
         except Unreachable:

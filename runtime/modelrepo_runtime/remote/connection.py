@@ -154,9 +154,8 @@ class Connections:
         if connection.sock is None:
             connection.timeout = self._connect_timeout_s
             connection.connect()
-            assert connection.sock is not None
-            _tune(connection.sock)
-        connection.sock.settimeout(timeout_s)
+            _tune(connection)
+        _set_timeout(connection, timeout_s)
         parts = urlsplit(url)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         try:
@@ -237,13 +236,19 @@ _CLOSED = (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError
 """What a kept connection raises that the other end has let go of."""
 
 
-def _tune(sock: socket.socket) -> None:
+def _tune(connection: http.client.HTTPConnection) -> None:
     """Send at once, and notice within half a minute that nobody is at the other end any more."""
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    assert connection.sock is not None
+    connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3)):
         if hasattr(socket, name):
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+            connection.sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def _set_timeout(connection: http.client.HTTPConnection, timeout_s: float) -> None:
+    assert connection.sock is not None
+    connection.sock.settimeout(timeout_s)
 
 
 def _early_answer(connection: http.client.HTTPConnection, error: OSError) -> http.client.HTTPResponse:

@@ -57,6 +57,7 @@ class HttpQueue:
         self.talk = talk
         self.url = talk.url
         self._job_of: OrderedDict[str, str] = OrderedDict()
+        self._answer_s = ANSWER_TIMEOUT_S
         self._looks: dict[str, Look] = {}
         self._watched: frozenset[str] = frozenset()
         self._on_targets: Callable[[], None] = lambda: None
@@ -70,7 +71,10 @@ class HttpQueue:
 
     def welcome(self) -> Welcome:
         """Return what the gateway has to tell this box. Raises: Unreachable, Forbidden, NewerFormat."""
-        return cast(Welcome, self._read(Welcome, self.talk.get("/v1/worker/welcome"), "welcome"))
+        found = cast(Welcome, self._read(Welcome, self.talk.get("/v1/worker/welcome"), "welcome"))
+        # A call that a lost box will never answer must not cost the lease.
+        self._answer_s = min(ANSWER_TIMEOUT_S, max(2.0, found.timing.lease_s / 3))
+        return found
 
     def poll(
         self, session: Session, seq: int, offers: Sequence[Offer], timeout_s: float, interrupt: Interrupt
@@ -165,7 +169,7 @@ class HttpQueue:
     ) -> tuple[Claim, ...]:
         arguments = {"session": session, "seq": seq, "offers": offers}
         more = {"wait_s": wait_s, "known": self._known(self._watched)}
-        timeout_s = wait_s + ANSWER_TIMEOUT_S
+        timeout_s = wait_s + self._answer_s
         answer = self._call("claim", arguments, more=more, timeout_s=timeout_s, interrupt=interrupt)
         claims = cast("tuple[Claim, ...]", answer)
         for claim in claims:
@@ -187,12 +191,13 @@ class HttpQueue:
         *,
         more: Mapping[str, Json] | None = None,
         repeatable: bool = True,
-        timeout_s: float = ANSWER_TIMEOUT_S,
+        timeout_s: float | None = None,
         interrupt: Interrupt | None = None,
     ) -> Any:
         call = calls()[name]
         body = to_bytes({**write_arguments(call, arguments), **(more or {})}, f"the arguments of {name}")
-        answer = self.talk.post(call.path, body, timeout_s=timeout_s, repeatable=repeatable, interrupt=interrupt)
+        limit_s = self._answer_s if timeout_s is None else timeout_s
+        answer = self.talk.post(call.path, body, timeout_s=limit_s, repeatable=repeatable, interrupt=interrupt)
         self._hear(answer)
         return self._read(call.answer, answer.get("answer") if isinstance(answer, dict) else None, name)
 

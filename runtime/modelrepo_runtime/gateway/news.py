@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ Face: TypeAlias = tuple[object, ...]
 GONE: Face = ("gone",)
 APART_S = 0.05
 """The shortest time between two looks at the queue."""
+LOOKING_SHARE = 0.1
+"""The part of its time that the thread may spend on looking, however many jobs are watched."""
 AFTER_A_FAULT_S = 1.0
 
 
@@ -125,12 +128,15 @@ class News:
             return watched
         if watched != before:
             self._listen(watched)
-        for job_id, seen in look(self._queue, watched).items():
+        begun = time.monotonic()
+        looks = look(self._queue, watched)
+        apart_s = max(APART_S, (1 / LOOKING_SHARE - 1) * (time.monotonic() - begun))
+        for job_id, seen in looks.items():
             with self._change:
                 for watch in self._watches.get(job_id, ()):
                     if watch.seen != seen:
                         watch.tell()
-        self._awake.wait(APART_S)
+        self._awake.wait(apart_s)
         if self._waiter is not None:
             self._waiter.wait(60.0)
         return watched

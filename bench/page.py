@@ -37,6 +37,7 @@ BENCHMARKS: dict[str, tuple[str, list[str]]] = {
         "Claim and finish at the queue's port, on PostgreSQL and SQLite: jobs a second, milliseconds, ratios.",
         ["--quick"],
     ),
+    "days.py": ("The launch day and an overload, simulated; within SLO and waits by tier, real seconds.", ["--quick"]),
     "help.py": ("Start of the command line; milliseconds.", ["--times", "3"]),
 }
 """File -> what it measures, and the options of a quick run."""

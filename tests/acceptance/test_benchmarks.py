@@ -22,6 +22,7 @@ PROMISED = {
     "transfer.py --quick": "push_vs_s5cmd pull_vs_s5cmd push_vs_s5cmd_verified pull_vs_s5cmd_verified push_vs_s3fs"
     " pull_vs_s3fs bytes peak_rss_mib cpu_s_per_gb rounds cases",
     "claims.py --quick": "postgresql sqlite",
+    "days.py --quick": "launch overload",
     "help.py --times 2": "help_ms_p50 python_ms_p50 ratio modules_imported",
 }
 

@@ -15,6 +15,8 @@ from modelrepo_runtime.queue.memory import memory_queue
 from modelrepo_runtime.queue.port import JobQueue
 from modelrepo_runtime.timing import Timing
 
+POSTGRES = ("postgresql://", "postgres://")
+
 
 def open_queue(url: str, timing: Timing | None = None, *, token: str | None = None) -> JobQueue:
     """Open `https://GATEWAY`, `postgresql://..`, `sqlite:///path`, a plain path, or `memory://name`.
@@ -65,10 +67,18 @@ def default_queue_url(flag: str | None = None, start: Path | None = None) -> str
 
 
 def default_files_url(queue_url: str, flag: str | None = None, start: Path | None = None) -> str:
-    """Return where job files are kept: flag, MODELREPO_FILES, `files` in modelrepo.toml, or beside the queue."""
+    """Return where job files are kept: flag, MODELREPO_FILES, `files` in modelrepo.toml, or beside the queue.
+
+    Raises: InvalidInput where none is named and the queue is no file.
+    """
     chosen = flag or os.environ.get("MODELREPO_FILES") or find_settings(start or Path.cwd()).files
     if chosen:
         return chosen
     if queue_url.startswith("memory://") or is_gateway(queue_url):
         return queue_url
+    if queue_url.startswith(POSTGRES):
+        raise InvalidInput(
+            "the queue is on PostgreSQL, and no place is named for the files of jobs; name one that all boxes reach,"
+            " such as a bucket, with --files, MODELREPO_FILES or `files` in modelrepo.toml"
+        )
     return (sqlite_path(queue_url).parent / "files").as_uri()

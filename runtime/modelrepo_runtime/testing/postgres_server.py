@@ -274,3 +274,18 @@ def _free_port() -> int:
 def _end_with_parent(how: signal.Signals) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, how)  # PR_SET_PDEATHSIG
+
+
+def _serve_for_a_document(settings: Path) -> None:
+    """Write `export QUEUE_URL=..` of an empty database into the file, and serve until it is ended."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(0))
+    with PostgresServer.start(durable=False) as server:
+        partial = settings.with_suffix(".part")
+        partial.write_text(f"export QUEUE_URL='{server.create_database()}'\n")
+        partial.rename(settings)
+        signal.pause()
+
+
+if __name__ == "__main__":
+    _serve_for_a_document(Path(sys.argv[1]))

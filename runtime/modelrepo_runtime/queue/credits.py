@@ -74,12 +74,13 @@ def is_ahead(plan: Sequence[StageNeed], stage_index: int) -> bool:
 
 
 def feeding_slots(slots: Iterable[FeedingSlot], model: str, version: str) -> int:
-    """Count the open slots of a cluster that serve or load a version for an accelerator stage.
+    """Count the uncordoned slots of a cluster that serve or load a version for an accelerator stage.
 
-    At least 1 while there is any: a cordoned slot wants a job to be probed with.
+    At least 1 while there is any: a cordoned slot wants a job to be probed with. A slot that refuses a newer version
+    serves on and counts.
     """
     there = [slot for slot in slots if slot.model == model and "gpu" in slot.on and version in served_by(slot)]
-    return max(sum(1 for slot in there if slot.state == "open"), 1 if there else 0)
+    return max(sum(1 for slot in there if slot.state != "cordoned"), 1 if there else 0)
 
 
 def served_by(slot: FeedingSlot) -> frozenset[str]:

@@ -70,8 +70,9 @@ def test_slots_count_that_serve_or_load_the_version_for_an_accelerator() -> None
         a_slot(None, incoming=loads),
         a_slot(on=("cpu",)),
         a_slot(state="cordoned"),
+        a_slot(state="refused"),
     ]
-    assert rules.feeding_slots(slots, "m", "v1") == 3
+    assert rules.feeding_slots(slots, "m", "v1") == 4
     assert rules.feeding_slots(slots, "m", "v2") == 2
     assert rules.feeding_slots(slots, "n", "v1") == 0
     assert rules.feeding_slots([a_slot(state="cordoned")], "m", "v1") == 1

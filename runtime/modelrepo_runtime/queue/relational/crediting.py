@@ -86,8 +86,8 @@ class Grants:
 def limit(tx: Snapshot, key: CreditKey, plan: Sequence[StageNeed], timing: Timing) -> int:
     """Return how many credits of a key may be out."""
     within = (tx.now - timing.lease_s, tx.now + timing.lease_s)
-    there, are_open = tx.only("slots_feeding", key.cluster, key.model, key.version, *within)
-    slots = max(are_open, 1 if there else 0)
+    there, uncordoned = tx.only("slots_feeding", key.cluster, key.model, key.version, *within)
+    slots = max(uncordoned, 1 if there else 0)
     return rules.limit(slots, _ratio(tx, key.model, plan)) if slots else 0
 
 

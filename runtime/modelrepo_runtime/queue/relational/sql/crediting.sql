@@ -35,8 +35,8 @@ select cluster, model, version, max(seq) as seq from credit_count group by clust
 order by cluster, model, version;
 
 -- name: slots_feeding
--- Live slots of a cluster that serve or load a version for an accelerator stage: all of them, and the open ones.
-select count(*), coalesce(sum(case when slot.state = 'open' then 1 else 0 end), 0)
+-- Live slots of a cluster that serve or load a version for an accelerator stage: all of them, and those not cordoned.
+select count(*), coalesce(sum(case when slot.state <> 'cordoned' then 1 else 0 end), 0)
 from slot join session on session.id = slot.session join beat on beat.session = slot.session
 where session.cluster = ?1 and slot.model = ?2 and (slot.version = ?3 or slot.loads = ?3) and slot.gpu = 1
   and beat.at > ?4 and beat.at < ?5;

@@ -208,17 +208,16 @@ async def _ended(parts: Parts, job: Job, wait_s: float) -> Job:
     """Wait for a job's end, holding no thread; return it as it is when the time is over."""
     until = time.monotonic() + wait_s
     waits = parts.metrics.waits.labels("wait")
-    with waits.track_inprogress(), parts.news.watch(job) as watch:
+    with waits.track_inprogress(), parts.news.watch(job.id) as watch:
         while not job.status.ended and not parts.news.stopping and (left := until - time.monotonic()) > 0:
             await watch.changed(left)
             job = await parts.queue_calls.run(parts.queue.get, job.id)
-            watch.seen = face(job)
     return job
 
 
 async def _events(parts: Parts, job: Job, base_url: str, last_id: str | None) -> AsyncIterator[str]:
     told, before = last_id, None
-    with parts.metrics.waits.labels("events").track_inprogress(), parts.news.watch(job) as watch:
+    with parts.metrics.waits.labels("events").track_inprogress(), parts.news.watch(job.id) as watch:
         yield "retry: 1000\n\n"
         while True:
             state = hashlib.sha256(repr(face(job)).encode()).hexdigest()[:16]
@@ -236,4 +235,3 @@ async def _events(parts: Parts, job: Job, base_url: str, last_id: str | None) ->
                 job = await parts.queue_calls.run(parts.queue.get, job.id)
             except JobNotFound:
                 return
-            watch.seen = face(job)

@@ -6,10 +6,10 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from modelrepo.errors import ModelRepoError
 from modelrepo_runtime.jobs import Job
@@ -32,12 +32,19 @@ def face(job: Job) -> Face:
     return (job.status, job.stage, job.attempt, job.progress, job.message, job.cancel_requested)
 
 
+@runtime_checkable
+class TellsFaces(Protocol):
+    """A queue that looks at many jobs for less than `list` does."""
+
+    def faces(self, job_ids: Sequence[str]) -> Mapping[str, Face]: ...
+
+
 @dataclass(slots=True, eq=False)
 class Watch:
-    """One request's interest in one job. `seen` is what it has seen of it last."""
+    """One request's interest in one job. It is told once when it begins, for what happened just before."""
 
     job_id: str
-    seen: Face
+    told: Face | None
     _loop: asyncio.AbstractEventLoop
     _event: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -49,8 +56,9 @@ class Watch:
             pass
         self._event.clear()
 
-    def tell(self) -> None:
+    def tell(self, seen: Face | None = None) -> None:
         """Wake the request, from any thread."""
+        self.told = seen
         self._loop.call_soon_threadsafe(self._event.set)
 
 
@@ -89,11 +97,11 @@ class News:
             self._thread.join(timeout_s)
 
     @contextmanager
-    def watch(self, job: Job) -> Iterator[Watch]:
-        """Watch a job from how it looks in `job` on."""
-        watch = Watch(job.id, face(job), asyncio.get_running_loop())
+    def watch(self, job_id: str) -> Iterator[Watch]:
+        """Watch a job."""
+        watch = Watch(job_id, None, asyncio.get_running_loop())
         with self._change:
-            self._watches.setdefault(job.id, set()).add(watch)
+            self._watches.setdefault(job_id, set()).add(watch)
             if self._waiter is not None:
                 self._waiter.wake()
             self._change.notify_all()
@@ -101,10 +109,10 @@ class News:
             yield watch
         finally:
             with self._change:
-                left = self._watches[job.id]
+                left = self._watches[job_id]
                 left.discard(watch)
                 if not left:
-                    del self._watches[job.id]
+                    del self._watches[job_id]
 
     def _run(self) -> None:
         watched: tuple[str, ...] = ()
@@ -134,8 +142,8 @@ class News:
         for job_id, seen in looks.items():
             with self._change:
                 for watch in self._watches.get(job_id, ()):
-                    if watch.seen != seen:
-                        watch.tell()
+                    if watch.told != seen:
+                        watch.tell(seen)
         self._awake.wait(apart_s)
         if self._waiter is not None:
             self._waiter.wait(60.0)
@@ -152,5 +160,9 @@ class News:
 def look(queue: JobQueue, job_ids: Iterable[str]) -> Mapping[str, Face]:
     """Return how jobs look now; one that is gone looks so."""
     wanted = tuple(job_ids)
-    there = {job.id: face(job) for job in queue.list(JobFilter(ids=wanted, limit=len(wanted)))}
+    there: Mapping[str, Face]
+    if isinstance(queue, TellsFaces):
+        there = queue.faces(wanted)
+    else:
+        there = {job.id: face(job) for job in queue.list(JobFilter(ids=wanted, limit=len(wanted)))}
     return {job_id: there.get(job_id, GONE) for job_id in wanted}

@@ -37,6 +37,7 @@ from modelrepo_runtime.queue.relational import (
     reading,
     staging,
     submitting,
+    watching,
 )
 from modelrepo_runtime.queue.relational.forecasting import Forecasts
 from modelrepo_runtime.queue.relational.operator_calls import OperatorCalls
@@ -93,6 +94,10 @@ class RelationalQueue(OperatorCalls, OrderCalls):
     def list(self, where: JobFilter = JobFilter()) -> tuple[Job, ...]:  # noqa: B008 - frozen
         """See JobQueue."""
         return self._database.read(lambda tx: reading.list_jobs(tx, where, self._forecasts.at))
+
+    def faces(self, job_ids: Sequence[str]) -> Mapping[str, tuple[object, ...]]:
+        """Return what differs whenever a job looks different to its user; much cheaper than `list`."""
+        return self._database.read(lambda tx: watching.faces(tx, job_ids))
 
     def cancel(self, job_id: str) -> Job:
         """See JobQueue."""

@@ -1,12 +1,16 @@
 -- name: claim_outlook
--- Whether there is anything to claim for models, from where their lanes begin, and whether anything is due.
+-- Whether there is anything to claim for models that are not paused, from where their lanes begin, and whether anything
+-- is due.
 select exists (
     select 1 from lane cross join lateral (
       select 1 from ready where ready.lane = lane.id
         and ready.enqueued >= coalesce(cast(cast(?4 as jsonb) ->> cast(lane.id as text) as double precision), '-infinity')
       limit 1
     ) as found where lane.model = any(cast(?1 as text[]))
-  ) or exists (select 1 from again join lane on lane.id = again.lane where lane.model = any(cast(?1 as text[])))
+      and not exists (select 1 from pause where pause.model in ('', lane.model) and pause.tier in ('', lane.tier))
+  ) or exists (
+    select 1 from again join lane on lane.id = again.lane where lane.model = any(cast(?1 as text[]))
+      and not exists (select 1 from pause where pause.model in ('', lane.model) and pause.tier in ('', lane.tier)))
     or exists (select 1 from staged where staged.model = any(cast(?1 as text[]))) as work,
   exists (select 1 from delayed where due <= cast(?2 as double precision) or due > cast(?3 as double precision))
     or exists (select 1 from deadline where at <= cast(?2 as double precision)

@@ -10,12 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from modelrepo_runtime.jobs import Eta, StageNeed
+from modelrepo_runtime.queue.drain import Drain, Rivals
 from modelrepo_runtime.queue.estimates import Estimates, ServiceTime
 
-MOST_ROUNDS = 8
-"""A job's start decides which stricter jobs overtake it, and they decide its start; so often that is gone round."""
-CLOSE_ENOUGH = 0.01
-"""Part of a predicted wait by which two rounds may differ."""
 PROGRESS_TRUSTED = 0.05
 """Progress from which a rest may be told from it alone."""
 
@@ -44,14 +41,6 @@ class LaneLoad:
     slo_s: float = 0.0
     plan: tuple[StageNeed, ...] = ()
     """The stages that its oldest job follows."""
-
-    def before(self, moment: float) -> float:
-        """Return about how many of its jobs were enqueued before `moment`, as if they came evenly."""
-        if self.depth <= 0 or moment <= self.oldest:
-            return 0.0
-        if moment > self.newest:
-            return float(self.depth)
-        return max(1.0, (self.depth - 1) * (moment - self.oldest) / (self.newest - self.oldest))
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +126,7 @@ class Forecaster:
 
     load: Load
     _lanes: dict[tuple[str, str], list[LaneLoad]] = field(default_factory=dict)
-    _free: dict[tuple[str, str, str | None, str | None], list[float]] = field(default_factory=dict)
+    _drains: dict[tuple[str, str, str | None, str | None], Drain] = field(default_factory=dict)
     _devices: dict[str, str | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -177,46 +166,28 @@ class Forecaster:
 
     def _start(self, job: Asked, stage: StageNeed, earliest: float) -> float | None:
         """Return when a slot takes the job at this stage, `earliest` or later."""
-        free = self._free_in_s(job.model, stage.on, job.version, job.cluster)
-        if not free or job.paused:
+        if job.paused:
             return None
-        start = earliest
-        for _ in range(MOST_ROUNDS):
-            ahead, work_s = self._ahead(job, stage, start)
-            if work_s is None:
-                return None
-            rounds, place = divmod(int(ahead), len(free))
-            moment = self.load.at + free[place] + rounds * (work_s / ahead if ahead else 0.0)
-            before, start = start, max(earliest, moment)
-            if abs(start - before) <= CLOSE_ENOUGH * (start - self.load.at):
-                break
-        return start
+        start = self._drain(job, stage.on).start(job.enqueued, self.load.weights[job.tier], over=job.over)
+        return None if start is None else max(earliest, start)
 
-    def _ahead(self, job: Asked, stage: StageNeed, at: float) -> tuple[float, float | None]:
-        """Return how many jobs outrank this one at a moment, and their work in seconds."""
-        ahead, work_s, weight = 0.0, 0.0, self.load.weights[job.tier]
-        for lane in self._lanes.get((job.model, stage.on), ()):
-            if lane.over and not job.over:
-                continue  # served by spare capacity
-            if job.over and not lane.over:
-                count = float(lane.depth)
-            else:
-                alike = lane.weight == weight
-                count = lane.before(job.enqueued if alike else at - (at - job.enqueued) * weight / lane.weight)
-            if count:
+    def _drain(self, job: Asked, on: str) -> Drain:
+        key = (job.model, on, job.version, job.cluster)
+        if key not in self._drains:
+            rivals: dict[tuple[str, float, bool], Rivals] = {}
+            for lane in self._lanes.get((job.model, on), ()):
                 time = self.load.estimates.of(job.model, lane.stage)
-                if time is None:
-                    return ahead, None
-                ahead, work_s = ahead + count, work_s + count * time.mean_s
-        return ahead, work_s
+                mean_s = time.mean_s if time is not None else None
+                own = Rivals(lane.weight, lane.over, lane.depth, lane.oldest, lane.newest, mean_s)
+                alike = (lane.stage, lane.weight, lane.over)
+                rivals[alike] = rivals[alike].joined(own) if alike in rivals else own
+            self._drains[key] = Drain(rivals.values(), self._free_in_s(*key), self.load.at)
+        return self._drains[key]
 
     def _free_in_s(self, model: str, on: str, version: str | None, cluster: str | None) -> list[float]:
-        """Return in how many seconds each slot that may take such jobs is free, soonest first."""
-        key = (model, on, version, cluster)
-        if key not in self._free:
-            slots = [slot for slot in self.load.slots if slot.model == model and slot.takes(on, version, cluster)]
-            self._free[key] = sorted(self._rest_of(slot) for slot in slots)
-        return self._free[key]
+        """Return in how many seconds each slot that may take such jobs is free."""
+        slots = [slot for slot in self.load.slots if slot.model == model and slot.takes(on, version, cluster)]
+        return [self._rest_of(slot) for slot in slots]
 
     def _rest_of(self, slot: SlotLoad) -> float:
         if slot.running is None:

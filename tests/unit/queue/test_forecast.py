@@ -119,3 +119,23 @@ def test_a_lane_says_how_long_a_job_waits_that_joins_it_now() -> None:
     forecaster = Forecaster(Load(NOW, (full, paused), (SLOT, SLOT), TEN_S, WEIGHTS))
     assert forecaster.wait_s(full) == 200
     assert forecaster.wait_s(paused) is None
+
+
+def test_predictions_are_near_what_comes_to_pass() -> None:
+    tiers = {"api": 60.0, "unlimited": 600.0, "free": 7200.0}
+    weights = {tier: 1 / slo_s for tier, slo_s in tiers.items()}
+    used = {"api": 0.7, "unlimited": 1.3, "free": 0.9}  # of its SLO, by the oldest of each tier
+    waiting = {tier: [NOW - slo_s * used[tier] * (50 - n) / 50 for n in range(50)] for tier, slo_s in tiers.items()}
+    lanes = tuple(
+        LaneLoad("m", "run", "gpu", tier, weights[tier], len(came), came[0], came[-1]) for tier, came in waiting.items()
+    )
+    forecaster = Forecaster(Load(NOW, lanes, (SLOT,) * 4, TEN_S, weights))
+    free, off = [NOW] * 4, []
+    while any(waiting.values()):
+        at = min(free)
+        tier = max((tier for tier in tiers if waiting[tier]), key=lambda tier: (at - waiting[tier][0]) * weights[tier])
+        found = forecaster.eta(Asked("m", RUN, waiting[tier].pop(0), tier))
+        assert found is not None and found.start_at is not None
+        off.append(abs(found.start_at - at))
+        free[free.index(at)] = at + 10
+    assert sorted(off)[len(off) // 2] == 0 and max(off) <= 20

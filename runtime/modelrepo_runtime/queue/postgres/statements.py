@@ -11,6 +11,7 @@ _DELETE = re.compile(r"delete from (\w+) where ((?:\w+ = \?)(?: and \w+ = \?)*)"
 _NUMBERS, _TEXT = {int, float}, {str}
 _BETWEEN = "\0"
 """No text that the server takes contains it."""
+_TYPES: Mapping[type, str] = {int: "bigint", float: "double precision", str: "text"}
 _COMMENT = re.compile(r"--[^\n]*\n?")
 
 
@@ -58,7 +59,7 @@ def for_each(text: str, types: Sequence[type]) -> str:
     The last column is the number of the row of values, from 1.
     """
     query = re.sub(r"\?(\d+)", r"given.v\1", _COMMENT.sub("", text).strip())
-    given = _arrays("double precision" if each is float else "bigint" for each in types)
+    given = _arrays(_TYPES[each] for each in types)
     names = ", ".join(f"v{number}" for number in range(1, len(types) + 1))
     table = f"unnest({given}) with ordinality as given ({names}, n)"
     return f"select found.*, given.n from {table} cross join lateral ({query}) found"

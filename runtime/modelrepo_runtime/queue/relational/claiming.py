@@ -90,11 +90,14 @@ def claim_all(
     known = cache(lambda: probing(tx) if ranking.any_failing else NONE_FAILING)
     around = Around(ranking, live, known, Grants(tx, timing))
     answers: list[tuple[Claim, ...] | StaleSession] = []
-    for call in calls:
-        try:
-            answers.append(_claim_one(tx, call, around))
-        except StaleSession as error:
-            answers.append(error)
+    known_sessions = tx.statements.each("claimant", [(call.session.id, call.seq) for call in calls]) if calls else ()
+    for call, rows in zip(calls, known_sessions, strict=True):
+        if rows:
+            worker, host, cluster, leased = rows[0]
+            holder = Holder(call.session.id, call.seq, worker, host, cluster)
+            answers.append(_claim_one(tx, call, holder, around, leased=bool(leased)))
+        else:
+            answers.append(ended(call.session.id))
     around.ranking.write()
     return tuple(answers)
 
@@ -109,13 +112,13 @@ class Around:
     grants: Grants
 
 
-def _claim_one(tx: Transaction, call: ClaimCall, around: Around) -> tuple[Claim, ...]:
+def _claim_one(
+    tx: Transaction, call: ClaimCall, holder: Holder, around: Around, *, leased: bool
+) -> tuple[Claim, ...]:
     """Lease up to `limit` jobs for each offer, or tell the leases of the same call again."""
-    holder = holder_of(tx, call.session.id, call.seq)
-    condition = "lease.session = ? and lease.seq = ? and lease.after_fence is null"
-    again = leases(tx, condition, call.session.id, call.seq)
-    if again:
-        return tuple(claim_again(tx, row) for row in again)
+    if leased:
+        condition = "lease.session = ? and lease.seq = ? and lease.after_fence is null"
+        return tuple(claim_again(tx, row) for row in leases(tx, condition, call.session.id, call.seq))
     slots: dict[str, list[Offer]] = {}
     for offer in call.offers:
         slots.setdefault(offer.slot, []).append(offer)

@@ -32,7 +32,7 @@ class Statements(Protocol):
         """Run a statement once for each row of values."""
 
     def each(self, name: str, rows: Sequence[Sequence[object]]) -> Sequence[Sequence[Sequence[Any]]]:
-        """Return what a query finds for each row of values, all of them numbers; in one round trip.
+        """Return what a query finds for each row of values, none of them null; in one round trip.
 
         Values are named `?1`, `?2`.. in such a query; columns of what it finds are known by their place only.
         """

@@ -13,6 +13,12 @@ select lease.fence, lease.token, lease.job, lease.session, lease.slot, lease.box
   job.tenant, job.over, job.estimate_s
 from lease join job on job.id = lease.job
 
+-- name: claimant
+-- Who claims, and whether it has leases of the same call already.
+select worker, host, cluster, exists (
+  select 1 from lease where lease.session = ?1 and lease.seq = ?2 and lease.after_fence is null)
+from session where id = ?1;
+
 -- name: leased_by_call
 select exists (select 1 from lease where session = ? and seq = ?);
 

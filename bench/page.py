@@ -38,6 +38,7 @@ BENCHMARKS: dict[str, tuple[str, list[str]]] = {
         ["--quick"],
     ),
     "days.py": ("The launch day and an overload, simulated; within SLO and waits by tier, real seconds.", ["--quick"]),
+    "gateway.py": ("One gateway process on PostgreSQL before a fleet of 9,000 workers.", ["--quick"]),
     "help.py": ("Start of the command line; milliseconds.", ["--times", "3"]),
 }
 """File -> what it measures, and the options of a quick run."""

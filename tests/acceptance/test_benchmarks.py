@@ -23,6 +23,8 @@ PROMISED = {
     " pull_vs_s3fs bytes peak_rss_mib cpu_s_per_gb rounds cases",
     "claims.py --quick": "postgresql sqlite",
     "days.py --quick": "launch overload",
+    "gateway.py --quick": "long_polls db_connections rss_mib wakeup_ms_p50 wakeup_ms_p99 claims_per_s heartbeats_per_s"
+    " submits_per_s hellos_per_s",
     "help.py --times 2": "help_ms_p50 python_ms_p50 ratio modules_imported",
 }
 

@@ -8,14 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from modelrepo.errors import Conflict, Forbidden, InvalidInput, ModelRepoError, NotFound, Unreachable
+from modelrepo.errors import Conflict, Forbidden, InvalidInput, ModelRepoError, Unreachable
 from modelrepo_runtime.jobs import Json
 from modelrepo_runtime.remote.connection import ANSWER_TIMEOUT_S, Answer, Connections, Interrupt
 from modelrepo_runtime.remote.failures import PROTOCOL, PROTOCOL_HEADER, told
 
 _BY_STATUS: Mapping[int, type[ModelRepoError]] = {
     400: InvalidInput,
-    404: NotFound,
     409: Conflict,
     413: InvalidInput,
     422: InvalidInput,
@@ -81,7 +80,8 @@ class Talk:
             document = json.loads(answer.body)
         except ValueError:
             pass
-        error = told(document.get("error") if isinstance(document, dict) else None, answer.status)
+        said_error = document.get("error") if isinstance(document, dict) else None
+        error = told(said_error, answer.status) if isinstance(said_error, dict) and "kinds" in said_error else None
         if error is not None:
             raise error
         if isinstance(document, dict) and answer.status in _BY_STATUS:
@@ -92,8 +92,9 @@ class Talk:
                 f"gateway {self.url} refuses the token for {path}: {said or answer.status}; "
                 "give a valid one by --token-file or MODELREPO_TOKEN"
             )
+        hint = "; is it a gateway, and no older than this box?" if answer.status in (404, 405) else ""
         raise Unreachable(
-            f"gateway {self.url} answers {path} with status {answer.status}: {said or 'nothing'}",
+            f"gateway {self.url} answers {path} with status {answer.status}: {said or 'nothing'}{hint}",
             transient=answer.status >= 500 or answer.status == 429,
             status=answer.status,
         )

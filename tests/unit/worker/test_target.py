@@ -91,3 +91,12 @@ def test_a_journal_line_can_be_read_by_people_and_programs() -> None:
     assert stream.getvalue() == '1970-01-01T00:00:01.500Z event plain=a spaced="a b" number=0.250\n'
     stream.close()
     journal.say("to a closed stream")
+
+
+def test_an_older_look_of_a_second_gateway_changes_nothing() -> None:
+    watched = Watched(Look("new", V2, 2))
+    watcher = watched.watcher()
+    for look in (watched.now, Look("old", V1, 1), Look("new", V2, 2), Look("newer", V1, 3)):
+        watched.now = look
+        watcher.look_again("m")
+    assert watched.told == [V2, V1]

@@ -112,9 +112,7 @@ class Around:
     grants: Grants
 
 
-def _claim_one(
-    tx: Transaction, call: ClaimCall, holder: Holder, around: Around, *, leased: bool
-) -> tuple[Claim, ...]:
+def _claim_one(tx: Transaction, call: ClaimCall, holder: Holder, around: Around, *, leased: bool) -> tuple[Claim, ...]:
     """Lease up to `limit` jobs for each offer, or tell the leases of the same call again."""
     if leased:
         condition = "lease.session = ? and lease.seq = ? and lease.after_fence is null"

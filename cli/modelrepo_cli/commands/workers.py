@@ -177,7 +177,6 @@ def _order(
         drafts = [OrderDraft(each.worker, Verb(name), each.slot, argument, reason) for each in places]
         given = _give(queue, drafts)
         if wait_s > 0:
-            call.output.note(f"{name}: ordered of {len(given)}")
             given = fleet_orders.wait(queue, given, wait_s, changed=lambda left: _waiting(call, left))
     refused = [each for each in given if each.refused]
     if refused:

@@ -100,6 +100,28 @@ class ExplanationContract:
         found = bench.queue.explain(job.id)
         assert found.facts["waits_for"] == "the end of its delay" and found.facts["delayed_until"]
 
+    def test_it_says_that_it_is_paused(self, bench: Bench) -> None:
+        slot(bench, "w")
+        job = bench.submit(tier="api")
+        bench.queue.pause("m", "api")
+        found = bench.queue.explain(job.id)
+        assert found.facts["hindrance"] == "paused" and "modelrepo queue resume" in said(found)
+        (lane,) = bench.queue.queue_report().lanes
+        assert lane.paused and lane.wait_s is None
+        (known,) = bench.queue.explain_worker("w").facts["slots"]
+        assert [each["hindrance"] for each in known["may_not_take"]] == ["paused"]
+        bench.queue.resume("m", "api")
+        assert bench.queue.explain(job.id).facts["slots"] == ["w/0"]
+
+    def test_it_says_that_its_tenant_is_ahead_of_its_share(self, bench: Bench) -> None:
+        slot(bench, "w")
+        jobs = [bench.submit(tenant="acme") for _ in range(20)]
+        found = bench.queue.explain(jobs[-1].id)
+        assert found.facts["lane"]["over"] and "Tenant acme is far ahead of its share" in said(found)
+        assert "spare capacity" in found.facts["waits_for"]
+        assert not bench.queue.explain(jobs[0].id).facts["lane"]["over"]
+        assert {lane.over: lane.waiting > 0 for lane in bench.queue.queue_report().lanes} == {False: True, True: True}
+
     def test_a_worker_says_what_it_could_take_and_why_not_the_rest(self, bench: Bench) -> None:
         slot(bench, "w", on=("gpu",))
         other = slot(bench, "x", version="v2")

@@ -185,6 +185,17 @@ class Client:
             webhook=wanted.webhook,
         )
 
+    def is_at_hand(self, model: str, version: str | None, inputs: Mapping[str, Any]) -> bool:
+        """Say whether `prepare` would ask no repository and move no file now."""
+        from modelrepo.contract import inputs as contract_inputs
+
+        if version is None:
+            version, at = self._active.get(model, ("", float("-inf")))
+            if time.monotonic() - at >= self._timing.active_poll_local_s:
+                return False
+        spec = self._specs.get((model, version))
+        return spec is not None and not any(name in inputs for name in contract_inputs.file_inputs(spec))
+
     def drop(self, submission: Submission) -> None:
         """Delete the files of a submission that did not become a job."""
         if submission.files and submission.job_id is not None:

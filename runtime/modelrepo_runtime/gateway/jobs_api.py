@@ -25,6 +25,8 @@ from modelrepo_runtime.queue.port import JobFilter
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
+SMALL_BYTES = 8 << 10
+"""Of a submission that is checked in the event loop."""
 JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,6})(?:$|[,;\s])")
 EVENT_SCHEMA = {
@@ -65,7 +67,9 @@ async def submit_job(
 
     The same `Idempotency-Key` with the same body answers with the first job; with another body it is refused.
     """
-    job = await submit(parts, caller, body, idempotency_key)
+    length = request.headers.get("content-length", "")
+    small = length.isdigit() and int(length) <= SMALL_BYTES
+    job = await submit(parts, caller, body, idempotency_key, small=small)
     return await _answer(parts, request, job, prefer, 201)
 
 

@@ -16,8 +16,8 @@ from modelrepo_runtime.jobs import Job, Submission, Webhook
 from modelrepo_runtime.queue.port import JobQueue
 
 
-async def submit(parts: Parts, caller: Caller, body: SubmissionBody, key: str | None) -> Job:
-    """Queue a job for a caller.
+async def submit(parts: Parts, caller: Caller, body: SubmissionBody, key: str | None, *, small: bool) -> Job:
+    """Queue a job for a caller. `small`: the body is so short that checking it takes no time.
 
     Raises: NotAllowed, TooManyQueued, Overloaded, and what `Client.submit` raises.
     """
@@ -29,14 +29,17 @@ async def submit(parts: Parts, caller: Caller, body: SubmissionBody, key: str | 
         raise Overloaded("the gateway is about to stop; ask again", retry_after_s=1.0)
     room = nullcontext() if caller.grant.max_queued is None else parts.room.one_more(tenant, caller.grant.max_queued)
     async with room:
-        job = await _take_in(parts, body, tenant, key)
+        job = await _take_in(parts, body, tenant, key, small)
     note(job=job.id)
     parts.metrics.submissions.labels(job.model, job.tier).inc()
     return job
 
 
-async def _take_in(parts: Parts, body: SubmissionBody, tenant: str, key: str | None) -> Job:
-    submission = await parts.store_calls.run(_prepare, parts, body, tenant)
+async def _take_in(parts: Parts, body: SubmissionBody, tenant: str, key: str | None, small: bool) -> Job:
+    if small and body.webhook is None and parts.client.is_at_hand(body.model, body.version, body.inputs):
+        submission = _prepare(parts, body, tenant)  # a fraction of what going to a thread and back would take
+    else:
+        submission = await parts.store_calls.run(_prepare, parts, body, tenant)
     try:
         job = await parts.queue_calls.run(parts.queue.submit, submission, idempotency_key=key)
     except Exception:

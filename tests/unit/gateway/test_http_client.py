@@ -32,7 +32,7 @@ def client(bench: Bench) -> Iterator[Client]:
 
 def test_both_clients_have_the_same_methods() -> None:
     public = [name for name in vars(Client) if not name.startswith("_") and callable(getattr(Client, name))]
-    of_the_box = {"prepare", "drop", "forget", "log_of"}
+    of_the_box = {"prepare", "is_at_hand", "drop", "forget", "log_of"}
     for name in set(public) - of_the_box:
         assert name in vars(HttpClient), name
         assert list(signature(getattr(Client, name)).parameters) == list(

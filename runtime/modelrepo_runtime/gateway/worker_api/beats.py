@@ -14,7 +14,7 @@ BeatAll = Callable[[Sequence[BeatCall]], Awaitable[tuple[BeatReply | StaleSessio
 FEW = 100
 """So many in a second are told at once: a small fleet should not wait for its answers."""
 LINGER_S = 0.5
-MOST = 2000
+MOST = 500
 
 
 class Beats:

@@ -73,6 +73,7 @@ def beat_all(tx: Transaction, calls: Sequence[BeatCall], timing: Timing) -> tupl
     if not sessions:
         return ()
     known = _look_up(tx, sessions)
+    _keep_reports(tx, calls, known)
     answers = tuple(_beat(tx, call.session.id, call.held, call.slots, known, timing) for call in calls)
     wanted = orders.for_sessions(tx, sessions)
     if not wanted:
@@ -104,10 +105,9 @@ def _beat(
     known: _Known,
     timing: Timing,
 ) -> BeatReply | StaleSession:
-    """Keep the reports of a session's slots, and compare what it holds with its leases."""
+    """Compare what a session holds with its leases."""
     if session not in known.alive:
         return ended(session)
-    _keep_reports(tx, session, slots, known.reports.get(session, {}))
     own = known.leases.get(session, ())
     leased = {row.held for row in own}
     told = set(holding)
@@ -138,23 +138,35 @@ def _versions(
     return {model: found[model] for model in sorted(models & found.keys())}
 
 
-def _keep_reports(tx: Transaction, session: str, slots: Sequence[SlotReport], before: Mapping[str, str]) -> None:
-    """Keep what a session's slots say now, and note what has changed; nothing is written where nothing has."""
-    rows = [_slot_row(session, report) for report in slots]
-    if {row[1]: row[6] for row in rows} == before:
+def _keep_reports(tx: Transaction, calls: Sequence[BeatCall], known: _Known) -> None:
+    """Keep what slots say now, and note what has changed; nothing is written where nothing has."""
+    changed: dict[str, Sequence[SlotReport]] = {}
+    for call in calls:
+        rows = {slot.slot: _report_text(slot) for slot in call.slots}
+        if call.session.id in known.alive and rows != known.reports.get(call.session.id, {}):
+            changed[call.session.id] = call.slots
+    if not changed:
         return
-    worker = tx.only("session_get", session)["worker"]
-    fleet_events.note_changes(tx, worker, {slot: json.loads(text) for slot, text in before.items()}, slots)
-    tx.run("slots_delete", session)
-    tx.run_many("slot_insert", rows)
+    named = tx.select("workers_of_sessions", f"where {tx.statements.among('id')}", tx.array(list(changed)))
+    workers = {row["id"]: row["worker"] for row in named}
+    for session, slots in changed.items():
+        before = known.reports.get(session, {})
+        fleet_events.note_changes(
+            tx, workers[session], {slot: json.loads(text) for slot, text in before.items()}, slots
+        )
+    tx.run_many("slots_delete", [(session,) for session in changed if session in known.reports])
+    tx.run_many("slot_insert", [_slot_row(session, slot) for session, slots in changed.items() for slot in slots])
 
 
 def _slot_row(session: str, report: SlotReport) -> tuple[Any, ...]:
     incoming = report.incoming.get("version") if report.incoming else None
-    body = json.dumps(asdict(report))
     loads = incoming if report.incoming and report.incoming.get("phase") in LOADING_PHASES else None
     kinds = (int("cpu" in report.on), int("gpu" in report.on), loads, "\n".join(report.also))
-    return (session, report.slot, report.state, report.model, report.version, incoming, *kinds, body)
+    return (session, report.slot, report.state, report.model, report.version, incoming, *kinds, _report_text(report))
+
+
+def _report_text(report: SlotReport) -> str:
+    return json.dumps(asdict(report))
 
 
 def read_report(text: str) -> SlotReport:

@@ -22,7 +22,7 @@ def note(
     job: str | None = None,
 ) -> None:
     """Append an event, in the transaction of what it tells of."""
-    tx.run("fleet_event_insert", tx.now, str(kind), text, model, version, worker, slot, job)
+    tx.later("fleet_event_insert", tx.now, str(kind), text, model, version, worker, slot, job)
 
 
 def events(

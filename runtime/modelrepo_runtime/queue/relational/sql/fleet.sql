@@ -39,6 +39,9 @@ values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 -- name: slots_of_all
 select session, report from slot order by session, slot;
 
+-- name: workers_of_sessions
+select id, worker from session
+
 -- name: slots_of_sessions
 select session, slot, report from slot
 

@@ -34,7 +34,7 @@ from modelrepo_runtime.worker.memory import Reservations, host_room
 from modelrepo_runtime.worker.order_keeper import OrderKeeper
 from modelrepo_runtime.worker.periodic import Periodic
 from modelrepo_runtime.worker.places import Place, Places
-from modelrepo_runtime.worker.preparing import RepositorySource, SlotBox
+from modelrepo_runtime.worker.preparing import RepositorySource, SlotBox, only_kind
 from modelrepo_runtime.worker.reach import reach
 from modelrepo_runtime.worker.serving import SlotChild, SlotParts
 from modelrepo_runtime.worker.session import WorkerSession
@@ -338,7 +338,7 @@ class Worker:
         return frozenset(stage.on for stage in spec.stages) if spec is not None else frozenset({"cpu", "gpu"})
 
     def _runs(self, slot: str, kinds: frozenset[str]) -> bool:
-        only = _only(self._settings, self._places[slot].layout)
+        only = only_kind(self._settings, self._places[slot].layout)
         has_accelerators = any(device.kind != "cpu" for device in self._box.devices)
         if only is None and self._places[slot].layout.on_cpu and has_accelerators:
             only = "cpu"
@@ -433,7 +433,7 @@ class Worker:
                 has_accelerators,
                 settings.secrets_dir,
                 os.environ,
-                _only(settings, layout),
+                only_kind(settings, layout),
             ),
             timing=self._timing,
             journal=self._journal,
@@ -465,15 +465,6 @@ class Worker:
 def _storage_url(place: str) -> str:
     """Return the URL of a store that may be named by a folder."""
     return place if "://" in place else Path(place).expanduser().absolute().as_uri()
-
-
-def _only(settings: WorkerSettings, layout: SlotLayout) -> str | None:
-    """Name the one kind of stages that a slot runs, where others have the others; None: what it can run."""
-    if settings.stages != "auto":
-        return settings.stages
-    if layout.on_cpu:
-        return "cpu" if settings.slots == "none" else None
-    return "gpu" if settings.cpu_slots else None
 
 
 def _all_at_once(calls: Iterable[Callable[[], None]]) -> None:

@@ -22,7 +22,7 @@ from modelrepo.contract import (
     resolve_secrets,
 )
 from modelrepo.environments import EnvironmentCache
-from modelrepo.errors import HostNeedUnmet
+from modelrepo.errors import HostNeedUnmet, NoExtraFits
 from modelrepo.repository import Repository
 from modelrepo.versions.version import LocalVersion, Version
 from modelrepo_runtime.accelerators import SlotLayout, child_environment, torch_devices
@@ -30,6 +30,7 @@ from modelrepo_runtime.jobs import Json, StageNeed
 from modelrepo_runtime.plans import plan_of
 from modelrepo_runtime.supervision.spec import ChildSpec
 from modelrepo_runtime.worker.footprint import Footprint, declared
+from modelrepo_runtime.worker.settings import WorkerSettings
 from modelrepo_runtime.worker.target import Target
 
 Stop = Callable[[], bool]
@@ -129,12 +130,22 @@ def choose(version: Version, target: Target, box: SlotBox, host: HostFacts | Non
     """
     spec = version.spec
     stages = stages_for(spec, box)
-    extra = choose_extra(spec.accelerators, box.accelerator)
+    extra = _extra(spec, box)
     on_gpu = any(stage.on == "gpu" for stage in stages)
     check_host(spec.host, host or gather_host_facts(box.accelerator if on_gpu else None))
     config = effective_config(spec, target.config)
     secrets = resolve_secrets(spec, box.secrets_dir, box.environ)
     return Chosen(target, version, stages, extra, config, secrets)
+
+
+def _extra(spec: ModelSpec, box: SlotBox) -> str | None:
+    """Choose the extra; a slot for CPU stages alone does without where no entry is for the CPU. Raises: NoExtraFits."""
+    try:
+        return choose_extra(spec.accelerators, box.accelerator)
+    except NoExtraFits:
+        if box.on == ("cpu",):
+            return None
+        raise
 
 
 def checkpoints_of(chosen: Chosen) -> frozenset[str] | None:
@@ -173,6 +184,15 @@ def child_spec(prepared: Prepared, layout: SlotLayout, folder: Path, slot_descri
         # What the author promises, and a tenth more: only a child that breaks its promise is ended for it.
         memory_limit_bytes=None if limit is None else limit + limit // 10,
     )
+
+
+def only_kind(settings: WorkerSettings, layout: SlotLayout) -> str | None:
+    """Name the one kind of stages that a slot runs, where others have the others; None: what it can run."""
+    if settings.stages != "auto":
+        return settings.stages
+    if layout.on_cpu:
+        return "cpu" if settings.slots == "none" else None
+    return "gpu" if settings.cpu_slots else None
 
 
 def stages_for(spec: ModelSpec, box: SlotBox) -> tuple[StageSpec, ...]:

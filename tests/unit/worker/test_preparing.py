@@ -1,5 +1,6 @@
 """What a slot may run is decided before a byte is fetched."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -46,6 +47,20 @@ def test_the_first_extra_that_the_slot_satisfies_is_taken() -> None:
 def test_a_slot_that_offers_what_no_entry_admits_is_refused() -> None:
     with pytest.raises(NoExtraFits, match="it offers cpu"):
         choose(a_version("accelerators: {cuda: cu128}\n"), a_target(), a_box(), HOST)
+
+
+def test_a_slot_for_one_kind_of_stages_takes_these_alone() -> None:
+    yaml = "accelerators: {cuda: cu128}\nstages: [{name: prepare, on: cpu}, {name: generate, on: gpu}]\n"
+    on_cpu = replace(a_box(), only="cpu")
+    chosen = choose(a_version(yaml), a_target(), on_cpu, HOST)
+    assert ([stage.name for stage in chosen.stages], chosen.extra) == (["prepare"], None)
+    assert (on_cpu.on, on_cpu.kind) == (("cpu",), None)
+    on_gpu = replace(a_box(GPU_SLOT, accelerators=True), only="gpu")
+    chosen = choose(a_version(yaml), a_target(), on_gpu, HOST)
+    assert ([stage.name for stage in chosen.stages], chosen.extra) == (["generate"], "cu128")
+    assert (on_gpu.on, on_gpu.kind) == (("gpu",), "Fake 1")
+    with pytest.raises(HostNeedUnmet, match="all its stages are on: cpu; leave them to the slots on the CPU"):
+        choose(a_version("stages: [{name: prepare, on: cpu}]\n"), a_target(), on_gpu, HOST)
 
 
 def test_a_slot_on_the_cpu_beside_accelerators_takes_cpu_stages_only() -> None:

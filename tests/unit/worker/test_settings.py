@@ -1,9 +1,12 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from modelrepo.errors import InvalidInput
+from modelrepo_runtime.accelerators import FakeAccelerator, SlotLayout
+from modelrepo_runtime.worker.preparing import only_kind
 from modelrepo_runtime.worker.settings import OPTIONS, load_settings, print_config
 
 
@@ -74,3 +77,26 @@ def test_mirrors_may_be_several(tmp_path: Path) -> None:
     environ = {"MODELREPO_OBJECT_MIRROR": "/a,/b"}
     assert load_settings({}, environ, file)[0].object_mirror == ("/a", "/b")
     assert load_settings({"object_mirror": ("/c",)}, environ, file)[0].object_mirror == ("/c",)
+
+
+@pytest.mark.parametrize(
+    ("flags", "on_cpu", "on_accelerator"),
+    [
+        ({}, None, None),
+        ({"cpu_slots": 4}, None, "gpu"),
+        ({"slots": "none", "cpu_slots": 4}, "cpu", None),
+        ({"stages": "gpu"}, "gpu", "gpu"),
+        ({"stages": "cpu", "cpu_slots": 2}, "cpu", "cpu"),
+    ],
+)
+def test_which_stages_a_slot_leaves_to_others(flags: dict[str, Any], on_cpu: str | None, on_accelerator: str) -> None:
+    settings, _ = load_settings(flags, {})
+    accelerator = SlotLayout("cuda0", FakeAccelerator([1 << 30]).probe())
+    assert only_kind(settings, SlotLayout("cpu0", ())) == on_cpu
+    if flags.get("slots") != "none":
+        assert only_kind(settings, accelerator) == on_accelerator
+
+
+def test_stages_are_named_by_kind() -> None:
+    with pytest.raises(InvalidInput, match="auto, cpu or gpu"):
+        load_settings({"stages": "tpu"}, {})

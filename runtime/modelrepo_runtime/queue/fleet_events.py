@@ -31,7 +31,6 @@ class Happened(StrEnum):
     TENANT_SET = "tenant_set"
     PROMOTED = "promoted"
     CREDITS_CORRECTED = "credits_corrected"
-    PINNED = "pinned"
     ORDER_GIVEN = "order_given"
     ORDER_REFUSED = "order_refused"
     WEBHOOK_GIVEN_UP = "webhook_given_up"

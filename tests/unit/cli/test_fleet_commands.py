@@ -175,6 +175,34 @@ def test_events_are_told_a_line_each(desk: Desk) -> None:
     assert "nothing happened" in desk.printed.err
 
 
+def test_events_are_followed_until_interrupted(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.queue.note_event(FleetEvent("paused", "first"))
+    told = ["second", "third"]
+
+    def happen(_: float) -> None:
+        if not told:
+            raise KeyboardInterrupt
+        desk.queue.note_event(FleetEvent("paused", told.pop(0)))
+
+    monkeypatch.setattr("modelrepo_cli.commands.events.time.sleep", happen)
+    lines = desk.run("events", "--follow", "--json", code=130).splitlines()
+    assert [json.loads(line)["text"] for line in lines] == ["first", "second", "third"]
+
+
+def test_a_job_names_its_webhook_and_a_secret_that_is_nowhere_shown(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MODELREPO_WEBHOOK_SECRET", raising=False)
+    for args, words in (
+        (["--webhook", "https://a.example/"], "needs a secret"),
+        (["--webhook-secret-file", "secret"], "without --webhook"),
+        (["--webhook", "ftp://a.example/", "--webhook-secret-file", "secret"], "https"),
+    ):
+        (desk.path.parent / "secret").write_text("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n")
+        desk.run("submit", "m", *args, code=2)
+        assert words in desk.printed.err and "MfKQ" not in desk.printed.err
+
+
 def test_status_shows_orders_and_what_went_wrong(desk: Desk) -> None:
     session = desk.worker("w")
     desk.queue.beat(session, (), (SlotReport("0", "cordoned", "m", "v1", reason="3 jobs failed"),))

@@ -119,10 +119,13 @@ class Bench:
         begun = time.perf_counter()
         await self._join()
         joined_s = time.perf_counter() - begun
+        print(f"{len(self._workers)} workers after {joined_s:.0f} s", file=sys.stderr)
         beats_per_s = await self._beat()
+        print(f"{beats_per_s:.0f} beats a second", file=sys.stderr)
         idle = [asyncio.create_task(self._serve(worker)) for worker in self._workers]
         waiting = await self._until_idle()
         rss = psutil.Process(self._gateway.pid).memory_info().rss / 2**20
+        print(f"{waiting} polls wait", file=sys.stderr)
         wakeups = await self._wake()
         open_connections = connections()
         claims_per_s = await self._flood()
@@ -154,10 +157,13 @@ class Bench:
         await _each(range(self._sizes.workers), one, AT_ONCE)
 
     async def _beat(self) -> float:
+        """Return how many beats a second are answered, once what their slots say is known."""
+
         async def several(worker: Worker) -> None:
             for _ in range(self._sizes.beats):
                 await worker.beat()
 
+        await asyncio.gather(*(worker.beat() for worker in self._workers))
         begun = time.perf_counter()
         await asyncio.gather(*(several(worker) for worker in self._workers))
         return self._sizes.beats * len(self._workers) / (time.perf_counter() - begun)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 NOT_TOLD_APART = "default"
 """The tenant of jobs that name none: everybody together is nobody's flood, so it never stands back unless told to."""
 UNKNOWN_ESTIMATE_S = 1.0
-"""What a job is taken to need of which nothing was learnt; corrected at its finish."""
+"""What a job is taken to need of which nothing was learnt."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ def charged_stage(stages: Sequence[StageNeed]) -> int:
 
 
 def take_place(tx: Transaction, submission: Submission, tier: str, moment: float) -> tuple[Place, float]:
-    """Enter a job into its tenant's account; return its place and the estimate that was charged.
+    """Enter a job into its tenant's account; return its place and the estimate that was charged, 0 where none is known.
 
     `moment` is what waits are counted from.
     """
@@ -49,9 +49,9 @@ def take_place(tx: Transaction, submission: Submission, tier: str, moment: float
     if standing["corrections"] is not None:
         account = corrected(account, share, standing["corrections"])
         tx.run("corrections_delete", *key)
-    estimate_s = standing["mean_s"] if standing["mean_s"] else UNKNOWN_ESTIMATE_S
+    estimate_s = float(standing["mean_s"] or 0.0)
     clock = FlowClock(standing["v"] or 0.0, _or_none_yet(standing["over_v"]))
-    place = enter(clock, account, share, estimate_s, moment)
+    place = enter(clock, account, share, _charged(estimate_s), moment)
     after = place.account
     over_tag = None if after.over_tag == -math.inf else after.over_tag
     tx.run("account_insert", *key, seq + 1, after.f, after.tag, over_tag)
@@ -81,22 +81,25 @@ def note_claimed(
 
 
 def settle(tx: Transaction, row: LeaseRow, outcome: Outcome, *, ended: bool) -> None:
-    """Charge a tenant for an attempt by what it needed; `ended`: the job will not be tried again."""
-    index = charged_stage(row.plan)
-    if row.stage_index == index:
+    """Charge a tenant for an attempt by what it needed; `ended`: the job will not be tried again.
+
+    What was charged blindly stays as it is: all jobs of which nothing was known count the same.
+    """
+    index, account = charged_stage(row.plan), (row.model, row.tier, row.tenant)
+    if row.stage_index < index:
+        _correct(tx, account, -_charged(row.estimate_s) if ended else 0.0)
+    elif row.stage_index == index and row.estimate_s:
         used_s = outcome.runtime_s or max(0.0, tx.now - row.claimed)
-        _correct(
-            tx,
-            (row.model, row.tier, row.tenant),
-            difference_s(row.attempt, row.estimate_s, used_s, counted=outcome.counted),
-        )
-    elif ended and row.stage_index < index:
-        _correct(tx, (row.model, row.tier, row.tenant), -row.estimate_s)
+        _correct(tx, account, difference_s(row.attempt, row.estimate_s, used_s, counted=outcome.counted))
 
 
 def refund(tx: Transaction, row: Row) -> None:
     """Give back what was charged for a job that ends without having run."""
-    _correct(tx, (row["model"], row["tier"], row["tenant"]), -row["estimate_s"])
+    _correct(tx, (row["model"], row["tier"], row["tenant"]), -_charged(row["estimate_s"]))
+
+
+def _charged(estimate_s: float) -> float:
+    return estimate_s or UNKNOWN_ESTIMATE_S
 
 
 def _correct(tx: Transaction, key: tuple[str, str, str], seconds: float) -> None:

@@ -94,7 +94,7 @@ class PostgresDatabase:
             transaction = Transaction(runner, self._begun(runner, begin))
             answer = work(transaction)
             transaction.flush()
-            runner.simple("commit")
+            runner.commit()
             return answer, transaction
 
     def peek(self, name: str, *values: object) -> Sequence[Row]:

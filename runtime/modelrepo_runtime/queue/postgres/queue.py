@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -23,6 +24,8 @@ Answers = Sequence[tuple[Claim, ...] | StaleSession]
 RETENTION_S = 31 * 24 * 3600.0
 """A day after jobs may be asked for, the partition that they are in is dropped."""
 UPKEEP_S = 3600.0
+FULL_S = 0.05
+"""After claims that got all they asked for, nobody looks for so long whether there is anything, or anything due."""
 
 
 class PostgresQueue(RelationalQueue):
@@ -36,6 +39,8 @@ class PostgresQueue(RelationalQueue):
         self.hints = Hints()
         self._claims: Combiner[ClaimCall, tuple[Claim, ...] | StaleSession] = Combiner(self._claim_together)
         self._submissions: Combiner[tuple[Submission, str | None], Job] = Combiner(self._submit_together)
+        self._full: dict[tuple[str, ...], float] = {}
+        """Models -> when it was last looked, where all claims since have got all they asked for."""
         self._swept = self._kept_up = time.monotonic()
 
     def submit(self, submission: Submission, *, idempotency_key: str | None = None) -> Job:
@@ -55,17 +60,33 @@ class PostgresQueue(RelationalQueue):
 
     def _claim_together(self, calls: Sequence[ClaimCall]) -> Answers:
         models = sorted({offer.model for call in calls for offer in call.offers})
-        now = self.database.roughly_now()
+        shard, now = tuple(models), self.database.roughly_now()
+        if not 0 <= now - self._full.get(shard, -math.inf) < FULL_S:
+            answers = self._look(calls, models, now)
+            if answers is not None:
+                return answers
+        answers = self.database.claim(models, lambda tx: self._claim_in(tx, calls))
+        wanted = sum(offer.limit for call in calls for offer in call.offers)
+        if sum(len(answer) for answer in answers if isinstance(answer, tuple)) < wanted:
+            self._full.pop(shard, None)
+        else:
+            self._full.setdefault(shard, now)
+        return answers
+
+    def _look(self, calls: Sequence[ClaimCall], models: Sequence[str], now: float) -> Answers | None:
+        """Move what is due; answer claims where nothing waits, so that polling writes nothing."""
+        self._full.pop(tuple(models), None)
         outlook = self.database.peek(
             "claim_outlook", self.database.array(models), now, now + self.timing.longest_delay_s, self.hints.ages()
         )
         if outlook[0]["due"]:
             self.database.write(lambda tx: waiting.move_due(tx, self.timing.longest_delay_s))
-        elif not outlook[0]["work"] and (answers := self._known(calls)) is not None:
-            return answers
-        return self.database.claim(
-            models, lambda tx: claiming.claim_all(self._hinted(tx), calls, self.timing, due=False)
-        )
+        elif not outlook[0]["work"]:
+            return self._known(calls)
+        return None
+
+    def _claim_in(self, tx: Transaction, calls: Sequence[ClaimCall]) -> Answers:
+        return claiming.claim_all(self._hinted(tx), calls, self.timing, due=False)
 
     def _known(self, calls: Sequence[ClaimCall]) -> Answers | None:
         """Answer claims where nothing waits; None where leases are to be told again."""

@@ -13,12 +13,12 @@ from typing import Any, ClassVar
 
 import psycopg
 from psycopg.adapt import Transformer
-from psycopg.pq import ExecStatus, TransactionStatus
+from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
 
 from modelrepo.errors import InvalidInput
 from modelrepo_runtime.queue.postgres.statements import array, dumped, for_each, numbered, over_arrays
-from modelrepo_runtime.queue.postgres.translating import COLLISIONS, Dropped
+from modelrepo_runtime.queue.postgres.translating import Dropped
 
 _GOOD = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK)
 
@@ -70,28 +70,25 @@ class Runner:
         self._many: dict[str, Prepared] = {}
 
     def begin(self, text: str) -> PGresult:
-        """Start a transaction with these statements. Raises: Dropped where the connection had ended by itself."""
+        """Start a transaction with these statements. Raises: Dropped."""
+        return self.simple(text)
+
+    def commit(self) -> None:
+        """Commit. Raises: psycopg.Error also where the connection ended, since it may have happened or not."""
         try:
-            return self.simple(text)
-        except psycopg.OperationalError as error:
-            if isinstance(error, COLLISIONS):
-                raise
-            raise Dropped(str(error)) from error
+            self.simple("commit")
+        except Dropped as error:
+            raise psycopg.OperationalError(str(error)) from error
 
     def alone(self, name: str, values: Sequence[object]) -> Sequence[Row]:
-        """Run a query that is its own transaction. Raises: Dropped where the connection had ended by itself."""
-        try:
-            return self.rows(name, values)
-        except psycopg.OperationalError as error:
-            if isinstance(error, COLLISIONS):
-                raise
-            raise Dropped(str(error)) from error
+        """Run a query that is its own transaction. Raises: Dropped."""
+        return self.rows(name, values)
 
     def leave(self) -> bool:
         """Undo a transaction that is still open; say whether the connection can be used again."""
         if self._libpq.transaction_status == TransactionStatus.IDLE:
             return True
-        with suppress(psycopg.Error):
+        with suppress(psycopg.Error, Dropped):
             self.simple("rollback")
             return True
         return False
@@ -170,6 +167,9 @@ class Runner:
         return self._reader.load_rows(0, result.ntuples, make)
 
     def _checked(self, result: PGresult) -> PGresult:
-        if result.status not in _GOOD:
-            raise psycopg.errors.error_from_result(result, encoding="utf-8")
-        return result
+        if result.status in _GOOD:
+            return result
+        error = psycopg.errors.error_from_result(result, encoding="utf-8")
+        if self._libpq.status != ConnStatus.OK:
+            raise Dropped(str(error)) from error
+        raise error

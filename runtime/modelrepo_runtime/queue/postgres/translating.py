@@ -25,7 +25,7 @@ class Collision(Exception):
 
 
 class Dropped(Exception):
-    """A connection had ended while nobody used it; nothing was asked of it."""
+    """A connection ended before it was told to commit: whatever was asked of it has not happened."""
 
 
 class NoPartition(Exception):

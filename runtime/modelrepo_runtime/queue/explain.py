@@ -43,6 +43,10 @@ def explain(job: Job, around: Surroundings) -> Explanation:
         facts["eta"] = job.eta.to_json()
     if job.status is Status.QUEUED and around.lane is not None:
         lines += _waiting(job, around.lane, around, facts)
+    elif job.status is Status.QUEUED and around.holder is not None:
+        facts.update(staged_on=around.holder, waits_for="the job that its slot still runs")
+        told = f"Its inputs are fetched on {around.holder}, which begins it when the job that it still runs has ended"
+        lines.append(f"{told}; a slot that is free before that takes it.")
     elif job.status is Status.RUNNING:
         lines += _running(job, around, facts)
     elif job.error is not None:

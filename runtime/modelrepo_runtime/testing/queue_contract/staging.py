@@ -26,6 +26,7 @@ class StagingContract:
         assert staged.staged and not running.staged
         shown = bench.queue.get(staged.job_id)
         assert (shown.status, shown.started_at) == (Status.QUEUED, None)
+        assert bench.queue.explain(staged.job_id).facts["staged_on"] == "w/0"
         bench.clock.advance(3)
         reply = bench.queue.finish(
             session, running.job_id, running.fence, SUCCEEDED, start=(staged.job_id, staged.fence)

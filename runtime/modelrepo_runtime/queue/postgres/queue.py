@@ -9,10 +9,12 @@ from collections.abc import Callable, Sequence
 from modelrepo.errors import InvalidInput, StaleSession
 from modelrepo_runtime.jobs import Claim, Job, Submission
 from modelrepo_runtime.queue.port import ClaimCall
+from modelrepo_runtime.queue.postgres import partitions
 from modelrepo_runtime.queue.postgres.combining import Combiner
 from modelrepo_runtime.queue.postgres.database import PostgresDatabase
 from modelrepo_runtime.queue.postgres.hinted import HintedStatements
 from modelrepo_runtime.queue.postgres.hints import SWEEP_S, Hints
+from modelrepo_runtime.queue.postgres.partitions import DAY_S
 from modelrepo_runtime.queue.postgres.runner import Runner
 from modelrepo_runtime.queue.relational import claiming, waiting
 from modelrepo_runtime.queue.relational.queue import RelationalQueue
@@ -21,8 +23,8 @@ from modelrepo_runtime.queue.steps import check_submission
 from modelrepo_runtime.timing import Timing
 
 Answers = Sequence[tuple[Claim, ...] | StaleSession]
-RETENTION_S = 31 * 24 * 3600.0
-"""A day after jobs may be asked for, the partition that they are in is dropped."""
+KEPT_S = 30 * partitions.DAY_S
+"""Where no tier keeps its jobs longer, a day of jobs is dropped when the youngest of it is a day older than this."""
 UPKEEP_S = 3600.0
 FULL_S = 0.05
 """After claims that got all they asked for, nobody looks for so long whether there is anything, or anything due."""
@@ -111,7 +113,8 @@ class PostgresQueue(RelationalQueue):
         if now - self._kept_up >= UPKEEP_S:
             self._kept_up = now
             self.database.make_partitions()
-            self.database.drop_partitions(self.database.now() - RETENTION_S)
+            kept_s = max([RETENTION_S, *((tier.keep_jobs_s or 0.0) + DAY_S for tier in self.tiers())])
+            self.database.drop_partitions(self.database.now() - kept_s)
 
     def sweep_hints(self) -> None:
         """Begin lanes earlier where rows have come in below their hints."""

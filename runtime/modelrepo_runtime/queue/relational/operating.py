@@ -12,7 +12,7 @@ from modelrepo_runtime.queue.relational import breaking, fleet_events, orders, o
 from modelrepo_runtime.queue.relational.crediting import audit, give_back
 from modelrepo_runtime.queue.relational.finishing import held
 from modelrepo_runtime.queue.relational.learning import learn
-from modelrepo_runtime.queue.relational.pinning import release_slots
+from modelrepo_runtime.queue.relational.pinning import release_slots, reroute
 from modelrepo_runtime.queue.relational.telling import tell_progress
 from modelrepo_runtime.queue.relational.transaction import Transaction
 from modelrepo_runtime.queue.relational.waiting import (
@@ -142,6 +142,7 @@ def tend(tx: Transaction, timing: Timing) -> None:
     audit(tx)
     tx.run("staged_sweep")
     release_slots(tx)
+    reroute(tx, timing)
     tx.run("lanes_sweep")
     tenancy.sweep(tx)
     learn(tx)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from modelrepo_runtime.attempts import kept_away_from
 from modelrepo_runtime.queue.lanes import Lane, LiveSlot
@@ -62,6 +63,21 @@ def restart(tx: Transaction, model: str, version: str, timing: Timing) -> int:
             if (lane.model, lane.version) == (model, version) and number not in served:
                 _ask_for_a_slot(tx, lane, kind, live)
     return count
+
+
+def reroute(tx: Transaction, timing: Timing) -> None:
+    """Let jobs that hold a credit of a cluster without a live slot on the CPU go elsewhere, without it."""
+    rows = tx.rows("lanes_homed")
+    live = slots_live(tx, timing) if rows else ()
+    for row in rows:
+        lane = lane_of(row)
+        if any(slot.model == lane.model and slot.cluster == lane.cluster and "cpu" in slot.on for slot in live):
+            continue
+        for job in tx.rows("rows_homed", row["id"], MOST_MOVED):
+            tx.run("ready_delete", row["id"], job["tag"], job["job"])
+            give_back(tx, [job["job"]])
+            entry = Entry(job["job"], job["enqueued"], job["tag"], replace(lane, cluster=None), 0, job["attempt"])
+            enqueue(tx, entry)
 
 
 def release_slots(tx: Transaction) -> None:

@@ -76,9 +76,7 @@ class CreditContract:
         offer = offer_of(stages=("prepare", "finish"), plan=plan, limit=5)
         assert len(bench.claim(a_box(bench, "cpu", CPU), offer)) == 3
 
-    def test_an_accelerator_that_starts_gives_the_credit_back_and_finishing_takes_none(
-        self, bench: Bench
-    ) -> None:
+    def test_an_accelerator_that_starts_gives_the_credit_back_and_finishing_takes_none(self, bench: Bench) -> None:
         waiting(bench, 6)
         cpu, gpu = a_box(bench, "cpu", CPU), a_box(bench, "gpu", GPU)
         assert len(prepared(bench, cpu)) == 2
@@ -109,6 +107,19 @@ class CreditContract:
         report(bench, elsewhere, CPU)
         assert {claim.job_id for claim in bench.claim(another, prepares())} == set(jobs[:2])
         assert bench.claim(another, prepares()) == ()
+
+    def test_a_job_goes_elsewhere_when_its_cluster_has_no_cpu_worker_left(self, bench: Bench) -> None:
+        jobs = waiting(bench, 2)
+        lost = a_box(bench, "lost", CPU)
+        a_box(bench, "gpu", GPU)
+        bench.claim(lost, prepares())
+        bench.queue.expire_session(lost.id, bench.queue.beats()[lost.id])
+        bench.clock.advance(bench.timing.lease_s + 1)
+        elsewhere = a_box(bench, "elsewhere", CPU, cluster="d")
+        a_box(bench, "gpu2", GPU, cluster="d")
+        assert bench.claim(elsewhere, prepares()) == ()
+        bench.queue.tend()
+        assert {claim.job_id for claim in bench.claim(elsewhere, prepares())} == set(jobs)
 
     @pytest.mark.parametrize("cause", [Cause.EXCEPTION, Cause.REJECTED, Cause.LOAD_FAILED])
     def test_a_job_that_its_preparation_failed_gives_its_credit_back(self, bench: Bench, cause: Cause) -> None:

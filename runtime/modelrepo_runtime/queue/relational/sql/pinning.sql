@@ -5,6 +5,14 @@ select lane.id, lane.model, lane.stage, lane.tier, lane.version, lane.avoid, lan
     join job on job.id = ready.job where ready.lane = lane.id and pinned.version = lane.version limit 1) as stages
 from lane where lane.version <> '';
 
+-- name: lanes_homed
+-- Non-empty lanes of jobs that wait for their first stage in one cluster, where their credit is.
+select id, model, stage, tier, version, avoid, cluster, over from lane
+where cluster <> '' and exists (select 1 from ready where ready.lane = lane.id and ready.stage_index = 0);
+
+-- name: rows_homed
+select tag, job, enqueued, attempt from ready where lane = ? and stage_index = 0 order by tag, job limit ?;
+
 -- name: slots_assigned
 -- Slots that this queue itself has asked to serve one version.
 select id, worker, slot, argument from worker_order where given_by = ? and verb = 'assign' and standing = 1;

@@ -14,7 +14,6 @@ from modelrepo_runtime.queue.postgres.combining import Combiner
 from modelrepo_runtime.queue.postgres.database import PostgresDatabase
 from modelrepo_runtime.queue.postgres.hinted import HintedStatements
 from modelrepo_runtime.queue.postgres.hints import SWEEP_S, Hints
-from modelrepo_runtime.queue.postgres.partitions import DAY_S
 from modelrepo_runtime.queue.postgres.runner import Runner
 from modelrepo_runtime.queue.relational import claiming, waiting
 from modelrepo_runtime.queue.relational.queue import RelationalQueue
@@ -113,8 +112,8 @@ class PostgresQueue(RelationalQueue):
         if now - self._kept_up >= UPKEEP_S:
             self._kept_up = now
             self.database.make_partitions()
-            kept_s = max([RETENTION_S, *((tier.keep_jobs_s or 0.0) + DAY_S for tier in self.tiers())])
-            self.database.drop_partitions(self.database.now() - kept_s)
+            kept_s = max([KEPT_S, *(tier.keep_jobs_s or 0.0 for tier in self.tiers())])
+            self.database.drop_partitions(self.database.now() - kept_s - partitions.DAY_S)
 
     def sweep_hints(self) -> None:
         """Begin lanes earlier where rows have come in below their hints."""

@@ -13,8 +13,13 @@ AHEAD_DAYS = 2
 TABLES = {"job": "id", "payload": "job", "done": "job", "history": "job"}
 """Partitioned table -> the column that it is partitioned by."""
 WAITING = ("ready", "again", "delayed", "lease")
-LEFT_BEHIND = ("input_file", "idempotency", "deadline", "pinned", "progress", "cancel", "failed", "outbox", "hook")
-"""Tables of jobs that are not partitioned: their rows of a dropped day are deleted."""
+_OF_JOBS = """
+select relname from pg_attribute join pg_class on pg_class.oid = attrelid
+  join pg_namespace as place on place.oid = relnamespace
+where place.nspname = current_schema() and relkind = 'r' and not relispartition and attname = 'job'
+  and atttypid = 'bigint'::regtype and not attisdropped
+"""
+"""Tables with rows of jobs that are not partitioned: those of a dropped day are deleted."""
 _LOCK = "hashtext('modelrepo partitions')"
 _PARTITIONS = """
 select parent.relname, child.relname, inhdetachpending
@@ -76,11 +81,16 @@ def drop_before(connection: psycopg.Connection[Any], before: float) -> list[int]
                 _do(connection, f"alter table {parent} detach partition {name} {how}")
             _do(connection, f"drop table {name}")
         for day in over:
-            for table in LEFT_BEHIND:
+            for table in _left_behind(connection):
                 connection.execute(f"delete from {table} where job >= $1 and job < $2".encode(), _numbers(day))
         return over
     finally:
         connection.execute(f"select pg_advisory_unlock({_LOCK})".encode())
+
+
+def _left_behind(connection: psycopg.Connection[Any]) -> list[str]:
+    named = [name for (name,) in connection.execute(_OF_JOBS).fetchall()]
+    return [name for name in named if name.rpartition("_")[0] not in TABLES and name not in WAITING]
 
 
 def _in_use(connection: psycopg.Connection[Any], day: int) -> bool:

@@ -45,8 +45,8 @@ def own_url(postgres_server: Databases) -> Iterator[str]:
     postgres_server.drop_database(url)
 
 
-def submit(queue: JobQueue, model: str = "m") -> str:
-    return queue.submit(Submission(model, {"n": 1}, (StageNeed("run"),))).id
+def submit(queue: JobQueue, key: str | None = None) -> str:
+    return queue.submit(Submission("m", {"n": 1}, (StageNeed("run"),)), idempotency_key=key).id
 
 
 def begin(queue: JobQueue, name: str = "w") -> Session:
@@ -164,7 +164,7 @@ def test_days_are_dropped_once_nothing_in_them_waits_or_runs(own_url: str) -> No
     clock = FakeClock()
     with closing(PostgresQueue(own_url, clock=clock)) as queue:
         session = begin(queue)
-        ended = submit(queue)
+        ended = submit(queue, key="k")
         (claim,) = queue.claim(session, 1, offer())
         queue.finish(session, ended, claim.fence, DONE)
         clock.advance(partitions.DAY_S)
@@ -180,6 +180,7 @@ def test_days_are_dropped_once_nothing_in_them_waits_or_runs(own_url: str) -> No
         queue.cancel(waits)
         assert second in queue.database.drop_partitions(clock() - partitions.DAY_S)
         assert [job.id for job in queue.list()] == [recent]
+        assert submit(queue, key="k") not in (ended, recent)
         assert queue.database.drop_partitions(clock() - partitions.DAY_S) == []
 
 

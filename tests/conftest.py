@@ -86,6 +86,7 @@ def postgres_url(_postgres_queue: ReusedQueue) -> Iterator[str]:
     _postgres_queue.empty()
 
 
+FULL_COUNTS = "full_counts"
 NEEDS_SETTING = "needs_setting"
 """A test marked `needs_setting(NAME)` is left out unless the environment variable NAME is set, and the run says so."""
 
@@ -94,6 +95,7 @@ _left_out: set[str] = set()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"{NEEDS_SETTING}(name, what): runs where this environment variable is set")
+    config.addinivalue_line("markers", f"{FULL_COUNTS}: runs in `make acceptance` only, for the time it takes")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -103,6 +105,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if marker is not None and not os.environ.get(marker.args[0]):
             left_out.append(item)
             _left_out.add(f"{marker.args[1]}: set {marker.args[0]}")
+        elif item.get_closest_marker(FULL_COUNTS) and os.environ.get("MODELREPO_ACCEPTANCE") != "full":
+            left_out.append(item)
+            _left_out.add(f"{item.nodeid}: `make acceptance` runs it")
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]

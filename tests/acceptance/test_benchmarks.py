@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 
@@ -29,7 +30,16 @@ PROMISED = {
 }
 
 
-@pytest.mark.parametrize("command", PROMISED)
+LONG = ("swap.py", "dedup.py", "env.py", "transfer.py", "days.py")
+"""Benchmarks that take longer than a few seconds even so."""
+
+
+def commands() -> list[ParameterSet]:
+    long = [pytest.mark.full_counts]
+    return [pytest.param(command, marks=long if command.startswith(LONG) else []) for command in PROMISED]
+
+
+@pytest.mark.parametrize("command", commands())
 def test_a_benchmark_prints_one_object_with_the_promised_keys(command: str) -> None:
     name, *options = command.split()
     done = subprocess.run(

@@ -91,6 +91,7 @@ def checkout(seaweed: Bucket, tmp_path: Path) -> Checkout:
     return made
 
 
+@pytest.mark.full_counts
 def test_a_release_publishes_what_changed_and_run_twice_it_changes_nothing(checkout: Checkout) -> None:
     url = checkout.environment["MODELREPO_REPO"]
     (checkout.folder / "model.py").write_text(MODEL_PY.replace("return 1", "return 2"))

@@ -94,10 +94,17 @@ class QueuesAgree(RuleBasedStateMachine):
     def hello(self, name: str, host: str) -> Any:
         return self.both.call("hello", WorkerInfo(name, host, 1))
 
-    @rule(target=claims, session=sessions, version=st.sampled_from(["v1", "v2"]))
-    def claim(self, session: Any, version: str) -> Any:
+    @rule(
+        target=claims,
+        session=sessions,
+        version=st.sampled_from(["v1", "v2"]),
+        stages=st.sampled_from([("run", "prepare", "generate"), ("prepare",), ("generate",)]),
+        staged=st.booleans(),
+    )
+    def claim(self, session: Any, version: str, stages: tuple[str, ...], staged: bool) -> Any:
         self.seq += 1
-        offer = Offer("0", "m", version, ("run", "prepare", "generate"))
+        plan = () if "run" in stages else (StageNeed("prepare", "cpu"), StageNeed("generate", "gpu"))
+        offer = Offer("0", "m", version, stages, plan=plan, staged=staged)
         memory, sqlite = self.both.call("claim", session, self.seq, [offer])
         if isinstance(memory, ModelRepoError) or not memory:
             assert isinstance(memory, ModelRepoError) or sqlite == ()
@@ -109,6 +116,11 @@ class QueuesAgree(RuleBasedStateMachine):
     @rule(claim=claims, then=st.booleans())
     def succeed(self, claim: Any, then: bool) -> None:
         self._finish(claim, Outcome(Cause.SUCCEEDED, [1]), Offer("0", "m", "v1", ("generate",)) if then else None)
+
+    @rule(claim=claims)
+    def start(self, claim: Any) -> None:
+        session, memory, sqlite = claim
+        self.both.call("start", session, memory.job_id, (memory.fence, sqlite.fence))
 
     @rule(claim=claims, cause=CAUSES, counted=st.booleans())
     def fail(self, claim: Any, cause: Cause, counted: bool) -> None:

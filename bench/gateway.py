@@ -191,7 +191,8 @@ class Bench:
     def _waits(self) -> int:
         connections = Connections()
         with closing(connections):
-            text = connections.request("GET", f"{self._gateway.url}/metrics", headers=self._operator).body.decode()
+            url = f"{self._gateway.url}/metrics"
+            text = connections.request("GET", url, headers=self._operator, timeout_s=300.0).body.decode()
         for line in text.splitlines():
             if line.startswith('modelrepo_gateway_waits{kind="claim"}'):
                 return int(float(line.rpartition(" ")[2]))

@@ -61,7 +61,7 @@ class BytesApi:
 
     async def read(self, request: Request, caller: Caller) -> Response:
         """Return the bytes of one key, or a range of them."""
-        key = await self._key(request.path_params["key"], caller)
+        key = await self._key(request.path_params["name"].removeprefix("repository/"), caller)
         await self._check_object(caller, key, request.query_params.get("document"))
         start, length = _range(request.headers.get("range"))
         run = self._parts.store_calls.run

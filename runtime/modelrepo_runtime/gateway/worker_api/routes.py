@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -14,6 +14,7 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import Response
 from fastapi.security import HTTPAuthorizationCredentials
 from fastapi.security.utils import get_authorization_scheme_param
+from starlette.exceptions import HTTPException
 
 from modelrepo.errors import InvalidInput, NewerFormat
 from modelrepo.repository import Repository
@@ -52,6 +53,26 @@ LONGEST_LISTEN_S = 2.0
 ONE_CLUSTER = "local"
 
 
+@dataclass(frozen=True, slots=True)
+class _Route:
+    """One path, what answers it, and whose tokens open it."""
+
+    path: str
+    handle: Handler
+    role: Role
+
+
+_WELCOME = "/v1/worker/welcome"
+_REPOSITORY = "/v1/worker/repository/"
+
+
+async def _no_document(*_: object) -> Json:
+    raise HTTPException(404)
+
+
+_READS_BYTES = _Route(f"{_REPOSITORY}{{key}}", _no_document, Role.WORKER)
+
+
 def router(parts: Parts, repository: Repository, timing: Timing) -> APIRouter:
     """Return the routes below /v1/worker and /v1/fleet; what runs behind them starts and ends with the application."""
     return WorkerApi(parts, repository, timing).router()
@@ -73,30 +94,39 @@ class WorkerApi:
         self._watching: dict[str, frozenset[str]] = {}
         self._standing = Standing(self._queue, timing)
         self._bytes = BytesApi(parts, repository)
+        self._routes = self._table()
 
     def router(self) -> APIRouter:
-        """Return the routes."""
+        """Return the routes: two, behind which a call is found by its path, since they are asked all the time."""
         routes = APIRouter(lifespan=self._lifespan)
+        for floor in ("/v1/worker/{name:path}", "/v1/fleet/{name:path}"):
+            routes.add_route(floor, self._answer, methods=["GET", "POST"], include_in_schema=False)
+        return routes
 
-        def add(path: str, handle: Handler, role: Role, methods: Sequence[str] = ("POST",)) -> None:
-            endpoint = partial(self._answer, handle, role)
-            routes.add_route(path, _named(endpoint, path), methods=list(methods), include_in_schema=False)
-
-        special = {"hello": self._hello, "claim": self._claim, "beat": self._beat, "finish": self._finish}
+    def _table(self) -> Mapping[str, _Route]:
+        special: dict[str, Handler] = {
+            "hello": self._hello,
+            "claim": self._claim,
+            "beat": self._beat,
+            "finish": self._finish,
+        }
+        found: dict[str, _Route] = {}
         for call in calls().values():
             role = Role.WORKER if call.name in WORKER_CALLS else Role.OPERATE
-            add(call.path, special.get(call.name) or partial(self._pass_on, call), role)
-        add("/v1/worker/welcome", self._welcome, Role.WORKER, ("GET",))
-        add("/v1/worker/targets", self._tell_targets, Role.WORKER)
-        add("/v1/worker/standing", self._tell_standing, Role.WORKER)
-        add("/v1/fleet/listen", self._listen, Role.OPERATE)
-        add("/v1/fleet/listen-no-more", self._listen_no_more, Role.OPERATE)
-        add("/v1/worker/repository/look", self._bytes.look, Role.WORKER)
-        add("/v1/worker/repository/list", self._bytes.list, Role.WORKER)
-        add("/v1/worker/objects", self._bytes.objects, Role.WORKER)
-        add("/v1/worker/files", self._bytes.files, Role.WORKER)
-        routes.add_route("/v1/worker/repository/{key:path}", self._read_bytes, methods=["GET"], include_in_schema=False)
-        return routes
+            found[call.path] = _Route(call.path, special.get(call.name) or partial(self._pass_on, call), role)
+        for path, handle, role in (
+            (_WELCOME, self._welcome, Role.WORKER),
+            ("/v1/worker/targets", self._tell_targets, Role.WORKER),
+            ("/v1/worker/standing", self._tell_standing, Role.WORKER),
+            ("/v1/fleet/listen", self._listen, Role.OPERATE),
+            ("/v1/fleet/listen-no-more", self._listen_no_more, Role.OPERATE),
+            ("/v1/worker/repository/look", self._bytes.look, Role.WORKER),
+            ("/v1/worker/repository/list", self._bytes.list, Role.WORKER),
+            ("/v1/worker/objects", self._bytes.objects, Role.WORKER),
+            ("/v1/worker/files", self._bytes.files, Role.WORKER),
+        ):
+            found[path] = _Route(path, handle, role)
+        return found
 
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
@@ -123,9 +153,17 @@ class WorkerApi:
 
     # Every request.
 
-    async def _answer(self, handle: Handler, role: Role, request: Request) -> Response:
-        caller = await self._caller(request, role)
-        document = await handle(request, caller, await _body(request))
+    async def _answer(self, request: Request) -> Response:
+        path = request.url.path
+        route = self._routes.get(path)
+        if route is None or request.method != ("GET" if path == _WELCOME else "POST"):
+            if request.method == "GET" and path.startswith(_REPOSITORY):
+                request.scope["route"] = _READS_BYTES
+                return await self._bytes.read(request, await self._caller(request, Role.WORKER))
+            raise HTTPException(404 if route is None else 405)
+        request.scope["route"] = route  # what the request is counted under
+        caller = await self._caller(request, route.role)
+        document = await route.handle(request, caller, await _body(request))
         return Response(to_bytes(document, "the answer"), media_type="application/json")
 
     async def _caller(self, request: Request, role: Role) -> Caller:
@@ -138,10 +176,6 @@ class WorkerApi:
         if caller.grant.role not in (role, Role.OPERATE):
             raise NotAllowed(f"token {caller.name} has the role {caller.grant.role}; this is for {role}")
         return caller
-
-    async def _read_bytes(self, request: Request) -> Response:
-        caller = await self._caller(request, Role.WORKER)
-        return await self._bytes.read(request, caller)
 
     # The port's calls.
 
@@ -250,14 +284,6 @@ def _may(caller: Caller, model: str) -> bool:
 
 def _invoke(method: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
     return method(**arguments)
-
-
-def _named(endpoint: Callable[[Request], Awaitable[Response]], path: str) -> Callable[[Request], Awaitable[Response]]:
-    async def call(request: Request) -> Response:
-        return await endpoint(request)
-
-    call.__name__ = path.rpartition("/")[2].replace("-", "_") or "root"
-    return call
 
 
 def _check_protocol(told: str | None) -> None:

@@ -143,6 +143,9 @@ def _plans(lanes: Iterable[LaneLoad]) -> Plans:
 
 def _rules(tx: Snapshot, timing: Timing, plans: Plans, model: str | None = None) -> Rules:
     running = {row["slot"]: row["name"] for row in reversed(tx.rows("leases_running"))}
+    condition, values = ("and slot.model = ?", (model,)) if model is not None else ("", ())
+    within = (tx.now - timing.lease_s, tx.now + timing.lease_s)
+    reporting = tx.select("slots_reporting", f"{condition} order by session.worker, slot.slot", *within, *values)
     slots = tuple(
         SlotStanding(
             Place(row["worker"], row["slot"], row["host"]),
@@ -150,7 +153,7 @@ def _rules(tx: Snapshot, timing: Timing, plans: Plans, model: str | None = None)
             read_report(row["report"]),
             running.get(f"{row['worker']}/{row['slot']}"),
         )
-        for row in tx.rows("slots_reporting", tx.now - timing.lease_s, tx.now + timing.lease_s)
+        for row in reporting
     )
     out = _credits(tx, timing, plans, slots)
     return Rules(slots, failing(tx), tuple(each for each in out if model in (None, each.model)))

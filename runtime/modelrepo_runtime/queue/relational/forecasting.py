@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -11,15 +12,15 @@ from modelrepo.errors import TooLate
 from modelrepo_runtime.jobs import StageNeed, Submission
 from modelrepo_runtime.queue.forecast import Asked, Forecaster, LaneLoad, Load, Running, SlotLoad
 from modelrepo_runtime.queue.lanes import read_avoid
-from modelrepo_runtime.queue.port import SlotReport, Tier
+from modelrepo_runtime.queue.port import Tier
 from modelrepo_runtime.queue.rank import Policy, lwdf_weight
 from modelrepo_runtime.queue.relational.breaking import failing
-from modelrepo_runtime.queue.relational.fleet import read_report
 from modelrepo_runtime.queue.relational.learning import estimates
 from modelrepo_runtime.queue.relational.stages import read_stages
 from modelrepo_runtime.queue.relational.transaction import Database, Row, Snapshot
 from modelrepo_runtime.timing import Timing
 
+KINDS = ("cpu", "gpu")
 FRESH_S = 1.0
 """How old a load may be that predictions rest on."""
 FAR_MORE = 1e6
@@ -142,18 +143,15 @@ def _slots(tx: Snapshot, timing: Timing, held_back: frozenset[tuple[str, str]]) 
     for row in tx.rows("leases_running"):
         running.setdefault(row["slot"], Running(row["stage"], row["claimed"], row["size"], row["fraction"]))
     found: list[SlotLoad] = []
-    for row in tx.rows("slots_reporting", tx.now - timing.lease_s, tx.now + timing.lease_s):
-        report = read_report(row["report"])
-        if report.state == "open" and report.model and (report.model, report.version or "") not in held_back:
+    for row in tx.rows("slots_open", tx.now - timing.lease_s, tx.now + timing.lease_s):
+        if (row["model"], row["version"] or "") not in held_back:
             name = f"{row['worker']}/{row['slot']}"
-            found.append(_slot(report, row["cluster"], name, running.get(name)))
+            more = json.loads(row["report"])  # not as a SlotReport: there may be thousands
+            known = (tuple(more.get("on", KINDS)), row["cluster"], more.get("accelerator"), row["incoming"])
+            found.append(
+                SlotLoad(row["model"], row["version"], *known, running.get(name), tuple(more.get("also", ())), name)
+            )
     return tuple(found)
-
-
-def _slot(report: SlotReport, cluster: str, name: str, running: Running | None) -> SlotLoad:
-    incoming = str(report.incoming["version"]) if report.incoming and "version" in report.incoming else None
-    known = (report.on, cluster, report.accelerator, incoming, running, report.also, name)
-    return SlotLoad(report.model or "", report.version, *known)
 
 
 def refuse_late(submission: Submission, tier: Tier, known: Forecaster) -> None:

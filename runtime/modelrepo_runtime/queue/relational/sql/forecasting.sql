@@ -24,7 +24,13 @@ from delayed join lane on lane.id = delayed.lane where delayed.job = ?1;
 -- Slots of every session that has beaten lately.
 select session.worker, session.host, session.cluster, slot.slot, slot.report
 from slot join session on session.id = slot.session join beat on beat.session = slot.session
-where beat.at > ? and beat.at < ? order by session.worker, slot.slot;
+where beat.at > ? and beat.at < ?
+
+-- name: slots_open
+-- Those among them that may take jobs now.
+select session.worker, session.cluster, slot.slot, slot.model, slot.version, slot.incoming, slot.report
+from slot join session on session.id = slot.session join beat on beat.session = slot.session
+where slot.state = 'open' and slot.model is not null and beat.at > ? and beat.at < ?;
 
 -- name: leases_running
 -- What each slot does, the oldest first.

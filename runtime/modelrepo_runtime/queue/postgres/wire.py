@@ -40,7 +40,9 @@ class Wire:
         self._models: set[str] = set()
         self._jobs: set[str] = set()
         self._thread: threading.Thread | None = None
-        self._read_end, self._write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._read_end, self._write_end = os.pipe()
+        for end in (self._read_end, self._write_end):
+            os.set_blocking(end, False)
         self._listens, self._closing = False, False
         self._listening = threading.Event()
 

@@ -7,6 +7,8 @@ import base64
 import hashlib
 import hmac
 import json
+import ssl
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +18,7 @@ from modelrepo_runtime.gateway.webhooks.sending import HEAD_BYTES, Sender
 from modelrepo_runtime.gateway.webhooks.signing import body_of, sign
 from modelrepo_runtime.jobs import Job, OutputFile, Status, Webhook
 from modelrepo_runtime.queue.outbox import Delivery, check_webhook, next_wait_s
+from modelrepo_runtime.testing.certificates import certificate
 from modelrepo_runtime.testing.webhook_receiver import Received, receiving, says
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -138,6 +141,32 @@ def test_nothing_is_sent_to_addresses_that_no_tenant_may_name() -> None:
             assert receiver.received == []
 
     asyncio.run(story())
+
+
+def test_the_connection_goes_to_the_address_that_was_judged_and_the_certificate_must_be_the_hosts(
+    tmp_path: Path,
+) -> None:
+    chain, key = certificate(tmp_path)
+    serves = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    serves.load_cert_chain(chain, key)
+    asked: list[str] = []
+
+    def resolve(host: str, port: int) -> list[str]:
+        asked.append(host)
+        return ["127.0.0.1"]
+
+    rules = AddressRules(frozenset({"localhost", "hooks.example"}), resolve)
+
+    async def story() -> None:
+        sender = Sender(rules, tls=ssl.create_default_context(cafile=str(chain)))
+        async with receiving(tls=serves) as receiver:
+            assert (await sender.send(delivery(f"https://localhost:{receiver.port}/x"))).error is None
+            other = await sender.send(delivery(f"https://hooks.example:{receiver.port}/x"))
+            assert other.error is not None and "certificate" in other.error.lower() and not other.answered
+            assert [request.headers["host"] for request in receiver.received] == [f"localhost:{receiver.port}"]
+
+    asyncio.run(story())
+    assert asked == ["localhost", "hooks.example"]
 
 
 def test_a_host_that_nobody_knows_or_that_refuses_is_an_unanswered_try() -> None:

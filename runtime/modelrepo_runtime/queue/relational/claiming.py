@@ -13,7 +13,7 @@ from modelrepo_runtime.jobs import Claim, Fence, StageNeed
 from modelrepo_runtime.queue.lanes import LiveSlot, Place, admits, fits, kind_taken, stage_taken
 from modelrepo_runtime.queue.picking import UNLIMITED, Quota
 from modelrepo_runtime.queue.port import ClaimCall, Offer
-from modelrepo_runtime.queue.relational import crediting, staging
+from modelrepo_runtime.queue.relational import crediting, handovers, staging
 from modelrepo_runtime.queue.relational.breaking import NONE_FAILING, Probing, probing
 from modelrepo_runtime.queue.relational.crediting import Grants, needs_one
 from modelrepo_runtime.queue.relational.ranking import Picked, Ranking
@@ -190,7 +190,7 @@ def lease(tx: Transaction, holder: Holder, offer: Offer, rows: Sequence[ReadyRow
     tokens = secrets.token_hex(TOKEN_BYTES * len(rows))
     place = holder.place(offer).key
     jobs = _jobs(tx, [row.job for row in rows])
-    handed = crediting.handed_over(tx, [row.job for row in rows if row.stage_index])
+    handed = handovers.of_jobs(tx, [row.job for row in rows if row.stage_index])
     claims: list[Claim] = []
     taken: list[tuple[object, ...]] = []
     begun: list[tuple[int, Sequence[StageNeed], int]] = []
@@ -268,7 +268,7 @@ def claim_again(tx: Snapshot, row: LeaseRow) -> Claim:
     slot = row.slot.rpartition("/")[2]
     claim = _claim(job, Fence(row.fence, row.token), row.version, row.plan, ready, previous, slot)
     claim = replace(claim, staged=tx.row("staged_lease", row.fence) is not None)
-    handed = crediting.handed_over(tx, [row.job] if row.stage_index else [])
+    handed = handovers.of_jobs(tx, [row.job] if row.stage_index else [])
     return replace(claim, handover=handed.get(row.job, ()))
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from modelrepo_runtime.jobs import Cause, OutputFile, StageNeed, Status
+from modelrepo_runtime.jobs import Cause, StageNeed, Status
 from modelrepo_runtime.queue import credits as rules
 from modelrepo_runtime.queue.credits import CreditKey
 from modelrepo_runtime.queue.fleet_events import Happened
@@ -194,24 +193,6 @@ def versions_wanted(tx: Snapshot, cluster: str, models: Iterable[str], timing: T
         waited = {row["version"] for row in tx.rows("versions_waited_for", model, cluster)}
         found.setdefault(model, set()).update(waited)
     return {model: tuple(sorted(versions)) for model, versions in found.items() if versions}
-
-
-def keep_handover(tx: Transaction, row: LeaseRow, files: Sequence[OutputFile], *, bound: bool) -> None:
-    """Note what a job's stages have handed over, and in whose storage it lies, for the next stage."""
-    if files or bound:
-        home = tx.row("cluster_of_session", row.session) if bound else None
-        text = json.dumps([file.to_json() for file in files])
-        tx.run("handover_put", row.job, home["cluster"] if home else None, text)
-    elif row.stage_index:
-        tx.run("handover_delete", row.job)
-
-
-def handed_over(tx: Snapshot, jobs: Sequence[int]) -> dict[int, tuple[OutputFile, ...]]:
-    """Return what the stages of jobs have handed over, where they have."""
-    if not jobs:
-        return {}
-    rows = tx.select("handovers", f"where {tx.statements.among('job')}", tx.array(list(jobs)))
-    return {row["job"]: tuple(OutputFile.from_json(file) for file in json.loads(row["files"])) for row in rows}
 
 
 def _lock(tx: Transaction, key: CreditKey) -> None:

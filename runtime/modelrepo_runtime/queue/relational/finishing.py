@@ -11,7 +11,7 @@ from modelrepo_runtime.attempts import Attempt
 from modelrepo_runtime.jobs import Cause, Claim, Fence, Outcome, Status
 from modelrepo_runtime.queue.lanes import Lane, admits, fits
 from modelrepo_runtime.queue.port import FinishReply, Offer
-from modelrepo_runtime.queue.relational import crediting, staging, tenancy
+from modelrepo_runtime.queue.relational import crediting, handovers, staging, tenancy
 from modelrepo_runtime.queue.relational.breaking import Verdicts, probing
 from modelrepo_runtime.queue.relational.claiming import claim_again, holder_of, lease, slots_live
 from modelrepo_runtime.queue.relational.rows import LeaseRow, ReadyRow, leases, leases_to_end
@@ -130,7 +130,7 @@ def _pin(tx: Transaction, row: LeaseRow, step: Step, outcome: Outcome) -> None:
     restarts = known["restarts"] if known is not None else 0
     result = json.dumps(outcome.result)
     tx.run("pinned_put", row.job, row.version, row.own_plan, step.stage_index, result, restarts)
-    crediting.keep_handover(tx, row, outcome.handover, bound=outcome.cluster_bound)
+    handovers.keep(tx, row, outcome.handover, bound=outcome.cluster_bound)
 
 
 def requeue(tx: Transaction, row: LeaseRow, step: Step) -> None:

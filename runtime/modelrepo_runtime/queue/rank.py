@@ -71,6 +71,8 @@ class Picks:
 
     over: int = 0
     late: int = 0
+    turn: int = -1
+    """The lane of tenants far ahead that went last: they take turns, or the largest flood would have them all."""
 
 
 NO_PICKS = Picks()
@@ -122,53 +124,65 @@ class Board:
         self.picks = picks
         self._now, self._policy = now, policy
         self._states: dict[int, int] = {}
-        self._regular: tuple[list[Key], list[Key]] = ([], [])
-        self._late: tuple[list[Key], list[Key]] = ([], [])
+        self._regular: list[Key] = []
+        self._late: list[Key] = []
+        self._over: dict[int, Head] = {}
         for head in heads:
             self._states[head.lane] = 0
-            over = head.over and policy is not Policy.FIFO
-            self._regular[over].append(self._key(head, 0))
+            if head.over and policy is not Policy.FIFO:
+                self._over[head.lane] = head
+                continue
+            self._regular.append(self._key(head, 0))
             if policy is Policy.LWDF_LATE and self._is_late(head):
-                self._late[over].append((False, 0.0, 0.0, head.enqueued, head.lane, 0))
-        for heap in (*self._regular, *self._late):
-            heapq.heapify(heap)
+                self._late.append((False, 0.0, 0.0, head.enqueued, head.lane, 0))
+        heapq.heapify(self._regular)
+        heapq.heapify(self._late)
 
     def next(self) -> Won | None:
         """Return the lane whose turn it is, and count the turn; None where all are empty."""
-        main, over = self._top(self._regular[False]), self._top(self._regular[True])
-        if main is None and over is None:
+        best = self._top(self._regular)
+        if self._over:
+            lost = self.picks.over + 1
+            if best is None or lost >= TURN:
+                lane = self._next_over()
+                self.picks = Picks(self.picks.over if best is None else 0, self.picks.late, lane)
+                return Won(lane, Which.FIRST)
+            self.picks = Picks(lost, self.picks.late, self.picks.turn)
+        if best is None:
             return None
-        turn_of_over = main is None
-        if main is not None and over is not None:
-            turn_of_over = self.picks.over + 1 >= TURN
-            self.picks = Picks(0 if turn_of_over else self.picks.over + 1, self.picks.late)
-        best = over if turn_of_over else main
-        assert best is not None
         if self._policy is not Policy.LWDF_LATE:
             return Won(best[4], Which.OLDEST if self._policy is Policy.FIFO else Which.FIRST)
         if best[1]:
             return Won(best[4], Which.LATE)
-        late = self._top(self._late[turn_of_over])
+        late = self._top(self._late)
         if late is None:
             return Won(best[4], Which.ON_TIME)
         turn_of_late = self.picks.late + 1 >= TURN
-        self.picks = Picks(self.picks.over, 0 if turn_of_late else self.picks.late + 1)
+        self.picks = Picks(self.picks.over, 0 if turn_of_late else self.picks.late + 1, self.picks.turn)
         return Won(late[4], Which.LATE) if turn_of_late else Won(best[4], Which.ON_TIME)
 
     def put(self, lane: int, head: Head | None) -> None:
         """Say what a lane is after a row was taken of it; None: empty."""
+        if self._over.pop(lane, None) is not None:
+            if head is not None:
+                self._over[lane] = head
+            return
         self._states[lane] = state = self._states[lane] + 1
         if head is None:
             return
-        over = head.over and self._policy is not Policy.FIFO
-        heapq.heappush(self._regular[over], self._key(head, state))
+        heapq.heappush(self._regular, self._key(head, state))
         if self._policy is Policy.LWDF_LATE and self._is_late(head):
-            heapq.heappush(self._late[over], (False, 0.0, 0.0, head.enqueued, lane, state))
+            heapq.heappush(self._late, (False, 0.0, 0.0, head.enqueued, lane, state))
 
     def leading(self, count: int) -> list[int]:
         """Return up to `count` lanes in the order of their rank, those that stand back last."""
-        keys = [key for heap in self._regular for key in heapq.nsmallest(count, heap)]
-        return [key[4] for key in keys if self._states[key[4]] == key[5]][:count]
+        keys = heapq.nsmallest(count, self._regular)
+        return [*(key[4] for key in keys if self._states[key[4]] == key[5]), *self._over][:count]
+
+    def _next_over(self) -> int:
+        warm = [lane for lane, head in self._over.items() if not self._waits_cold(head, head.enqueued)]
+        lanes = warm or list(self._over)
+        return min((lane for lane in lanes if lane > self.picks.turn), default=min(lanes))
 
     def _top(self, heap: list[Key]) -> Key | None:
         while heap and self._states[heap[0][4]] != heap[0][5]:
@@ -187,8 +201,10 @@ class Board:
             rank = -lwdf_weight(head.slo_s, head.allowed_miss) * max(0.0, self._now - enqueued)
         elif self._policy is Policy.STRICT:
             rank = head.slo_s
-        cold = not head.warm and slo_share(enqueued, self._now, head.slo_s) <= COLD_WAITS_UNTIL
-        return (cold, kind, rank, enqueued, head.lane, state)
+        return (self._waits_cold(head, enqueued), kind, rank, enqueued, head.lane, state)
+
+    def _waits_cold(self, head: Head, enqueued: float) -> bool:
+        return not head.warm and slo_share(enqueued, self._now, head.slo_s) <= COLD_WAITS_UNTIL
 
 
 def first_pick(
@@ -202,11 +218,13 @@ def first_pick(
             return board.next(), board.picks
         stands_back = stands_back or head.over
     if stands_back and policy is not Policy.FIFO:
-        over = [head for head in heads if head.over]
-        if len(over) < len(heads):
-            turn_of_over = picks.over + 1 >= TURN
-            picks = Picks(0 if turn_of_over else picks.over + 1, picks.late)
-            heads = over if turn_of_over else [head for head in heads if not head.over]
+        main = [head for head in heads if not head.over]
+        lost = picks.over + 1
+        if not main or lost >= TURN:
+            lanes = [head.lane for head in heads if head.over]
+            lane = min((lane for lane in lanes if lane > picks.turn), default=min(lanes))
+            return Won(lane, Which.FIRST), Picks(0 if main else picks.over, picks.late, lane)
+        heads, picks = main, Picks(lost, picks.late, picks.turn)
     if not heads:
         return None, picks
     if policy is Policy.LWDF_LATE:
@@ -236,5 +254,5 @@ def _first_by_lwdf(heads: Sequence[Head], now: float, picks: Picks) -> tuple[Won
     if late[1] < 0:
         return Won(best.lane, Which.ON_TIME), picks
     turn_of_late = picks.late + 1 >= TURN
-    picks = Picks(picks.over, 0 if turn_of_late else picks.late + 1)
+    picks = Picks(picks.over, 0 if turn_of_late else picks.late + 1, picks.turn)
     return Won(late[1], Which.LATE) if turn_of_late else Won(best.lane, Which.ON_TIME), picks

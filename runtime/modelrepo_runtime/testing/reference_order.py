@@ -46,12 +46,11 @@ def _next(left: list[WaitingJob], now: float, policy: Policy, picks: Picks) -> t
     if policy is Policy.FIFO:
         warm = [job for job in left if not _cold_waits(left, job, now, policy)] or left
         return min(warm, key=lambda job: (job.enqueued, job.lane, job.job)), picks
-    main, over = [job for job in left if not job.over], [job for job in left if job.over]
-    if main and over:
+    pool, over = [job for job in left if not job.over], [job for job in left if job.over]
+    if pool and over:
         picks = replace(picks, over=(picks.over + 1) % 10)
-        over_has_turn = picks.over == 0
-        main, over = (over, main) if over_has_turn else (main, over)
-    pool = main or over
+    if not pool or (over and picks.over == 0):
+        return _next_that_stands_back(over, now, picks)
     if policy is Policy.LWDF_LATE:
         return _next_of_overload(pool, now, picks)
     warm = [job for job in pool if not _cold_waits(pool, job, now, policy)] or pool
@@ -60,6 +59,12 @@ def _next(left: list[WaitingJob], now: float, policy: Policy, picks: Picks) -> t
     else:
         lane = min(warm, key=lambda job: (-job.share(now), job.enqueued, job.lane)).lane
     return _first(pool, lane), picks
+
+
+def _next_that_stands_back(over: list[WaitingJob], now: float, picks: Picks) -> tuple[WaitingJob, Picks]:
+    warm = [job for job in over if not _cold_waits(over, job, now, Policy.SLO_SHARE)] or over
+    lane = min((job.lane for job in warm if job.lane > picks.turn), default=min(job.lane for job in warm))
+    return _first(over, lane), replace(picks, turn=lane)
 
 
 def _next_of_overload(pool: list[WaitingJob], now: float, picks: Picks) -> tuple[WaitingJob, Picks]:

@@ -128,12 +128,18 @@ def test_those_far_ahead_get_one_pick_in_ten_and_what_is_spare() -> None:
     assert Lanes(jobs).lanes_picked(35) == ([0] * 9 + [100]) * 2 + [0] * 7 + [100] * 8
 
 
+def test_lanes_that_stand_back_take_turns_so_that_the_largest_flood_has_not_all_of_them() -> None:
+    flood = [WaitingJob(1, n, NOW - 9000, float(n), 1800, over=True) for n in range(20)]
+    others = [WaitingJob(lane, 50 + lane, NOW - 5, 0.0, 7200, over=True) for lane in (0, 2)]
+    assert Lanes([*flood, *others]).lanes_picked(5) == [0, 1, 2, 1, 1]
+
+
 def test_turns_go_on_from_one_claim_to_the_next() -> None:
     jobs = waiting_jobs(*[("api", 50.0)] * 25) + waiting_jobs(*[("light", 9000.0)] * 30, over=True)
     picks = Picks()
     for _ in range(9):
         _, picks = Lanes(jobs).pick(1, picks=picks)
-    assert Lanes(jobs).pick(1, picks=picks) == ([1000], Picks())
+    assert Lanes(jobs).pick(1, picks=picks) == ([1000], Picks(turn=100))
 
 
 def test_a_turn_is_not_lost_where_nobody_stands_back() -> None:
@@ -178,7 +184,12 @@ def queues(draw: st.DrawFn) -> list[WaitingJob]:
     return jobs
 
 
-@given(queues(), st.integers(1, 40), st.sampled_from(Policy), st.builds(Picks, st.integers(0, 9), st.integers(0, 9)))
+@given(
+    queues(),
+    st.integers(1, 40),
+    st.sampled_from(Policy),
+    st.builds(Picks, st.integers(0, 9), st.integers(0, 9), st.integers(-1, 5)),
+)
 def test_a_choice_is_what_sorting_everything_would_give(
     jobs: list[WaitingJob], limit: int, policy: Policy, picks: Picks
 ) -> None:
@@ -270,7 +281,7 @@ def test_no_tier_starves_under_a_load_of_1_15_times_what_can_be_served(policy: P
         unique_by=lambda head: head.lane,
     ),
     st.sampled_from(Policy),
-    st.builds(Picks, st.integers(0, 9), st.integers(0, 9)),
+    st.builds(Picks, st.integers(0, 9), st.integers(0, 9), st.integers(-1, 5)),
 )
 def test_a_claim_of_one_job_gets_what_a_board_gives_first(heads: list[Head], policy: Policy, picks: Picks) -> None:
     board = Board(heads, 1000.0, policy, picks)

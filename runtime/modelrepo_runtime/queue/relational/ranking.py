@@ -69,7 +69,7 @@ class Ranking:
         """Keep the turns, and move the clocks of the flows that were picked from."""
         for shard, (seq, read, picks) in self._picks.items():
             if picks != read:
-                self._tx.run("picks_insert", shard, seq + 1, picks.over, picks.late)
+                self._tx.run("picks_insert", shard, seq + 1, picks.over, picks.late, picks.turn)
                 self._tx.run("picks_older", shard, seq + 1)
         for model, tags in self._tags.items():
             waiting = {lane.tier for lane in self.lanes.values() if lane.model == model and not lane.over}
@@ -78,7 +78,7 @@ class Ranking:
     def _turns_of(self, shard: str) -> tuple[int, Picks, Picks]:
         if shard not in self._picks:
             row = self._tx.row("picks_newest", shard)
-            picks = Picks(row["over"], row["late"]) if row is not None else NO_PICKS
+            picks = Picks(row["over"], row["late"], row["turn"]) if row is not None else NO_PICKS
             self._picks[shard] = (row["seq"] if row is not None else 0, picks, picks)
         return self._picks[shard]
 

@@ -71,10 +71,10 @@ delete from pause where model = ? and tier = ? returning at;
 select distinct model from lane;
 
 -- name: picks_newest
-select seq, over, late from picks where shard = ? order by seq desc limit 1;
+select seq, over, late, turn from picks where shard = ? order by seq desc limit 1;
 
 -- name: picks_insert
-insert into picks (shard, seq, over, late) values (?, ?, ?, ?);
+insert into picks (shard, seq, over, late, turn) values (?, ?, ?, ?, ?);
 
 -- name: picks_older
 delete from picks where shard = ? and seq < ?;

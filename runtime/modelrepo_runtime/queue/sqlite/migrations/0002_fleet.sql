@@ -273,6 +273,7 @@ create table picks (
   seq integer not null,
   over integer not null,
   late integer not null,
+  turn integer not null,
   primary key (shard, seq)
 ) without rowid;
 create table setting (

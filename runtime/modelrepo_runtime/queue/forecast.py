@@ -13,6 +13,7 @@ from modelrepo_runtime.jobs import Eta, StageNeed
 from modelrepo_runtime.queue.drain import Drain, Rivals
 from modelrepo_runtime.queue.estimates import Estimates, ServiceTime
 
+FAR_MORE = 4
 PROGRESS_TRUSTED = 0.05
 """Progress from which a rest may be told from it alone."""
 
@@ -41,6 +42,14 @@ class LaneLoad:
     slo_s: float = 0.0
     plan: tuple[StageNeed, ...] = ()
     """The stages that its oldest job follows."""
+    number: int = 0
+
+    def has_before(self, moment: float, count: int) -> bool:
+        """True if, coming evenly, far more of its jobs than `count` came before a moment."""
+        if moment <= self.oldest or self.depth < FAR_MORE * count:
+            return False
+        part = 1.0 if moment >= self.newest else (moment - self.oldest) / (self.newest - self.oldest)
+        return self.depth * part >= FAR_MORE * count
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,3 +139,10 @@ def test_predictions_are_near_what_comes_to_pass() -> None:
         off.append(abs(found.start_at - at))
         free[free.index(at)] = at + 10
     assert sorted(off)[len(off) // 2] == 0 and max(off) <= 20
+
+
+def test_a_lane_is_long_before_a_moment_only_where_that_is_sure() -> None:
+    full = lane(8000)
+    assert full.has_before(NOW, 1000) and full.has_before(NOW - 30, 1000)
+    assert not full.has_before(NOW - 40, 1000) and not full.has_before(NOW - 60, 1000)
+    assert not lane(3999).has_before(NOW, 1000)

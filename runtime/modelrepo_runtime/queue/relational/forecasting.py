@@ -123,6 +123,7 @@ def lanes_of(tx: Snapshot, tiers: Mapping[str, Tier], weights: Mapping[str, floa
             delayed=row["delayed"],
             slo_s=tiers[row["tier"]].slo_s,
             plan=plans.get(row["head"], ()),
+            number=row["id"],
         )
         for row in rows
     )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from modelrepo.errors import InvalidInput, JobNotFound
 from modelrepo_runtime.jobs import Fence, Job, JobError, OutputFile, Status
 from modelrepo_runtime.queue.explain import COUNTED_TO
-from modelrepo_runtime.queue.forecast import Asked, Forecaster, Running
+from modelrepo_runtime.queue.forecast import Asked, Forecaster, LaneLoad, Running
 from modelrepo_runtime.queue.port import HistoryRow, JobFilter, Tier
 from modelrepo_runtime.queue.rank import slo_share, wait_ended
 from modelrepo_runtime.queue.relational.forecasting import tier_of
@@ -28,7 +28,7 @@ def get(tx: Snapshot, job_id: str, predictions: Predictions | None = None) -> Jo
     extra: dict[str, Any] = {"inputs": json.loads(payload["inputs"]), "files": json.loads(payload["files"])}
     waits: Row | None = None
     if _status(row) is Status.QUEUED:
-        extra["position"] = position(tx, row)
+        extra["position"] = position(tx, row, predictions(tx).load.lanes if predictions is not None else ())
         waits = tx.row("waits_of_job", row["id"], row["model"], row["enqueued"])
     if predictions is not None and not _status(row).ended:
         extra["eta"] = predictions(tx).eta(asked(row, waits))
@@ -157,20 +157,27 @@ def job_of(row: Row, now: float, **extra: Any) -> Job:
     )
 
 
-def position(tx: Snapshot, row: Row) -> int | None:
-    """Return how many jobs of the model would be taken before a ready one, lane by lane; None for a delayed one."""
+def position(tx: Snapshot, row: Row, known: Sequence[LaneLoad] = ()) -> int | None:
+    """Return how many jobs of the model would be taken before a ready one, lane by lane; None for a delayed one.
+
+    Of lanes that are known to be long, a moment ago, nothing is counted.
+    """
     waits = tx.row("ready_of_job", row["model"], row["enqueued"], row["id"])
     if waits is None:
         return None
     now = rank_time(tx)
     share = slo_share(row["enqueued"], now, row["slo_s"])
-    ahead = 0
+    ahead, loads = 0, {lane.number: lane for lane in known}
     for lane in tx.rows("lanes_of_model", row["model"]):
         if lane["id"] == waits["lane"]:
             ahead += tx.only("ready_before_tag", lane["id"], waits["tag"], row["id"], COUNTED_TO)[0]
         elif lane["over"] <= row["over"]:  # what stands back goes after what does not, but for one pick in ten
             before = row["enqueued"] if lane["tier"] == row["tier"] else now - share * lane["slo_s"]
             before = before if lane["over"] == row["over"] else now + 1.0
+            load = loads.get(lane["id"])
+            if load is not None and load.has_before(before, COUNTED_TO):
+                ahead += COUNTED_TO
+                continue
             ahead += tx.only("ready_before", lane["id"], before, COUNTED_TO)[0]
     return ahead
 

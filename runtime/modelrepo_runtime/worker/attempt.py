@@ -5,17 +5,16 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
 from modelrepo.errors import InvalidInput, ModelRepoError, NotFound, Unreachable
-from modelrepo_runtime.jobs import Cause, Claim, Fence, JobError, Outcome, OutputFile
-from modelrepo_runtime.supervision.child import ChildGone, OnProgress
+from modelrepo_runtime.jobs import Cause, Claim, Fence, Outcome, OutputFile
 from modelrepo_runtime.supervision.spec import ChildOutcome, JobRequest, OutputPath
 from modelrepo_runtime.timing import Timing
+from modelrepo_runtime.worker.calling import Runs, run_all
+from modelrepo_runtime.worker.ends import Brought, Ended, early, failed
 from modelrepo_runtime.worker.handover import Handovers
 from modelrepo_runtime.worker.holding import End, Held
 from modelrepo_runtime.worker.journal import Journal
@@ -23,32 +22,6 @@ from modelrepo_runtime.worker.pace import Pace
 
 STATES = ".states"
 """Beside what stages hand over; no such name can be handed over."""
-
-
-class Runs(Protocol):
-    """The part of a child that an attempt uses."""
-
-    def run(
-        self,
-        request: JobRequest,
-        *,
-        timeout_s: float | None,
-        on_progress: OnProgress | None = None,
-        cancel_grace_s: float = ...,
-    ) -> ChildOutcome: ...
-
-    def run_batch(
-        self,
-        requests: Sequence[JobRequest],
-        *,
-        timeout_s: float | None,
-        on_progress: Sequence[OnProgress | None] = ...,
-        cancel_grace_s: float = ...,
-    ) -> list[ChildOutcome]: ...
-
-    def cancel(self, job_id: str | None = ...) -> None: ...
-
-    def stop(self, grace_s: float = ...) -> object: ...
 
 
 class Files(Protocol):
@@ -61,22 +34,6 @@ class Files(Protocol):
     ) -> OutputFile: ...
 
     def put_log(self, job_id: str, created_at: float, fence: Fence, path: Path) -> str: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Brought:
-    """The files of an attempt's inputs on this box, and how long it took to get them."""
-
-    files: Mapping[str, Path]
-    took_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """What to tell the queue of an attempt; `outcome` None hands it back, uncounted, for `cause`."""
-
-    cause: Cause
-    outcome: Outcome | None = None
 
 
 class Attempts:
@@ -126,7 +83,8 @@ class Attempts:
                     ended[held] = found
                 else:
                     requests.append((held, self._request(held, found, version)))
-            for (held, request), outcome in zip(requests, self._in_children(child, requests), strict=True):
+            outcomes = run_all(child, requests, self._timing.cancel_grace_s)
+            for (held, request), outcome in zip(requests, outcomes, strict=True):
                 took_s = time.monotonic() - began
                 if isinstance(outcome, ChildOutcome):
                     outcome = self._conclude(held, outcome, request.log_path, content_types, slot, took_s)
@@ -142,7 +100,7 @@ class Attempts:
         try:
             files = self._fetch(held, self._folder_of(held))
         except NotFound as error:
-            return _failed(Cause.REJECTED, "input_missing", error)
+            return failed(Cause.REJECTED, "input_missing", error)
         except (Unreachable, OSError) as error:
             self._journal.say("inputs-unavailable", slot=slot, job=claim.job_id, error=error)
             return Ended(Cause.LOAD_FAILED)
@@ -172,41 +130,6 @@ class Attempts:
             log_path=folder / "job.log",
         )
 
-    def _in_children(self, child: Runs, requests: Sequence[tuple[Held, JobRequest]]) -> Sequence[ChildOutcome | Ended]:
-        if len(requests) <= 1:
-            return [self._in_child(held, child, request) for held, request in requests]
-        together = self._together(child, requests)
-        if any(isinstance(each, ChildOutcome) and each.cause in _ALONE for each in together):
-            # One of them may be to blame, and only that one: each gets a call of its own.
-            for _, request in requests:
-                shutil.rmtree(request.output_dir, ignore_errors=True)
-            return [
-                self._in_child(held, child, request) if isinstance(each, ChildOutcome) else each
-                for (held, request), each in zip(requests, together, strict=True)
-            ]
-        return together
-
-    def _together(self, child: Runs, requests: Sequence[tuple[Held, JobRequest]]) -> list[ChildOutcome | Ended]:
-        early = [held.run_with(partial(child.cancel, request.job_id)) for held, request in requests]
-        going = [each for each, why in zip(requests, early, strict=True) if why is None]
-        try:
-            ran = iter(
-                child.run_batch(
-                    [request for _, request in going],
-                    timeout_s=max(held.claim.timeout_s for held, _ in requests),
-                    on_progress=[held.progressed for held, _ in going],
-                    cancel_grace_s=self._timing.cancel_grace_s,
-                )
-                if going
-                else ()
-            )
-        except ChildGone:
-            return [_early(held.ended) if held.ended else Ended(Cause.PREEMPTED) for held, _ in requests]
-        finally:
-            for held, _ in requests:
-                held.finishing()
-        return [_early(why) if why is not None else _uncounted(next(ran)) for why in early]
-
     def forget_job(self, claim: Claim) -> None:
         """The job has ended: what its stages handed over is not needed any more."""
         self._handovers.forget(claim.job_id, claim.handover)
@@ -221,29 +144,12 @@ class Attempts:
             files[name] = target
         return files
 
-    def _in_child(self, held: Held, child: Runs, request: JobRequest) -> ChildOutcome | Ended:
-        why = held.run_with(child.cancel)
-        if why is not None:
-            return _early(why)
-        try:
-            return child.run(
-                request,
-                timeout_s=held.claim.timeout_s,
-                on_progress=held.progressed,
-                cancel_grace_s=self._timing.cancel_grace_s,
-            )
-        except ChildGone:
-            # It died between two jobs: this one never began.
-            return _early(held.ended) if held.ended else Ended(Cause.PREEMPTED)
-        finally:
-            held.finishing()
-
     def _conclude(
         self, held: Held, outcome: ChildOutcome, log: Path, content_types: Mapping[str, str], slot: str, took_s: float
     ) -> Ended:
         why = held.ended
         if why is End.LOST or (why is End.PREEMPTED and outcome.cause is not Cause.SUCCEEDED):
-            return _early(why)
+            return early(why)
         if outcome.cause is Cause.PREEMPTED:
             return Ended(Cause.PREEMPTED)
         log_key = self._keep_log(held, log, slot)
@@ -252,7 +158,7 @@ class Attempts:
             outputs = self._keep_outputs(held, outcome.outputs, content_types) if succeeded else ()
             handed = self._handovers.keep(held.claim) if succeeded and not held.claim.last_stage else ()
         except InvalidInput as error:
-            return _failed(Cause.EXCEPTION, "output_too_large", error, log_key, outcome.runtime_s)
+            return failed(Cause.EXCEPTION, "output_too_large", error, log_key, outcome.runtime_s)
         except (Unreachable, OSError) as error:
             self._journal.say("outputs-not-kept", slot=slot, job=held.claim.job_id, error=error, after_s=took_s)
             return Ended(Cause.LOAD_FAILED)
@@ -296,27 +202,3 @@ class Attempts:
         except (ModelRepoError, OSError) as error:
             self._journal.say("log-not-kept", slot=slot, job=claim.job_id, error=error)
             return None
-
-
-# What an exception of a whole call says of its jobs: of one of them, perhaps.
-_ALONE = frozenset({Cause.EXCEPTION, Cause.OUT_OF_MEMORY, Cause.REJECTED, Cause.RETRY, Cause.CANCELLED})
-
-
-def _uncounted(outcome: ChildOutcome) -> ChildOutcome:
-    """A child that a batch took with it is held against none of its jobs: a second try runs each alone."""
-    return replace(outcome, counted=False) if outcome.cause in (Cause.CRASH, Cause.HANG) else outcome
-
-
-def _early(why: End) -> Ended:
-    match why:
-        case End.CANCELLED:
-            return Ended(Cause.CANCELLED, Outcome(Cause.CANCELLED))
-        case End.LOST:
-            return Ended(Cause.WORKER_LOST)
-        case End.PREEMPTED:
-            return Ended(Cause.PREEMPTED)
-
-
-def _failed(cause: Cause, code: str, error: Exception, log_key: str | None = None, runtime_s: float = 0.0) -> Ended:
-    told = JobError(code, " ".join(str(error).split()))
-    return Ended(cause, Outcome(cause, error=told, log_key=log_key, runtime_s=runtime_s))

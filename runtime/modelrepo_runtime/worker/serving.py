@@ -12,7 +12,8 @@ from modelrepo_runtime.accelerators import SlotLayout
 from modelrepo_runtime.queue.port import Offer
 from modelrepo_runtime.supervision.spec import ChildSpec
 from modelrepo_runtime.timing import Timing
-from modelrepo_runtime.worker.attempt import Attempts, Runs
+from modelrepo_runtime.worker.attempt import Attempts
+from modelrepo_runtime.worker.calling import Runs
 from modelrepo_runtime.worker.claiming import Claimer
 from modelrepo_runtime.worker.footprint import Learnt
 from modelrepo_runtime.worker.journal import Journal

@@ -11,8 +11,8 @@ from enum import Enum, auto
 from modelrepo.contract import StageSpec
 from modelrepo.errors import EntrypointFailed, InvalidInput
 from modelrepo_runtime.jobs import Cause, JobError
-from modelrepo_runtime.worker.attempt import Ended
 from modelrepo_runtime.worker.child_start import free_bytes, learn, start, wait_returned
+from modelrepo_runtime.worker.ends import Ended
 from modelrepo_runtime.worker.holding import End, Held
 from modelrepo_runtime.worker.serving import Serving
 from modelrepo_runtime.worker.slot import Slot

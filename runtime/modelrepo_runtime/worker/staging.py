@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from modelrepo_runtime.jobs import Cause
-from modelrepo_runtime.worker.attempt import Brought, Ended
+from modelrepo_runtime.worker.ends import Brought, Ended
 from modelrepo_runtime.worker.holding import Held
 from modelrepo_runtime.worker.serving import Serving, SlotParts
 

@@ -14,7 +14,8 @@ from modelrepo_runtime.jobs import Cause, Claim, Fence, JobError, OutputFile
 from modelrepo_runtime.supervision.child import ChildGone
 from modelrepo_runtime.supervision.spec import ChildOutcome, JobRequest, OutputPath
 from modelrepo_runtime.timing import Timing
-from modelrepo_runtime.worker.attempt import Attempts, Ended
+from modelrepo_runtime.worker.attempt import Attempts
+from modelrepo_runtime.worker.ends import Ended
 from modelrepo_runtime.worker.handover import Handovers
 from modelrepo_runtime.worker.holding import End, Held
 from modelrepo_runtime.worker.journal import Journal
@@ -31,7 +32,11 @@ class Child:
         request.output_dir.mkdir(parents=True)
         return self._does(request)
 
-    def cancel(self) -> None:
+    def run_batch(self, requests: Any, **_: Any) -> list[ChildOutcome]:
+        return [self.run(request) for request in requests]
+
+    def cancel(self, job_id: str | None = None) -> None:
+        assert job_id in (None, "job_1")
         self.cancelled = True
 
     def stop(self, grace_s: float = 0.0) -> None:

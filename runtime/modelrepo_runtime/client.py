@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypedDict, cast
@@ -118,9 +119,15 @@ class Client:
             if self._owns_queue
             else cast(JobQueue, queue)
         )
-        self.files = files if isinstance(files, JobStore) else JobStore(default_files_url(self.queue.url, files))
+        self._files = files
         self._specs: dict[tuple[str, str], ModelSpec] = {}
         self._active: dict[str, tuple[str, float]] = {}
+
+    @cached_property
+    def files(self) -> JobStore:
+        """Where files of jobs lie, looked for when it is first asked for. Raises: InvalidInput where nobody says."""
+        told = self._files
+        return told if isinstance(told, JobStore) else JobStore(default_files_url(self.queue.url, told))
 
     def submit(
         self,
@@ -373,7 +380,9 @@ class Client:
             self.files.delete_job(job_id, created_at)
 
     def _show(self, job: Job) -> JobObject:
-        places = {output.key: self.files.place(output.key) for output in job.outputs}
+        places: dict[str, tuple[str | None, float | None]] = {}
+        with suppress(InvalidInput):  # who only looks at jobs need not say where their files lie
+            places = {output.key: self.files.place(output.key) for output in job.outputs}
         return cast(JobObject, job.to_json(places))
 
 

@@ -10,10 +10,18 @@ from typing import Any, cast
 import pytest
 
 from modelrepo.contract import ModelSpec, parse_spec
-from modelrepo.errors import Conflict, InvalidActiveFile, InvalidJobInput, JobNotFound, ModelNotFound, VersionNotFound
+from modelrepo.errors import (
+    Conflict,
+    InvalidActiveFile,
+    InvalidInput,
+    InvalidJobInput,
+    JobNotFound,
+    ModelNotFound,
+    VersionNotFound,
+)
 from modelrepo.promotion.history import Kind
 from modelrepo_runtime.client import Client
-from modelrepo_runtime.jobs import Cause, Claim, Fence, Outcome
+from modelrepo_runtime.jobs import Cause, Claim, Fence, Outcome, OutputFile, StageNeed, Submission
 from modelrepo_runtime.jobstore import JobStore
 from modelrepo_runtime.queue.memory import MemoryQueue
 from modelrepo_runtime.queue.port import Offer, Session, WorkerInfo
@@ -258,3 +266,18 @@ def test_a_spec_is_read_once_while_the_poll_interval_lasts(side: Side) -> None:
         side.client.submit("painter", {"prompt": "x"})
         side.client.submit("painter", {"prompt": "x"}, version="v2")
     assert len(side.shelf.looked) <= 3
+
+
+def test_who_only_looks_at_jobs_need_not_say_where_files_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MODELREPO_FILES", raising=False)
+    queue = MemoryQueue("elsewhere://queue")
+    job = queue.submit(Submission("m", {}, (StageNeed("run"),)))
+    session = queue.hello(WorkerInfo("w", "box", 1))
+    (claim,) = queue.claim(session, 0, [Offer("0", "m", "v1", ("run",))])
+    output = OutputFile("out", "jobs/x/out", 1, "text/plain")
+    queue.finish(session, job.id, claim.fence, Outcome(Cause.SUCCEEDED, None, (output,)))
+    client = Client(queue=queue)
+    assert client.get(job.id)["outputs"][0]["url"] is None
+    with pytest.raises(InvalidInput):
+        client.upload(__file__)

@@ -10,7 +10,7 @@ from modelrepo_runtime.queue.outbox import LEASE_S, Delivery, OutboxState, Undel
 from modelrepo_runtime.queue.port import Session
 from modelrepo_runtime.queue.relational import fleet_events, orders, outbox
 from modelrepo_runtime.queue.relational.forecasting import Forecasts
-from modelrepo_runtime.queue.relational.transaction import Database, Snapshot, Transaction
+from modelrepo_runtime.queue.relational.transaction import Database, Transaction
 
 
 class OperatorCalls:
@@ -23,16 +23,11 @@ class OperatorCalls:
         self, holder: str, limit: int, *, lease_s: float = LEASE_S, per_host: int = 4, avoid: Sequence[str] = ()
     ) -> tuple[Delivery, ...]:
         """See Outbox. Writes nothing where nothing is due, so that polling is cheap."""
-
-        def nothing_due(tx: Snapshot) -> bool:
-            return not tx.rows("outbox_ready", tx.now, tx.now + lease_s, 1)
-
-        if self._database.read(nothing_due):
+        chosen = self._database.read(lambda tx: outbox.choose(tx, limit, lease_s, per_host, avoid))
+        if not chosen:
             return ()
         known = self._forecasts.before_write(self._database)
-        return self._database.write(
-            lambda tx: outbox.take(tx, holder, limit, lease_s, per_host, avoid, lambda _: known)
-        )
+        return self._database.write(lambda tx: outbox.take(tx, holder, chosen, lease_s, lambda _: known))
 
     def settle_delivery(
         self, delivery_id: int, holder: str, error: str | None = None, *, again_in_s: float | None = None

@@ -12,30 +12,32 @@ from modelrepo_runtime.queue.relational.telling import read_webhook
 from modelrepo_runtime.queue.relational.transaction import Row, Snapshot, Transaction
 
 
-def take(
-    tx: Transaction,
-    holder: str,
-    limit: int,
-    lease_s: float,
-    per_host: int,
-    avoid: Sequence[str],
-    predictions: reading.Predictions,
-) -> tuple[Delivery, ...]:
-    """Take due events for a while. Two that take at once never get the same one."""
-    until = tx.now + lease_s
-    busy = {row["host"]: row["tries"] for row in tx.rows("outbox_under_way", tx.now, until)}
+def choose(tx: Snapshot, limit: int, lease_s: float, per_host: int, avoid: Sequence[str]) -> tuple[int, ...]:
+    """Return which events may be sent now. Looks at all that are due, so nobody waits for it: it only reads."""
+    busy = {row["host"]: row["tries"] for row in tx.rows("outbox_under_way", tx.now, tx.now + lease_s)}
     avoided = frozenset(avoid)
-    found: list[Delivery] = []
-    for row in tx.rows("outbox_ready", tx.now, until, per_host):
+    found: list[int] = []
+    for row in tx.rows("outbox_ready", tx.now, tx.now + lease_s, per_host):
         if len(found) >= limit:
             break
-        if row["host"] in avoided or busy.get(row["host"], 0) >= per_host:
-            continue
-        delivery = _delivery(tx, row, predictions)
-        if delivery is None:
-            tx.run("outbox_delete", row["id"])
-        elif tx.row("outbox_take", holder, until, row["id"], tx.now) is not None:
+        if row["host"] not in avoided and busy.get(row["host"], 0) < per_host:
             busy[row["host"]] = busy.get(row["host"], 0) + 1
+            found.append(row["id"])
+    return tuple(found)
+
+
+def take(
+    tx: Transaction, holder: str, chosen: Sequence[int], lease_s: float, predictions: reading.Predictions
+) -> tuple[Delivery, ...]:
+    """Take those of the chosen events that nobody else has taken meanwhile."""
+    found: list[Delivery] = []
+    for number in chosen:
+        if tx.row("outbox_take", holder, tx.now + lease_s, number, tx.now) is None:
+            continue
+        delivery = _delivery(tx, tx.only("outbox_taken", number), predictions)
+        if delivery is None:
+            tx.run("outbox_delete", number)
+        else:
             found.append(delivery)
     return tuple(found)
 

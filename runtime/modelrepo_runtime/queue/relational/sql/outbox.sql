@@ -33,17 +33,14 @@ update outbox set due = ? where job = ? and holder is null;
 
 -- name: outbox_ready
 -- The first few events of each host that are due, the oldest of their jobs.
-select ranked.id, ranked.host, ranked.message, ranked.kind, ranked.at, ranked.facts, ranked.tries, ranked.job_number,
-  job.name, job.webhook
+select ranked.id, ranked.host
 from (
-  select outbox.id, outbox.host, outbox.message, outbox.kind, outbox.at, outbox.facts, outbox.tries,
-    outbox.job as job_number, outbox.due,
+  select outbox.id, outbox.host, outbox.due,
     row_number() over (partition by outbox.host order by outbox.due, outbox.id) as place
   from outbox
   where outbox.due <= ?1 and (outbox.holder is null or outbox.taken_until <= ?1 or outbox.taken_until > ?2)
     and not exists (select 1 from outbox as earlier where earlier.job = outbox.job and earlier.id < outbox.id)
 ) as ranked
-left join job on job.id = ranked.job_number
 where ranked.place <= ?3 order by ranked.due, ranked.id;
 
 -- name: outbox_under_way
@@ -51,7 +48,11 @@ select host, count(*) as tries from outbox where holder is not null and taken_un
 
 -- name: outbox_take
 update outbox set holder = ?1, taken_until = ?2
-where id = ?3 and (holder is null or taken_until <= ?4 or taken_until > ?2) returning id;
+where id = ?3 and due <= ?4 and (holder is null or taken_until <= ?4 or taken_until > ?2) returning id;
+
+-- name: outbox_taken
+select outbox.id, outbox.message, outbox.kind, outbox.at, outbox.facts, outbox.tries, job.name, job.webhook
+from outbox left join job on job.id = outbox.job where outbox.id = ?;
 
 -- name: outbox_held
 select outbox.id, outbox.message, outbox.kind, outbox.at, outbox.tries, job.name, job.webhook

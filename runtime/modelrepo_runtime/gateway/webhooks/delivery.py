@@ -24,6 +24,8 @@ AT_ONCE = 32
 PER_HOST = 4
 """Of those to one host, in the whole fleet: a receiver that hangs takes no more."""
 POLL_S = 0.5
+REST_AFTER_LOOK = 5.0
+"""A look that finds nothing is repeated after so many times its own length: a long outbox must not be all we do."""
 AVOID_FIRST_S, AVOID_LONGEST_S = 2.0, 60.0
 """How long a host that did not answer at all is left alone by this gateway; doubled each time."""
 
@@ -98,6 +100,7 @@ class DeliveryLoop:
         """Send until stopped. A queue that does not answer is asked again; no event is lost by it."""
         while not self._stopping:
             self._news.clear()
+            began = time.monotonic()
             try:
                 taken = await self._take()
             except Unreachable as error:
@@ -107,8 +110,9 @@ class DeliveryLoop:
                 log.exception("a fault in the sender of webhooks")
                 taken = 0
             if not taken:
+                wait_s = max(self._poll_s, REST_AFTER_LOOK * (time.monotonic() - began))
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._news.wait(), self._poll_s)
+                    await asyncio.wait_for(self._news.wait(), wait_s)
 
     async def _take(self) -> int:
         free = AT_ONCE - len(self._under_way)

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 QUIET = ("/healthz", "/readyz", "/metrics", "/v1/worker/")
 """Asked all the time: only what goes wrong there is worth a line."""
+DRAINED_BYTES, DRAINED_S = 8 << 20, 5.0
+"""Of a body that was refused, what is still read."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -136,6 +138,8 @@ class _Request:
 
     async def answer(self, found: Answer) -> None:
         """Send a whole answer."""
+        if isinstance(self.refused, TooLarge):
+            await self._drain()
         body = json.dumps(found.body()).encode()
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         headers += [(name.lower().encode(), value.encode()) for name, value in found.headers().items()]
@@ -144,6 +148,18 @@ class _Request:
         self.about["code"], self._answering = found.code, True
         await self.send({"type": "http.response.start", "status": found.status, "headers": headers})
         await self.send({"type": "http.response.body", "body": body})
+
+    async def _drain(self) -> None:
+        """Read a little on: a client that is cut off while it sends never sees its answer."""
+        left = DRAINED_BYTES
+        try:
+            async with asyncio.timeout(DRAINED_S):
+                while left > 0 and not self._ended:
+                    message = await self._receive()
+                    left -= len(message.get("body", b""))
+                    self._ended = message["type"] != "http.request" or not message.get("more_body", False)
+        except TimeoutError:
+            pass
 
     def _too_large(self, size: int) -> TooLarge:
         return TooLarge(f"the body has {size} bytes or more, the limit is {self._limit}; hand large data over as files")

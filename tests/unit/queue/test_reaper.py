@@ -20,14 +20,14 @@ class FailingQueue(MemoryQueue):
     """Does not answer while `down`."""
 
     down: ModelRepoError | None = None
-    pause: Callable[[], None] | None = None
+    interlude: Callable[[], None] | None = None
     """Called once, within the next call of `paused_in`."""
     paused_in = ""
 
     def _maybe_pause(self, call: str) -> None:
-        if self.pause is not None and self.paused_in == call:
-            pause, self.pause = self.pause, None
-            pause()
+        if self.interlude is not None and self.paused_in == call:
+            interlude, self.interlude = self.interlude, None
+            interlude()
 
     def tend(self) -> None:
         self._maybe_pause("tend")
@@ -107,7 +107,7 @@ def test_a_suspended_reaper_begins_anew(watch: Watch) -> None:
 @pytest.mark.parametrize("call", ["tend", "before beats", "after beats"])
 def test_a_reaper_that_is_suspended_within_a_call_begins_anew(watch: Watch, call: str) -> None:
     watch.look(4)
-    watch.queue.paused_in, watch.queue.pause = call, lambda: watch.own.advance(3600)
+    watch.queue.paused_in, watch.queue.interlude = call, lambda: watch.own.advance(3600)
     looks = 7 if call == "tend" else 8
     assert watch.look(looks - 1) == 0
     assert watch.look(1) == 1

@@ -428,6 +428,7 @@ create table picks (
   seq bigint not null,
   over bigint not null,
   late bigint not null,
+  turn bigint not null,
   primary key (shard, seq)
 );
 create table setting (

@@ -101,6 +101,7 @@ class Forwarder:
         self._upstream = (str(parts.hostname), int(parts.port or 0))
         self._listener = socket.create_server((address, 0), backlog=128)
         self.url = f"http://{address}:{self._listener.getsockname()[1]}"
+        self._clients: list[socket.socket] = []
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self._threads[0].start()
 
@@ -110,6 +111,7 @@ class Forwarder:
                 client, _ = self._listener.accept()
             except OSError:
                 return
+            self._clients.append(client)
             self._threads.append(threading.Thread(target=self._talk, args=(client,), daemon=True))
             self._threads[-1].start()
 
@@ -129,9 +131,12 @@ class Forwarder:
                 end.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Accept no more."""
+        """Accept no more, and end what is under way."""
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        for client in self._clients:
+            with suppress(OSError):
+                client.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join(5.0)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from modelrepo_runtime.queue.port import Offer
@@ -88,9 +88,12 @@ def kind_taken(lane: Lane, offer: Offer) -> str | None:
     return next((each.on for each in offer.plan if each.name == stage), None)
 
 
-def admits(lane: Lane, place: Place, live: Iterable[LiveSlot], kind: str | None = None) -> bool:
-    """True if `place` may take the lane's jobs: none avoids it, or no other live slot on `kind` may take them."""
-    return not place.avoided_by(lane.avoid) or not any(slot.may_take(lane, kind) for slot in live)
+def admits(lane: Lane, place: Place, live: Callable[[], Iterable[LiveSlot]], kind: str | None = None) -> bool:
+    """True if `place` may take the lane's jobs: none avoids it, or no other live slot on `kind` may take them.
+
+    `live` is asked only where one avoids it: there may be thousands of slots.
+    """
+    return not place.avoided_by(lane.avoid) or not any(slot.may_take(lane, kind) for slot in live())
 
 
 def write_avoid(avoid: frozenset[str]) -> str:

@@ -108,7 +108,7 @@ class Waiting:
             asked += poll.first.values()
         for number, rows in poll.avoiding.items():
             lane = self._lanes[number]
-            away = place is not None and live is not None and not admits(lane, place, live())
+            away = place is not None and live is not None and not admits(lane, place, live)
             if not away and (first or lane.stage != self._first_stage):
                 asked.append(rows)
         heads = [head for rows in asked if (head := rows.head(now, policy)) is not None]

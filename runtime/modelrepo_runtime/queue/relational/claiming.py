@@ -159,7 +159,7 @@ def _open_to(holder: Holder, offer: Offer, around: Around) -> list[int]:
     place, grants = holder.place(offer), around.grants
     found: list[int] = []
     for number, lane in around.ranking.lanes.items():
-        if not fits(lane, offer) or (lane.avoid and not admits(lane, place, around.live(), kind_taken(lane, offer))):
+        if not fits(lane, offer) or (lane.avoid and not admits(lane, place, around.live, kind_taken(lane, offer))):
             continue
         if lane.cluster not in (None, holder.cluster):
             continue

@@ -148,7 +148,8 @@ def _claim_next(tx: Transaction, offer: Offer, call: Finish, row: LeaseRow, step
         return None
     holder = holder_of(tx, call.session, AFTER_NO_CLAIM, after_fence=call.fence.number)
     tx.flush()
-    if lane.avoid and not admits(lane, holder.place(offer), slots_live(tx, timing), row.plan[step.stage_index].on):
+    place, kind = holder.place(offer), row.plan[step.stage_index].on
+    if not admits(lane, place, lambda: slots_live(tx, timing), kind):
         return None
     known = probing(tx)
     if not known.allowed(offer, holder.cluster, stage):

@@ -74,12 +74,14 @@ def beat_all(tx: Transaction, calls: Sequence[BeatCall], timing: Timing) -> tupl
         return ()
     known = _look_up(tx, sessions)
     _keep_reports(tx, calls, known)
-    answers = tuple(_beat(tx, call.session.id, call.held, call.slots, known, timing) for call in calls)
-    wanted = orders.for_sessions(tx, sessions)
-    if not wanted:
+    answers = tuple(_beat(tx, call.session.id, call.held, known, timing) for call in calls)
+    wanted, versions = orders.for_sessions(tx, sessions), _versions(tx, calls, known, timing)
+    if not wanted and not versions:
         return answers
     return tuple(
-        answer if isinstance(answer, StaleSession) else replace(answer, orders=wanted.get(call.session.id, ()))
+        answer
+        if isinstance(answer, StaleSession)
+        else replace(answer, orders=wanted.get(call.session.id, ()), versions=versions.get(call.session.id, {}))
         for call, answer in zip(calls, answers, strict=True)
     )
 
@@ -101,7 +103,6 @@ def _beat(
     tx: Transaction,
     session: str,
     holding: Sequence[tuple[str, Fence]],
-    slots: Sequence[SlotReport],
     known: _Known,
     timing: Timing,
 ) -> BeatReply | StaleSession:
@@ -123,19 +124,34 @@ def _beat(
             if held(tx, *row.held) is not None:  # it may just be finishing
                 _give_back(tx, row, timing, "unanswered")
     cancelled = frozenset(row.name for row in own if row.cancelled and row.held in told)
-    return BeatReply(cancelled, frozenset(told - leased), versions=_versions(tx, session, slots, timing))
+    return BeatReply(cancelled, frozenset(told - leased))
 
 
 def _versions(
-    tx: Transaction, session: str, slots: Sequence[SlotReport], timing: Timing
-) -> Mapping[str, tuple[str, ...]]:
-    """Tell slots that run on the CPU alone which versions to prepare for; others do not ask."""
-    models = {report.model for report in slots if report.on == ("cpu",) and report.model is not None}
-    row = tx.row("cluster_of_session", session) if models else None
-    if row is None:
+    tx: Snapshot, calls: Sequence[BeatCall], known: _Known, timing: Timing
+) -> Mapping[str, Mapping[str, tuple[str, ...]]]:
+    """Tell sessions whose slots run on the CPU alone which versions to prepare for; others do not ask.
+
+    What a cluster serves is read once for all of its sessions: there may be thousands of slots.
+    """
+    asking: dict[str, set[str]] = {}
+    for call in calls:
+        models = {slot.model for slot in call.slots if slot.on == ("cpu",) and slot.model is not None}
+        if models and call.session.id in known.alive:
+            asking[call.session.id] = models
+    if not asking:
         return {}
-    found = crediting.versions_wanted(tx, row["cluster"], sorted(models), timing)
-    return {model: found[model] for model in sorted(models & found.keys())}
+    named = tx.select("clusters_of_sessions", f"where {tx.statements.among('id')}", tx.array(sorted(asking)))
+    clusters: dict[str, list[str]] = {}
+    for row in named:
+        clusters.setdefault(row["cluster"], []).append(row["id"])
+    told: dict[str, Mapping[str, tuple[str, ...]]] = {}
+    for cluster, sessions in clusters.items():
+        models = set().union(*(asking[session] for session in sessions))
+        found = crediting.versions_wanted(tx, cluster, sorted(models), timing)
+        for session in sessions:
+            told[session] = {model: found[model] for model in sorted(asking[session] & found.keys())}
+    return told
 
 
 def _keep_reports(tx: Transaction, calls: Sequence[BeatCall], known: _Known) -> None:
@@ -220,10 +236,14 @@ def forget_silent(tx: Transaction, before: float) -> None:
         _forget(tx, row["id"])
 
 
+def turn_is_free(tx: Snapshot, model: str, slot: str, allowed: int, ttl_s: float) -> bool:
+    """True where fewer than the allowed number of others have a turn."""
+    return len(_turns(tx, model, ttl_s) - {slot}) < allowed
+
+
 def take_turn(tx: Transaction, model: str, slot: str, allowed: int, ttl_s: float) -> bool:
     """Take or keep a turn where fewer than the allowed number of others have one."""
-    taken = _turns(tx, model, ttl_s)
-    if len(taken - {slot}) >= allowed:
+    if not turn_is_free(tx, model, slot, allowed, ttl_s):
         return False
     tx.run("turn_put", model, slot, tx.now + ttl_s)
     return True
@@ -237,6 +257,6 @@ def renew_turn(tx: Transaction, model: str, slot: str, ttl_s: float) -> bool:
     return True
 
 
-def _turns(tx: Transaction, model: str, ttl_s: float) -> set[str]:
+def _turns(tx: Snapshot, model: str, ttl_s: float) -> set[str]:
     rows = tx.rows("turns_of_model", model, tx.now, tx.now + ttl_s)
     return {row["slot"] for row in rows}

@@ -237,6 +237,8 @@ class RelationalQueue(OperatorCalls, OrderCalls):
     def take_turn(self, model: str, slot_key: str, slots_total: int, max_unavailable: str, ttl_s: float) -> bool:
         """See JobQueue."""
         allowed = slots_allowed(max_unavailable, slots_total)
+        if not self._database.read(lambda tx: fleet.turn_is_free(tx, model, slot_key, allowed, ttl_s)):
+            return False  # thousands ask while few may: only who is likely to get one asks for the whole queue
         return self._database.write(lambda tx: fleet.take_turn(tx, model, slot_key, allowed, ttl_s))
 
     def renew_turn(self, model: str, slot_key: str, ttl_s: float) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from modelrepo_runtime.jobs import Cause, Claim, StageNeed, Status
-from modelrepo_runtime.queue.port import Offer, Session, SlotReport, WorkerInfo
+from modelrepo_runtime.queue.port import BeatCall, BeatReply, Offer, Session, SlotReport, WorkerInfo
 from modelrepo_runtime.testing.queue_contract.bench import Bench, offer_of
 
 PLAN = (StageNeed("prepare", "cpu", 60.0), StageNeed("generate", "gpu", 600.0), StageNeed("finish", "cpu", 60.0))
@@ -229,6 +229,15 @@ class CreditContract:
         told = [SlotReport("0", "open", "m", None, on=CPU)]
         assert bench.queue.beat(cpu, (), told).versions == {"m": ("v1", "v2")}
         assert bench.queue.beat(cpu, (), [SlotReport("0", "open", "m", "v1", on=GPU)]).versions == {}
+
+    def test_beats_that_come_together_tell_each_cluster_what_it_serves_itself(self, bench: Bench) -> None:
+        a_box(bench, "gpu", GPU)
+        a_box(bench, "far gpu", GPU, cluster="d", version="v7")
+        boxes = [a_box(bench, "cpu", CPU), a_box(bench, "far", CPU, cluster="d"), a_box(bench, "third", CPU)]
+        told = [SlotReport("0", "open", "m", None, on=CPU)]
+        answers = bench.queue.beat_all([BeatCall(session, (), told) for session in boxes])
+        served = [answer.versions for answer in answers if isinstance(answer, BeatReply)]
+        assert served == [{"m": ("v1",)}, {"m": ("v7",)}, {"m": ("v1",)}]
 
     def test_a_beat_tells_cpu_slots_of_versions_that_jobs_are_to_be_finished_by(self, bench: Bench) -> None:
         waiting(bench, 1)

@@ -42,6 +42,9 @@ select session, report from slot order by session, slot;
 -- name: workers_of_sessions
 select id, worker from session
 
+-- name: clusters_of_sessions
+select id, cluster from session
+
 -- name: slots_of_sessions
 select session, slot, report from slot
 

@@ -33,7 +33,7 @@ class OperatorCalls:
         self, delivery_id: int, holder: str, error: str | None = None, *, again_in_s: float | None = None
     ) -> bool:
         """See Outbox."""
-        return self._database.write(lambda tx: outbox.settle(tx, delivery_id, holder, error, again_in_s))
+        return self._database.write(lambda tx: outbox.settle(tx, delivery_id, holder, error, again_in_s), alone=False)
 
     def drop_deliveries(self, job_id: str, reason: str) -> int:
         """See Outbox."""

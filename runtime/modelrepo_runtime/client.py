@@ -151,6 +151,8 @@ class Client:
         submission = self.prepare(model, inputs or {}, wanted)
         try:
             job = self.queue.submit(submission, idempotency_key=idempotency_key)
+        except Unreachable:
+            raise  # it may have become a job all the same; files that no job has go by age
         except Exception:
             self.drop(submission)
             raise

@@ -42,6 +42,8 @@ async def _take_in(parts: Parts, body: SubmissionBody, tenant: str, key: str | N
         submission = await parts.store_calls.run(_prepare, parts, body, tenant)
     try:
         job = await parts.queue_calls.run(parts.queue.submit, submission, idempotency_key=key)
+    except Unreachable:
+        raise  # it may have become a job all the same; files that no job has go by age
     except Exception:
         await parts.store_calls.run(parts.client.drop, submission)
         raise

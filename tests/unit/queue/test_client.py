@@ -17,6 +17,7 @@ from modelrepo.errors import (
     InvalidJobInput,
     JobNotFound,
     ModelNotFound,
+    Unreachable,
     VersionNotFound,
 )
 from modelrepo.promotion.history import Kind
@@ -160,6 +161,23 @@ def test_a_submission_that_is_refused_keeps_no_file(side: Side) -> None:
     with pytest.raises(ValueError, match="gold"):
         side.client.submit("painter", {"prompt": "x", "image": side.file("cat.png")}, tier="gold")
     assert list(side.files._store.list("")) == []
+
+
+def test_a_submission_of_which_nobody_knows_what_became_keeps_its_file(
+    side: Side, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = side.queue.submit
+
+    def lose_the_answer(submission: Submission, *, idempotency_key: str | None = None) -> None:
+        taken(submission, idempotency_key=idempotency_key)
+        raise Unreachable("the connection ended while it committed")
+
+    inputs = {"prompt": "x", "image": side.file("cat.png", b"cat")}
+    with monkeypatch.context() as patched, pytest.raises(Unreachable):
+        patched.setattr(side.queue, "submit", lose_the_answer)
+        side.client.submit("painter", inputs, idempotency_key="k")
+    side.client.submit("painter", inputs, idempotency_key="k")
+    assert side.files.read(side.claim().files["image"]) == b"cat"
 
 
 def test_the_same_key_gives_the_same_job_and_keeps_one_file(side: Side) -> None:

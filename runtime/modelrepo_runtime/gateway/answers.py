@@ -87,7 +87,7 @@ async def on_error(request: Request, error: Exception) -> JSONResponse:
     if found.status >= 500 and not isinstance(error, Refusal):
         log.warning("%s: %s", code_of(type(error)), error, exc_info=error if found.status == 500 else None)
     body = found.body()
-    if isinstance(error, ModelRepoError) and request.url.path.startswith(MACHINES):
+    if isinstance(error, ModelRepoError) and request.scope["path"].startswith(MACHINES):
         body = {"error": {**body["error"], **tell(error)}}
     return _response(found, body)
 

@@ -91,6 +91,12 @@ def test_without_tokens_only_programs_of_the_same_box_are_answered(repo: Reposit
         assert bench.ask("GET", "/v1/jobs", who=None).status == 401
 
 
+@pytest.mark.parametrize("floor", ["worker", "fleet"])
+def test_a_host_that_looks_like_a_path_shows_nobody_the_errors_of_machines(quiet: Bench, floor: str) -> None:
+    reply = quiet.ask("GET", "/v1/jobs/job_none", headers={"Host": f"gateway/v1/{floor}/claim?"})
+    assert (reply.status, set(reply.json()["error"])) == (404, {"code", "message", "retryable"})
+
+
 def test_a_gateway_without_tokens_listens_on_its_own_box_alone() -> None:
     assert check_open(Place("127.0.0.1"), has_tokens=False)
     assert check_open(Place("::1"), has_tokens=False)

@@ -154,7 +154,7 @@ class WorkerApi:
     # Every request.
 
     async def _answer(self, request: Request) -> Response:
-        path = request.url.path
+        path = request.scope["path"]  # not that of its URL, of which the client writes the host
         route = self._routes.get(path)
         if route is None or request.method != ("GET" if path == _WELCOME else "POST"):
             if request.method == "GET" and path.startswith(_REPOSITORY):
@@ -304,9 +304,9 @@ async def _body(request: Request) -> dict[str, Json]:
     try:
         document = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise Misread(f"cannot read {request.url.path}: its body is no JSON: {error}") from error
+        raise Misread(f"cannot read {request.scope['path']}: its body is no JSON: {error}") from error
     if not isinstance(document, dict):
-        raise Misread(f"cannot read {request.url.path}: its body is no object")
+        raise Misread(f"cannot read {request.scope['path']}: its body is no object")
     return document
 
 

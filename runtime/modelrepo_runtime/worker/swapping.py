@@ -205,12 +205,14 @@ class Swapper:
         if not needed:
             yield
             return
+        rest_s = parts.timing.queue_poll_s
         while not self._takes_turn(target):
             slot.show(target, f"waiting for its turn ({target.max_unavailable} of the slots swap at once)")
             with slot.changed:
-                slot.changed.wait_for(lambda: slot.superseded(target), parts.timing.queue_poll_s)
+                slot.changed.wait_for(lambda: slot.superseded(target), rest_s)
             if slot.superseded(target):
                 raise Superseded
+            rest_s = min(2 * rest_s, parts.timing.beat_s)  # thousands may wait, and turns last for minutes
         try:
             yield
         finally:

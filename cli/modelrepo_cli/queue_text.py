@@ -59,7 +59,7 @@ def _whom(lane: LaneReport) -> str:
 def _notes(shown: QueueReport) -> str:
     lines = [
         f"paused since {span(max(0.0, shown.at - pause.at))}: model {pause.model or 'any'}, tier {pause.tier or 'any'};"
-        " `modelrepo queue resume` ends it"
+        f" `{pause.ended_by}` ends it"
         for pause in shown.pauses
     ]
     for version in shown.failing:

@@ -111,7 +111,7 @@ def _of_the_constraint(lane: LaneLoad, slot: SlotStanding, rules: Rules) -> Hind
 def _of_the_rules(lane: LaneLoad, slot: SlotStanding, rules: Rules) -> Hindrance | None:
     if lane.paused:
         what = f"model {lane.model}, tier {lane.tier}"
-        told = f"Jobs of {what} are paused: `modelrepo queue resume` lets them go on."
+        told = f"Jobs of {what} are paused: `modelrepo queue` shows the pause, and what ends it."
         return Hindrance(Kind.PAUSED, "the end of a pause", told, "they are paused")
     version = lane.version or slot.report.version
     failing = next((each for each in rules.failing if (each.model, each.version) == (lane.model, version)), None)

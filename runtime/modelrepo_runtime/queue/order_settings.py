@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -30,6 +31,14 @@ class Pause:
     model: str | None
     tier: str | None
     at: float
+
+    @property
+    def ended_by(self) -> str:
+        """The command that ends it: in the words in which it was given."""
+        words = [shlex.quote(self.model)] if self.model else []
+        if self.tier:
+            words += ["--tier", shlex.quote(self.tier)]
+        return " ".join(["modelrepo queue resume", *words])
 
 
 class OrderSettings(Protocol):

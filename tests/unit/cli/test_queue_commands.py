@@ -32,9 +32,11 @@ def test_a_lane_is_a_line() -> None:
 def test_what_holds_jobs_back_stands_below() -> None:
     failing = FailingVersion("m", "v2", "run", 940.0, 10, 9, 4, ("a", "b"))
     credit = CreditReport("a", "m", "v1", 3, None)
-    text = queue_text.report(QueueReport(1000.0, "fifo", (), (Pause(None, "free", 990.0),), (failing,), (credit,)))
+    pauses = (Pause(None, "free", 990.0), Pause("m", None, 990.0))
+    text = queue_text.report(QueueReport(1000.0, "fifo", (), pauses, (failing,), (credit,)))
     assert "no job waits (policy fifo)" in text
-    assert "paused since 10 s: model any, tier free" in text
+    assert "paused since 10 s: model any, tier free; `modelrepo queue resume --tier free` ends it" in text
+    assert "model m, tier any; `modelrepo queue resume m` ends it" in text
     assert "failing since 1 min: m@v2 at stage run, 9 of 10 attempts on 4 slots; tried in a, b now" in text
     assert "m@v1" in text and text.splitlines()[-1].split() == ["a", "m@v1", "3", "-"]
 

@@ -109,7 +109,6 @@ class Asked:
     cluster: str | None = None
     size: str | None = None
     over: bool = False
-    paused: bool = False
     due: float | None = None
     """When its delay ends."""
     started_at: float | None = None
@@ -137,10 +136,14 @@ class Forecaster:
     _lanes: dict[tuple[str, str], list[LaneLoad]] = field(default_factory=dict)
     _drains: dict[tuple[str, str, str | None, str | None], Drain] = field(default_factory=dict)
     _devices: dict[str, str | None] = field(default_factory=dict)
+    _paused: set[tuple[str, str]] = field(default_factory=set)
+    """Models and tiers of which no job is given out."""
 
     def __post_init__(self) -> None:
         for lane in self.load.lanes:
-            if lane.depth > 0 and not lane.paused:
+            if lane.paused:
+                self._paused.add((lane.model, lane.tier))
+            elif lane.depth > 0:
                 self._lanes.setdefault((lane.model, lane.on), []).append(lane)
         self._devices.update((slot.name, slot.accelerator) for slot in self.load.slots)
 
@@ -175,7 +178,7 @@ class Forecaster:
 
     def _start(self, job: Asked, stage: StageNeed, earliest: float) -> float | None:
         """Return when a slot takes the job at this stage, `earliest` or later."""
-        if job.paused:
+        if (job.model, job.tier) in self._paused:
             return None
         start = self._drain(job, stage.on).start(job.enqueued, self.load.weights[job.tier], over=job.over)
         return None if start is None else max(earliest, start)

@@ -67,7 +67,7 @@ def test_nothing_is_predicted_without_a_live_slot_or_a_learnt_time() -> None:
     assert eta(job(), slots=()) is None
     assert eta(job(), slots=(replace(SLOT, model="n"),)) is None
     assert eta(job(version="v2")) is None
-    assert eta(job(paused=True)) is None
+    assert eta(job(), (lane(1, paused=True),)) is None
     assert eta(job(), known=Estimates()) == Eta(NOW, None)
     assert eta(job(), (lane(1),), known=Estimates()) is None
 
@@ -79,7 +79,7 @@ def test_only_slots_that_may_take_it_count() -> None:
 
 
 def test_paused_lanes_and_those_ahead_of_their_share_keep_nobody_waiting() -> None:
-    assert eta(job(), (lane(40, paused=True), lane(40, over=True))) == Eta(NOW, NOW + 10)
+    assert eta(job(), (lane(40, paused=True, tier="api"), lane(40, over=True))) == Eta(NOW, NOW + 10)
     assert eta(job(over=True), (lane(40),)) == Eta(NOW + 400, NOW + 410)
 
 

@@ -144,7 +144,7 @@ def test_orders_go_to_all_or_to_the_slots_of_a_model(desk: Desk) -> None:
         (("restart", "w", "--max-unavailable", "many"), 2, "max_unavailable"),
         (("assign", "w", "m"), 2, "WORKER/SLOT"),
         (("show", "nobody"), 3, "no worker nobody"),
-        (("logs", "nobody"), 3, "no such worker"),
+        (("logs", "nobody"), 3, "cannot fetch logs of nobody: no such worker"),
     ],
 )
 def test_orders_that_make_no_sense_change_nothing(desk: Desk, args: tuple[str, ...], code: int, words: str) -> None:

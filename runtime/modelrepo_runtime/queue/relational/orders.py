@@ -69,13 +69,17 @@ def _check_place(tx: Snapshot, draft: OrderDraft) -> None:
         known = [row["worker"] for row in tx.rows("workers_known")]
         near = near_names(draft.worker, known) or known[:5]
         found = f"did you mean {', '.join(near)}?" if near else "no worker is known to this queue"
-        raise WorkerNotFound(f"cannot {draft.verb} {draft.worker}: no such worker; {found}")
+        raise WorkerNotFound(f"cannot {_doing(draft.verb)} {draft.worker}: no such worker; {found}")
     slots = _slots(tx, draft.worker)
     if draft.slot is not None and draft.slot not in slots:
         raise WorkerNotFound(
-            f"cannot {draft.verb} {draft.worker}/{draft.slot}: it has no such slot;"
+            f"cannot {_doing(draft.verb)} {draft.worker}/{draft.slot}: it has no such slot;"
             f" {draft.worker} has {', '.join(sorted(slots)) or 'none'}"
         )
+
+
+def _doing(verb: Verb) -> str:
+    return {Verb.LOGS: "fetch logs of", Verb.ASSIGN: "assign to"}.get(verb, verb.value)
 
 
 def listed(tx: Snapshot, worker: str | None) -> tuple[GivenOrder, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from modelrepo.errors import InvalidInput, NewerFormat
 from modelrepo_runtime.queue.opening import open_queue
 from modelrepo_runtime.queue.port import JobQueue
 from modelrepo_runtime.queue.postgres import migrating
-from modelrepo_runtime.queue.postgres.connecting import connect
+from modelrepo_runtime.queue.postgres.connecting import connect, shown
 from modelrepo_runtime.queue.postgres.migrating import Half, halves, migrate
 from modelrepo_runtime.queue.postgres.queue import PostgresQueue
 from modelrepo_runtime.queue.postgres.statements import numbered
@@ -126,8 +127,10 @@ def test_views_have_the_columns_that_they_have_on_sqlite(postgres_url: str) -> N
 
 
 def test_an_empty_database_is_refused_with_what_to_do(empty_url: str) -> None:
-    with pytest.raises(InvalidInput, match=r"holds no queue yet.*modelrepo queue migrate"):
+    with pytest.raises(InvalidInput, match=r"holds no queue yet") as refused:
         open_queue(empty_url)
+    told = str(refused.value).split("`")[1]
+    assert shlex.split(told) == ["modelrepo", "queue", "migrate", "--queue", shown(empty_url)]
 
 
 def test_a_schema_that_lacks_a_pre_half_is_refused(postgres_url: str) -> None:

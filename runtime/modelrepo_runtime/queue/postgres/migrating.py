@@ -6,6 +6,7 @@ its schema; `modelrepo queue migrate` does.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -94,12 +95,14 @@ def check(connection: psycopg.Connection[Any], url: str, known: Sequence[Half] |
     found = connection.execute("select to_regclass('migration') is not null").fetchone()
     ran = _ran(connection) if found is not None and found[0] else set()
     if not ran:
-        raise InvalidInput(f"{url} holds no queue yet; make one with `modelrepo queue migrate --queue {url}`")
+        raise InvalidInput(
+            f"{url} holds no queue yet; make one with `modelrepo queue migrate --queue {shlex.quote(url)}`"
+        )
     missing = [half for half in wanted if half.half == "pre" and half.key not in ran]
     if missing:
         raise InvalidInput(
             f"queue {url} has the schema of an older modelrepo, without {missing[0].number:04}_{missing[0].name};"
-            f" bring it up to date with `modelrepo queue migrate --queue {url}`"
+            f" bring it up to date with `modelrepo queue migrate --queue {shlex.quote(url)}`"
         )
     _refuse_newer(ran, wanted, url)
 

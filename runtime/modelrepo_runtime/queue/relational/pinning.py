@@ -25,11 +25,12 @@ BY_THE_QUEUE = "the queue"
 
 def waiting(tx: Snapshot, timing: Timing) -> tuple[tuple[str, str], ...]:
     """Return (model, version) that jobs past their first stage wait for and no live slot that could serves or loads."""
-    pairs = {(row["model"], row["version"]) for row in tx.rows("pinned_pairs", ANY_RESTARTS)}
-    if not pairs:
+    lanes = _lanes(tx)
+    live = slots_live(tx, timing) if lanes else ()
+    unserved = {(lane.model, lane.version) for lane, kind in lanes.values() if not _served(lane, kind, live)}
+    if not unserved:
         return ()
-    live = slots_live(tx, timing)
-    unserved = {(lane.model, lane.version) for lane, kind in _lanes(tx).values() if not _served(lane, kind, live)}
+    pairs = {(row["model"], row["version"]) for row in tx.rows("pinned_pairs", ANY_RESTARTS)}  # looks at every job
     return tuple(sorted(pairs & unserved))
 
 

@@ -48,10 +48,10 @@ from slot join session on session.id = slot.session join beat on beat.session = 
 where session.cluster = ? and slot.gpu = 1 and slot.model is not null and beat.at > ? and beat.at < ?;
 
 -- name: versions_waited_for
--- Versions that jobs past their first stage wait for.
+-- Versions that jobs past their first stage wait for. The jobs of a lane with a version are all at the same stage.
 select distinct lane.version from lane
-where lane.model = ? and lane.version <> '' and lane.cluster in ('', ?) and exists (
-  select 1 from ready join pinned on pinned.job = ready.job where ready.lane = lane.id);
+where lane.model = ? and lane.version <> '' and lane.cluster in ('', ?)
+  and (select stage_index from ready where ready.lane = lane.id limit 1) > 0;
 
 -- name: cluster_of_session
 select cluster from session where id = ?;

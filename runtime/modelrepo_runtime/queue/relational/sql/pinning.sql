@@ -1,8 +1,9 @@
 -- name: lanes_pinned
--- Non-empty lanes of jobs that are bound to a version, with the plan that these follow.
+-- Lanes of jobs past their first stage with the plan of one of them, and others with none: one row of each is read.
 select lane.id, lane.model, lane.stage, lane.tier, lane.version, lane.avoid, lane.cluster, lane.over,
-  (select coalesce(pinned.stages, job.stages) from ready join pinned on pinned.job = ready.job
-    join job on job.id = ready.job where ready.lane = lane.id and pinned.version = lane.version limit 1) as stages
+  (select coalesce(pinned.stages, job.stages)
+    from (select ready.job from ready where ready.lane = lane.id limit 1) as one
+    join pinned on pinned.job = one.job join job on job.id = one.job where pinned.version = lane.version) as stages
 from lane where lane.version <> '';
 
 -- name: lanes_homed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mimetypes
 import os
 import shutil
 import tempfile
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypedDict, cast
 
@@ -365,11 +366,16 @@ class Client:
     def _keep_input(
         self, spec: ModelSpec, job_id: str, created_at: float, name: str, value: Any
     ) -> tuple[dict[str, str], str]:
+        from modelrepo.contract import inputs as contract_inputs
+
         if isinstance(value, Mapping):
             try:
-                return {"file": value["file"]}, self.files.find_upload(value["file"])
+                found = self.files.stat_upload(value["file"])
             except NotFound as error:
                 raise InvalidJobInput(f"inputs of {spec.name}: /{name}: {error}", pointer=f"/{name}") from error
+            kind, _ = mimetypes.guess_type(PurePosixPath(found.key).name)
+            contract_inputs.check_file(spec, name, size_bytes=found.size_bytes, content_type=kind)
+            return {"file": value["file"]}, found.key
         if isinstance(value, str):
             with tempfile.TemporaryDirectory(prefix="modelrepo-input-") as folder:
                 path = _download(spec, name, value, Path(folder), self._fetch)

@@ -22,7 +22,7 @@ from typing import Protocol, runtime_checkable
 from modelrepo.errors import InvalidInput, NoSpace, NotFound, ObjectNotFound, Unreachable
 from modelrepo.stores.filesystem import FilesystemStore
 from modelrepo.stores.opening import open_store
-from modelrepo.stores.port import ObjectStore, check_key
+from modelrepo.stores.port import ObjectStat, ObjectStore, check_key
 from modelrepo.stores.retrying import retrying
 from modelrepo_runtime.jobs import Fence, OutputFile, id_time, new_id
 
@@ -84,14 +84,18 @@ class JobStore:
 
     def find_upload(self, file_id: str) -> str:
         """Return the key of an uploaded file. Raises: NotFound."""
+        return self.stat_upload(file_id).key
+
+    def stat_upload(self, file_id: str) -> ObjectStat:
+        """Return key and size of an uploaded file. Raises: NotFound."""
         try:
             folder = _upload_folder(file_id)
         except ValueError:
             folder = None
         found = next(iter(self._store.list(folder)), None) if folder else None
         if found is None:
-            raise NotFound(f"no uploaded file {file_id} in {self.url}; upload it again")
-        return found.key
+            raise NotFound(f"no uploaded file {file_id}; upload it again")
+        return found
 
     def upload_key(self, file_id: str, name: str) -> str:
         """Return where the bytes of a fresh upload go. Raises: InvalidInput for a name that no key may hold."""

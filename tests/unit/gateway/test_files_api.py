@@ -82,6 +82,19 @@ def test_an_input_may_name_no_file_that_was_not_uploaded(quiet: Bench) -> None:
         assert (reply.status, reply.json()["error"]["pointer"]) == (422, "/inputs/image"), path
 
 
+@pytest.mark.parametrize(
+    ("name", "size", "told"), [("a.txt", 2_000_000, "at most 1MB"), ("a.pdf", 3, "application/pdf")]
+)
+def test_an_uploaded_file_is_held_to_what_the_model_takes(quiet: Bench, name: str, size: int, told: str) -> None:
+    place = quiet.ask("POST", "/v1/files", {"name": name}).json()
+    assert quiet.ask("PUT", place["upload_url"], b"x" * size, who=None).status == 204
+    inputs = {"text": "hi", "image": {"file": place["id"]}}
+    reply = quiet.ask("POST", "/v1/jobs", {"model": "toy", "inputs": inputs})
+    error = reply.json()["error"]
+    assert (reply.status, error["code"], error["pointer"]) == (422, "invalid_job_input", "/inputs/image")
+    assert told in error["message"] and not quiet.queue.list()
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "2130706433", "localhost", "100.64.0.1", "[::ffff:10.0.0.1]"])
 def test_an_input_s_url_may_not_lead_inside(quiet: Bench, host: str) -> None:
     inputs = {"text": "hi", "image": f"https://{host}:{urlsplit(quiet.gateway.url).port}/metrics"}

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 MACHINES = ("/v1/worker/", "/v1/fleet/")
 """Callers there are ours: they get the whole error, and raise it again."""
 RETRY_AFTER_S = 1.0
+_SEND_JSON = "send JSON, with the header `Content-Type: application/json`"
 _HTTP_CODES = {
     400: "invalid_request",
     404: "not_found",
@@ -92,13 +93,17 @@ async def on_error(request: Request, error: Exception) -> JSONResponse:
     return _response(found, body)
 
 
-async def on_invalid_request(_: Request, error: Exception) -> JSONResponse:
+async def on_invalid_request(request: Request, error: Exception) -> JSONResponse:
     """Answer a request that breaks the API's own schema, by the first place where it does."""
     assert isinstance(error, RequestValidationError)
     first: Mapping[str, Any] = error.errors()[0]
     where: Sequence[str | int] = first.get("loc", ())
     if first.get("type") in ("json_invalid", "json_type"):
         return _response(Answer(422, "invalid_json", "the body is no JSON", pointer=""))
+    if first.get("type") == "model_attributes_type" and tuple(where) == ("body",):
+        kind = request.headers.get("content-type", "")
+        told = "the body is no JSON object" if "json" in kind else f"the body is {kind!r}; {_SEND_JSON}"
+        return _response(Answer(422, "invalid_request", told, pointer=""))
     source, place = str(where[0]) if where else "body", where[1:]
     message = f"{_words(source)} {'.'.join(map(str, place))}".strip() + f": {first.get('msg', 'is not allowed')}"
     pointer = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in place)

@@ -79,6 +79,15 @@ def test_what_cannot_be_is_refused_with_the_place(
     assert not quiet.queue.list()
 
 
+def test_a_body_that_is_not_sent_as_json_is_told_how(quiet: Bench) -> None:
+    body = b'{"model": "toy", "inputs": {"text": "hi"}}'
+    form = {"Content-Type": "application/x-www-form-urlencoded"}  # what curl -d says by itself
+    error = quiet.ask("POST", "/v1/jobs", body, headers=form).json()["error"]
+    assert error["code"] == "invalid_request" and "`Content-Type: application/json`" in error["message"]
+    json = {"Content-Type": "application/json"}
+    assert quiet.ask("POST", "/v1/jobs", b"[]", headers=json).json()["error"]["message"] == "the body is no JSON object"
+
+
 def test_a_tenant_cannot_tell_another_s_job_from_none(bench: Bench) -> None:
     job = bench.submit("acme")
     missing = "job_00000000000000000000000v"

@@ -21,6 +21,8 @@ from modelrepo_runtime.queue.steps import EXPIRED, stale
 
 STAGED_BELOW_SHARE = 0.8
 """From this part of its SLO on a job waits for whichever slot is free first."""
+MOST_LOOKED_AT = 100
+"""Staged jobs of a model, those staged first, that a claim may put back: there may be one for each slot of a fleet."""
 
 
 def may_be_staged(enqueued: float, now: float, slo_s: float) -> bool:
@@ -83,15 +85,18 @@ def take_back(tx: Transaction, calls: Sequence[ClaimCall], moment: float) -> Non
     models = sorted({one.offer.model for one in free})
     slos = {row["name"]: row["slo_s"] for row in tx.rows("tiers")}
     for model in models:
-        fences = [row["fence"] for row in tx.rows("staged_of_model", model)]
+        fences = [row["fence"] for row in tx.rows("staged_of_model", model, MOST_LOOKED_AT)]
         among = tx.statements.among("lease.fence")
         rows = leases(tx, among, tx.array(fences)) if fences else []
-        heads = [(lane_of(row), row) for row in tx.rows("heads_of_model", model) if row["head"] is not None]
+        heads = [(lane_of(row), row) for row in tx.rows("lane_heads", model, moment) if row["head"] is not None]
         rows.sort(key=lambda row: -slo_share(row.enqueued, moment, slos[row.tier]))
         left = [one for one in free if one.offer.model == model]
-        for row in rows:
+        for row in rows if left else ():
             taker = next((one for one in left if _outranks(tx, row, one, heads, moment, slos[row.tier])), None)
-            if taker is not None and tx.row("staged_delete", row.fence) is not None:
+            # The lease first, as whoever starts the job does: in the other order the two would wait for each other.
+            if taker is None or not leases_to_end(tx, "lease.fence = ?", row.fence):
+                continue
+            if tx.row("staged_delete", row.fence) is not None:
                 left.remove(taker)
                 tx.run("lease_delete", row.fence)
                 _put_back(tx, row)

@@ -9,7 +9,8 @@ delete from staged where fence = ? returning fence;
 select distinct model from staged
 
 -- name: staged_of_model
-select fence from staged where model = ? order by fence;
+select staged.fence from staged join lease on lease.fence = staged.fence where staged.model = ?
+order by staged.fence limit ?;
 
 -- name: staged_of_job
 select staged.fence from staged join lease on lease.fence = staged.fence where lease.job = ?;
@@ -22,10 +23,3 @@ delete from staged where not exists (select 1 from lease where lease.fence = sta
 
 -- name: lease_begin
 update lease set claimed = ? where fence = ?;
-
--- name: heads_of_model
--- Every non-empty lane of a model with its oldest row.
-select lane.id, lane.model, lane.stage, lane.tier, lane.version, lane.avoid, lane.cluster, lane.over, tier.slo_s,
-  (select enqueued from ready where ready.lane = lane.id order by enqueued, job limit 1) as head
-from lane join tier on tier.name = lane.tier
-where lane.model = ?;

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from modelrepo_cli.progress import Progress
     from modelrepo_runtime.client import Client
     from modelrepo_runtime.queue.port import JobQueue
+
+T = TypeVar("T")
+ASK_AGAIN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,22 @@ class Call:
         finally:
             client.close()
 
+    def watching(self, look: Callable[[], T]) -> T:
+        """Look once more for who watches: a queue that is away for a while is waited for. Raises: Forbidden."""
+        from modelrepo.errors import Forbidden, Unreachable
+
+        away = False
+        while True:
+            try:
+                return look()
+            except Forbidden:
+                raise
+            except Unreachable as error:
+                if not away:
+                    self.output.note(f"{error}; asking again")
+                away = True
+                time.sleep(ASK_AGAIN_S)
+
     def _token(self) -> str | None:
         from modelrepo_runtime.remote.talk import find_token
 
@@ -87,7 +107,7 @@ _TOKEN = click.Option(
     ["--token-file"],
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="The token for a gateway [MODELREPO_TOKEN].",
+    help="Holds the token for a gateway [MODELREPO_TOKEN_FILE, or MODELREPO_TOKEN itself].",
 )
 _SHARED = {"repo": _REPO, "queue": _QUEUE, "files": _FILES, "token": _TOKEN}
 

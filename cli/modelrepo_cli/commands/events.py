@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -48,7 +49,8 @@ def command(call: Call, since_s: float, model: str | None, kind: str | None, lim
             if not follow:
                 break
             time.sleep(POLL_S)
-            events = queue.fleet_events(after=last, since_s=since_s if last == 0 else None, model=model, kind=kind)
+            since = since_s if last == 0 else None
+            events = call.watching(partial(queue.fleet_events, after=last, since_s=since, model=model, kind=kind))
     if last == 0:
         call.output.note("nothing happened")
 

@@ -8,7 +8,7 @@ from modelrepo.errors import InvalidInput
 from modelrepo_cli.verbs import Call, verb
 
 
-@verb("queue")
+@verb("queue", "token")
 @click.argument("job", required=False)
 @click.option("--worker", metavar="NAME", help="What this worker's slots could take now, and why not the rest.")
 def command(call: Call, job: str | None, worker: str | None) -> None:

@@ -8,7 +8,7 @@ from modelrepo_cli.change import WAIT, checked_config, describe, finish, named_v
 from modelrepo_cli.verbs import Call, verb
 
 
-@verb("repo", "queue")
+@verb("repo", "queue", "token")
 @click.argument("reference", metavar="MODEL@VERSION")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a key of `config:`; repeat it.")
 @click.option("--unset", multiple=True, metavar="KEY", help="Override it no longer; repeat it.")

@@ -37,7 +37,7 @@ def migrate(call: Call, post: bool) -> None:
     call.output.show({"ran": ran}, "\n".join(f"ran {name}" for name in ran) or "up to date")
 
 
-@verb("queue", name="show")
+@verb("queue", "token", name="show")
 @click.argument("model", required=False)
 @click.option("--tier", metavar="NAME", help="Only lanes of this tier.")
 def show(call: Call, model: str | None, tier: str | None) -> None:
@@ -52,7 +52,7 @@ def show(call: Call, model: str | None, tier: str | None) -> None:
     call.output.show(queue_text.document(report), queue_text.report(report))
 
 
-@verb("queue", name="reset")
+@verb("queue", "token", name="reset")
 @click.argument("reference", metavar="MODEL@VERSION")
 def reset(call: Call, reference: str) -> None:
     """Give a version that fails its jobs again, as if one had succeeded.

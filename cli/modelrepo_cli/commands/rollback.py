@@ -8,7 +8,7 @@ from modelrepo_cli.change import WAIT, describe, finish
 from modelrepo_cli.verbs import Call, verb
 
 
-@verb("repo", "queue")
+@verb("repo", "queue", "token")
 @click.argument("model")
 @click.option("--to", metavar="VERSION", help="Go back to this version rather than the nearest one that is allowed.")
 @click.option("--no-block", is_flag=True, help="Leave the version that is left open for promotion.")

@@ -25,7 +25,7 @@ TROUBLES = frozenset(
 )  # fmt: skip
 
 
-@verb("repo", "queue")
+@verb("repo", "queue", "token")
 @click.argument("model", required=False)
 def command(call: Call, model: str | None) -> None:
     """Show what every worker serves, and why.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -34,8 +35,9 @@ def command(call: Call, model: str | None, every_s: float) -> None:
     """
     watched = sys.stdout.isatty() and not call.output.as_json
     with call.job_queue() as queue:
+        found = _look(queue, model)
         while True:
-            report, workers, running = _look(queue, model)
+            report, workers, running = found
             text = page(report, workers, running)
             if not watched:
                 document: dict[str, Any] = {
@@ -49,6 +51,7 @@ def command(call: Call, model: str | None, every_s: float) -> None:
             write(HOME_AND_CLEAR + "\n".join(text.splitlines()[:height]))
             try:
                 time.sleep(every_s)
+                found = call.watching(partial(_look, queue, model))
             except KeyboardInterrupt:
                 return
 

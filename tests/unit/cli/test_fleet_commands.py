@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from modelrepo.errors import Forbidden, Unreachable
 from modelrepo_cli.main import main
 from modelrepo_runtime.jobs import Cause, Outcome, StageNeed, Submission
 from modelrepo_runtime.queue.fleet_events import FleetEvent
@@ -187,6 +188,25 @@ def test_events_are_followed_until_interrupted(desk: Desk, monkeypatch: pytest.M
     monkeypatch.setattr("modelrepo_cli.commands.events.time.sleep", happen)
     lines = desk.run("events", "--follow", "--json", code=130).splitlines()
     assert [json.loads(line)["text"] for line in lines] == ["first", "second", "third"]
+
+
+def test_events_are_followed_beyond_a_queue_that_is_away(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = iter(
+        [(FleetEvent("paused", "first", id=1),), Unreachable("gone"), Unreachable("gone"), Forbidden("revoked")]
+    )
+
+    def look(*_: object, **__: object) -> tuple[FleetEvent, ...]:
+        found = next(looks)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr(SqliteQueue, "fleet_events", look)
+    monkeypatch.setattr("modelrepo_cli.verbs.ASK_AGAIN_S", 0.0)
+    monkeypatch.setattr("modelrepo_cli.commands.events.POLL_S", 0.0)
+    desk.run("events", "--follow", code=5)
+    assert "first" in desk.printed.out
+    assert desk.printed.err.splitlines() == ["gone; asking again", "error: revoked"]
 
 
 def test_a_job_names_its_webhook_and_a_secret_that_is_nowhere_shown(

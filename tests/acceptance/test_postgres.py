@@ -184,6 +184,20 @@ def test_days_are_dropped_once_nothing_in_them_waits_or_runs(own_url: str) -> No
         assert queue.database.drop_partitions(clock() - partitions.DAY_S) == []
 
 
+def test_a_job_that_is_sent_back_while_its_day_is_dropped_is_gone_with_it(
+    own_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = FakeClock()
+    with closing(PostgresQueue(own_url, clock=clock)) as queue:
+        session = begin(queue)
+        submit(queue)
+        clock.advance(40 * partitions.DAY_S)
+        monkeypatch.setattr(partitions, "_in_use", lambda *_: False)  # as it was a moment before
+        queue.database.drop_partitions(clock() - partitions.DAY_S)
+        recent = submit(queue)
+        assert [claim.job_id for claim in queue.claim(session, 1, offer())] == [recent]
+
+
 def test_what_comes_back_is_found_though_younger_jobs_were_claimed_meanwhile(postgres_url: str) -> None:
     clock = FakeClock()
     with closing(PostgresQueue(postgres_url, clock=clock)) as queue:

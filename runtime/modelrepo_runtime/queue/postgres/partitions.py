@@ -19,7 +19,8 @@ select relname from pg_attribute join pg_class on pg_class.oid = attrelid
 where place.nspname = current_schema() and relkind = 'r' and not relispartition and attname = 'job'
   and atttypid = 'bigint'::regtype and not attisdropped
 """
-"""Tables with rows of jobs that are not partitioned: those of a dropped day are deleted."""
+"""Tables with rows of jobs that are not partitioned: those of a dropped day are deleted, also of jobs that were sent
+back while it was dropped, which no claim could answer any more."""
 _LOCK = "hashtext('modelrepo partitions')"
 _PARTITIONS = """
 select parent.relname, child.relname, inhdetachpending
@@ -90,7 +91,7 @@ def drop_before(connection: psycopg.Connection[Any], before: float) -> list[int]
 
 def _left_behind(connection: psycopg.Connection[Any]) -> list[str]:
     named = [name for (name,) in connection.execute(_OF_JOBS).fetchall()]
-    return [name for name in named if name.rpartition("_")[0] not in TABLES and name not in WAITING]
+    return [name for name in named if name.rpartition("_")[0] not in TABLES]
 
 
 def _in_use(connection: psycopg.Connection[Any], day: int) -> bool:

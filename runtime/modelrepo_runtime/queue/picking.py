@@ -56,9 +56,12 @@ class _Cursor(Generic[Row]):
 
     def first(self, gone: set[int]) -> Row | None:
         """Return the first row that is not gone; None: unknown, or there is none if `ended`."""
-        while self.at < len(self.rows) and self.rows[self.at].job in gone:
-            self.at += 1
-        return self.rows[self.at] if self.at < len(self.rows) else None
+        rows, at = self.rows, self.at
+        count = len(rows)
+        while at < count and rows[at].job in gone:
+            at += 1
+        self.at = at
+        return rows[at] if at < count else None
 
     def known(self, gone: set[int]) -> bool:
         return self.first(gone) is not None or self.ended
@@ -117,13 +120,15 @@ class _Lane(Generic[Row]):
     def look_again(self, gone: set[int]) -> None:
         """Make the head anew of the rows that are left."""
         self.touched = False
-        oldest, on_time, head = self.oldest.first(gone), self.on_time.first(gone), self.head
-        if head is None or any(cursor.first(gone) is None for cursor in (self.cursors[0], self.oldest)):
+        oldest, head = self.oldest.first(gone), self.head
+        if head is None or oldest is None or self.cursors[0].first(gone) is None:
             self.head = None
             return
-        assert oldest is not None
+        on_time = self.on_time.first(gone)
         on_time_at = on_time.enqueued if on_time is not None else None
-        self.head = Head(self.number, oldest.enqueued, head.slo_s, head.allowed_miss, head.over, head.warm, on_time_at)
+        if (head.enqueued, head.on_time) != (oldest.enqueued, on_time_at):
+            late = (head.allowed_miss, head.over, head.warm, on_time_at)
+            self.head = Head(self.number, oldest.enqueued, head.slo_s, *late)
 
 
 class Picker(Generic[Row]):
@@ -189,8 +194,9 @@ class Picker(Generic[Row]):
         return row
 
     def _look_again(self, lane: _Lane[Row], board: Board | None) -> None:
-        while not all(cursor.known(self._gone) for cursor in lane.cursors):
-            self._read_widely(lane, board)
+        for cursor in lane.cursors:
+            while not cursor.known(self._gone):
+                self._read_widely(lane, board)
         lane.look_again(self._gone)
 
     def _read_widely(self, lane: _Lane[Row], board: Board | None) -> None:

@@ -27,6 +27,7 @@ NO_ANSWER = Outcome(Cause.PREEMPTED, counted=False)
 CLOCK_STEP_S = 1e-6
 """Between the `enqueued` of two jobs of one instant: they go in the order they came."""
 EXPIRED = JobError("expired", "the job's deadline passed before it was done")
+_COMPACT = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 LARGEST_RESULT_BYTES = 256 * 1024
 LARGEST_INPUTS_BYTES = 1024 * 1024
 
@@ -154,7 +155,7 @@ def check_result(outcome: Outcome, text: str) -> None:
 def outcome_text(outcome: Outcome) -> str:
     """Return an outcome as one line of JSON. Raises: InvalidInput."""
     try:
-        text = json.dumps(outcome.to_json(), separators=(",", ":"), allow_nan=False)
+        text = _COMPACT.encode(outcome.to_json())
     except (TypeError, ValueError) as error:
         raise InvalidInput(f"cannot finish the job: its result is not JSON ({error})") from error
     check_result(outcome, text)

@@ -187,7 +187,7 @@ def lease(tx: Transaction, holder: Holder, offer: Offer, rows: Sequence[ReadyRow
     if not rows:
         return []
     number = tx.only("fences_take", len(rows))[0] - len(rows)
-    tokens = secrets.token_hex(TOKEN_BYTES * len(rows))
+    tokens, at = secrets.token_hex(TOKEN_BYTES * len(rows)), 0
     place = holder.place(offer).key
     jobs = _jobs(tx, [row.job for row in rows])
     handed = handovers.of_jobs(tx, [row.job for row in rows if row.stage_index])
@@ -196,7 +196,8 @@ def lease(tx: Transaction, holder: Holder, offer: Offer, rows: Sequence[ReadyRow
     begun: list[tuple[int, Sequence[StageNeed], int]] = []
     for row in rows:
         number += 1
-        token, tokens = tokens[: 2 * TOKEN_BYTES], tokens[2 * TOKEN_BYTES :]
+        token = tokens[at : at + 2 * TOKEN_BYTES]
+        at += 2 * TOKEN_BYTES
         job = jobs[row.job]
         stages, own_plan, previous = _plan(tx, job, row, offer)
         held = (number, token, row.job, holder.session, holder.seq, holder.after_fence, place, holder.host)
@@ -204,9 +205,10 @@ def lease(tx: Transaction, holder: Holder, offer: Offer, rows: Sequence[ReadyRow
         taken.append((*held, stage, row.stage_index, own_plan, row.attempt, offer.version, tx.now))
         claim = _claim(job, Fence(number, token), offer.version, stages, row, previous, offer.slot)
         claims.append(replace(claim, handover=handed[row.job]) if row.job in handed else claim)
-        begun.append((row.job, stages, row.stage_index))
+        if len(stages) > 1:
+            begun.append((row.job, stages, row.stage_index))
         tx.changed_jobs.add(job.name)
-        if not offer.staged:
+        if job.webhook is not None and not offer.staged:
             tell_started(tx, row.job, job.webhook, stage, row.attempt, offer.version)
     tx.run_many("lease_insert", taken)
     if offer.staged:

@@ -21,6 +21,10 @@ from modelrepo_runtime.queue.relational.waiting import Entry, Last, end, enqueue
 from modelrepo_runtime.queue.steps import AFTER_NO_CLAIM, Held, Step, digest_of, stale, step_after
 from modelrepo_runtime.timing import Timing
 
+DONE = Step(Status.SUCCEEDED)
+"""What follows the last stage where it went well."""
+PLAIN_END = FinishReply(Status.SUCCEEDED)
+
 
 @dataclass(frozen=True, slots=True)
 class Finish:
@@ -47,12 +51,16 @@ def finish(tx: Transaction, call: Finish, timing: Timing) -> FinishReply | Refus
 def finish_all(tx: Transaction, calls: Sequence[Finish], timing: Timing) -> tuple[FinishReply | StaleFence, ...]:
     """End many attempts; a refusal is the answer of its own call only."""
     fences = tx.array([call.fence.number for call in calls])
-    found = {row.held: row for row in leases_to_end(tx, tx.statements.among("lease.fence"), fences)}
+    found = {row.fence: row for row in leases_to_end(tx, tx.statements.among("lease.fence"), fences)}
     answers: list[FinishReply | StaleFence] = []
     verdicts = Verdicts(tx)
     for call in calls:
-        # A call may be there twice: the second one finds no lease, as a repeat does.
-        answer = _finish(tx, call, found.pop((call.job_id, call.fence), None), verdicts, timing)
+        row = found.get(call.fence.number)
+        if row is not None and (row.name, row.token) == (call.job_id, call.fence.token):
+            del found[row.fence]  # a call may be there twice: the second one finds no lease, as a repeat does
+        else:
+            row = None
+        answer = _finish(tx, call, row, verdicts, timing)
         answers.append(answer.error if isinstance(answer, Refused) else answer)
     verdicts.write()
     return tuple(answers)
@@ -64,6 +72,8 @@ def _finish(
     if row is None:
         return _repeated(tx, call)
     step = close(tx, row, verdicts.judge(row, call.outcome), call.text, timing)
+    if step is DONE and call.start is None:
+        return PLAIN_END
     following = None
     if call.then is not None and step.status is Status.QUEUED:
         following = _claim_next(tx, call.then, call, row, step, timing)
@@ -85,8 +95,34 @@ def held(tx: Transaction, job_id: str, fence: Fence) -> LeaseRow | None:
 
 def close(tx: Transaction, row: LeaseRow, outcome: Outcome, text: str, timing: Timing, event: str = "attempt") -> Step:
     """Delete a lease and write down how it ended; ends the job where the step says so, but does not queue it again."""
-    last_stage = row.stage_index == len(row.plan) - 1
-    held_facts = Held(
+    plan = row.plan
+    last_stage = row.stage_index == len(plan) - 1
+    if last_stage and outcome.cause is Cause.SUCCEEDED and not row.cancelled:
+        step = DONE
+    else:
+        step = _step_after(tx, row, outcome, last_stage, timing)
+    tx.later("lease_delete", row.fence)
+    if row.progressed:
+        tx.later("progress_delete", row.job)
+    if row.cancelled:
+        tx.later("cancel_delete", row.job)
+    what = (row.job, event, tx.now, outcome.cause.value, int(outcome.counted), row.stage, row.attempt)
+    who = (row.fence, row.token, row.session, row.slot, row.box, row.version, row.claimed)
+    tx.later("history_insert", *what, *who, digest_of(text), step.status.value)
+    if step.status is not Status.QUEUED:
+        last = Last(row.version, row.stage, row.attempt, text, len(plan) > 1, row.webhook)
+        end(tx, row.job, row.name, step.status, last, step.error)
+    elif step.stage_index > row.stage_index:
+        _pin(tx, row, step, outcome)
+    if len(plan) > 1:
+        crediting.settled(tx, row, step, outcome.cause)
+    tenancy.settle(tx, row, outcome, ended=step.status is not Status.QUEUED)
+    tx.changed_jobs.add(row.name)
+    return step
+
+
+def _step_after(tx: Transaction, row: LeaseRow, outcome: Outcome, last_stage: bool, timing: Timing) -> Step:
+    facts = Held(
         stage_index=row.stage_index,
         last_stage=last_stage,
         attempt=row.attempt,
@@ -98,24 +134,7 @@ def close(tx: Transaction, row: LeaseRow, outcome: Outcome, text: str, timing: T
         box=row.box,
     )
     earlier = () if outcome.cause is Cause.SUCCEEDED and last_stage else attempts_of(tx, row.job)
-    step = step_after(held_facts, outcome, earlier, tx.now, timing)
-    tx.later("lease_delete", row.fence)
-    if row.progressed:
-        tx.later("progress_delete", row.job)
-    if row.cancelled:
-        tx.later("cancel_delete", row.job)
-    what = (row.job, event, tx.now, outcome.cause.value, int(outcome.counted), row.stage, row.attempt)
-    who = (row.fence, row.token, row.session, row.slot, row.box, row.version, row.claimed)
-    tx.later("history_insert", *what, *who, digest_of(text), step.status.value)
-    if step.status is not Status.QUEUED:
-        last = Last(row.version, row.stage, row.attempt, text, len(row.plan) > 1, row.webhook)
-        end(tx, row.job, row.name, step.status, last, step.error)
-    elif step.stage_index > row.stage_index:
-        _pin(tx, row, step, outcome)
-    crediting.settled(tx, row, step, outcome.cause)
-    tenancy.settle(tx, row, outcome, ended=step.status is not Status.QUEUED)
-    tx.changed_jobs.add(row.name)
-    return step
+    return step_after(facts, outcome, earlier, tx.now, timing)
 
 
 def attempts_of(tx: Transaction, job: int) -> tuple[Attempt, ...]:

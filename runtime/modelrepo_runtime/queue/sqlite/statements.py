@@ -34,7 +34,9 @@ class SqliteStatements:
 
     def each(self, name: str, rows: Sequence[Sequence[object]]) -> Sequence[Sequence[Sequence[Any]]]:
         """See Statements."""
-        return [self.connection.execute(self._texts[name], values).fetchall() for values in rows]
+        text, cursor = self._texts[name], self.connection.cursor()
+        cursor.row_factory = None  # known by their place only
+        return [cursor.execute(text, values).fetchall() for values in rows]
 
     def array(self, values: Sequence[object]) -> object:
         """See Statements."""

@@ -126,15 +126,15 @@ class TokenBook:
         return known
 
 
-async def authenticate(book: TokenBook, request: Request, credentials: HTTPAuthorizationCredentials | None) -> Caller:
-    """Return who asks. Raises: Unauthenticated, Unreachable; NotAllowed for a page that a browser shows."""
-    if credentials is None:
+async def authenticate(book: TokenBook, request: Request, text: str | None) -> Caller:
+    """Return whose token `text` is. Raises: Unauthenticated, Unreachable; NotAllowed for a page in a browser."""
+    if text is None:
         if not await book.is_open():
             raise Unauthenticated("a token is needed: send `Authorization: Bearer ..`, from `modelrepo token create`")
         if (request.url.hostname or "") not in LOOPBACK or "origin" in request.headers:
             raise NotAllowed("without tokens the gateway answers programs of its own box only; make a token")
         return EVERYBODY
-    token = await book.find(credentials.credentials)
+    token = await book.find(text)
     if token is None:
         raise Unauthenticated("the token is unknown, expired or revoked; ask your operator for another")
     note(token=token.name, tenant=token.grant.tenant)
@@ -147,7 +147,8 @@ def allow(*roles: Role) -> Callable[..., Awaitable[Caller]]:
     async def dependency(
         request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
     ) -> Caller:
-        caller = await authenticate(request.app.state.parts.tokens, request, credentials)
+        text = credentials.credentials if credentials is not None else None
+        caller = await authenticate(request.app.state.parts.tokens, request, text)
         if caller.grant.role not in (*roles, Role.OPERATE):
             raise NotAllowed(f"token {caller.name} has the role {caller.grant.role}; this is for {', '.join(roles)}")
         return caller

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from modelrepo.errors import ModelRepoError
 from modelrepo.repository import Repository
@@ -20,7 +21,7 @@ from modelrepo_runtime.client import Client
 from modelrepo_runtime.gateway import files_api, jobs_api, models_api, probes_api
 from modelrepo_runtime.gateway.access import TokenBook
 from modelrepo_runtime.gateway.addresses import AddressRules
-from modelrepo_runtime.gateway.answers import on_error, on_http_error, on_invalid_request
+from modelrepo_runtime.gateway.answers import MACHINES, on_error, on_http_error, on_invalid_request
 from modelrepo_runtime.gateway.calls import Calls
 from modelrepo_runtime.gateway.edge import Edge
 from modelrepo_runtime.gateway.fetching import Fetcher, FetchLimits
@@ -33,7 +34,7 @@ from modelrepo_runtime.gateway.showing import place
 from modelrepo_runtime.gateway.signing import UrlSigner, shared_secret
 from modelrepo_runtime.gateway.upkeep import Upkeep
 from modelrepo_runtime.gateway.webhooks import DeliveryLoop, Sender
-from modelrepo_runtime.gateway.worker_api.routes import router as worker_router
+from modelrepo_runtime.gateway.worker_api.routes import WorkerApi
 from modelrepo_runtime.jobs import Job
 from modelrepo_runtime.jobstore import JobStore
 from modelrepo_runtime.queue.port import JobQueue
@@ -99,8 +100,24 @@ def assemble(
     )
 
 
+class GatewayApp(FastAPI):
+    """The public API; what boxes and operators call goes past it, since thousands ask all the time."""
+
+    machines: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "http" and scope["path"].startswith(MACHINES):
+            scope["app"] = self
+            await self.machines(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
 def create_app(parts: Parts) -> FastAPI:
     """Return the application; it ends the threads of its parts, but leaves queue and stores open."""
+    workers = WorkerApi(parts, parts.client.repository, parts.timing)
+    edge = Edge(parts.settings, parts.metrics)
     upkeep = Upkeep(parts.queue, parts.files, parts.timing)
     webhooks = DeliveryLoop(
         parts.queue,
@@ -116,7 +133,8 @@ def create_app(parts: Parts) -> FastAPI:
         upkeep.start()
         sending = asyncio.create_task(webhooks.run()) if parts.settings.send_webhooks else None
         try:
-            yield
+            async with workers.running():
+                yield
         finally:
             parts.news.stop()
             if sending is not None:
@@ -127,7 +145,7 @@ def create_app(parts: Parts) -> FastAPI:
             parts.store_calls.close()
             parts.news.join(timeout_s=5.0)
 
-    app = FastAPI(
+    app = GatewayApp(
         title="modelrepo",
         version=version("modelrepo-toolkit"),
         description=ABOUT,
@@ -144,8 +162,8 @@ def create_app(parts: Parts) -> FastAPI:
     app.add_exception_handler(HTTPException, on_http_error)
     for api in (jobs_api, files_api, models_api, probes_api):
         app.include_router(api.router)
-    app.include_router(worker_router(parts, parts.client.repository, parts.timing))
-    app.add_middleware(Edge, settings=parts.settings, metrics=parts.metrics)
+    app.add_middleware(edge.around)
+    app.machines = edge.around(workers)
     return app
 
 

@@ -8,6 +8,7 @@ import logging
 import re
 import secrets
 import time
+from functools import partial
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -29,16 +30,20 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class Edge:
-    """The outermost ASGI layer of a gateway."""
+    """The outermost ASGI layer of a gateway, around each application that it has."""
 
-    def __init__(self, app: ASGIApp, settings: GatewaySettings, metrics: Metrics) -> None:
-        self._app, self._settings, self._metrics = app, settings, metrics
+    def __init__(self, settings: GatewaySettings, metrics: Metrics) -> None:
+        self._settings, self._metrics = settings, metrics
         self._under_way = 0
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def around(self, app: ASGIApp) -> ASGIApp:
+        """Return an application behind this edge; all of them share its limits."""
+        return partial(self._serve, app)
+
+    async def _serve(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await app(scope, receive, send)
             return
         request = _Request(scope, receive, send, self._settings)
         token = ABOUT.set(request.about)
@@ -49,7 +54,7 @@ class Edge:
             if self._under_way > self._settings.most_requests:
                 raise Overloaded("the gateway has all the requests that it can carry; ask again", retry_after_s=2.0)
             request.check()
-            await self._app(scope, request.receive, request.send)
+            await app(scope, request.receive, request.send)
             request.check()
         except (asyncio.CancelledError, ConnectionError):
             request.status = request.status or 499
@@ -114,7 +119,8 @@ class _Request:
         if self._ended:
             return await self._receive()  # waits for the client to go away
         try:
-            message = await asyncio.wait_for(self._receive(), self._settings.silence_s)
+            async with asyncio.timeout(self._settings.silence_s):
+                message = await self._receive()
         except TimeoutError:
             told = f"nothing of the body came for {self._settings.silence_s:.0f} s; send it again"
             self.refused = TooSlow(told)

@@ -54,7 +54,7 @@ async def _nobody_waits(_tenant: str, _most: int) -> int:
     return 0
 
 
-def _parts(request: Request) -> Parts:
+async def _parts(request: Request) -> Parts:  # no coroutine would be run in a thread
     return cast(Parts, request.app.state.parts)
 
 

@@ -59,9 +59,9 @@ class BytesApi:
         found = await self._parts.store_calls.run(lambda: list(self._store.list(prefix)))
         return write(tuple[ObjectStat, ...], [each for each in found if _may_read(each.key, caller)])
 
-    async def read(self, request: Request, caller: Caller) -> Response:
+    async def read(self, request: Request, name: str, caller: Caller) -> Response:
         """Return the bytes of one key, or a range of them."""
-        key = await self._key(request.path_params["name"].removeprefix("repository/"), caller)
+        key = await self._key(name, caller)
         await self._check_object(caller, key, request.query_params.get("document"))
         start, length = _range(request.headers.get("range"))
         run = self._parts.store_calls.run

@@ -10,15 +10,16 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import Request
 from fastapi.responses import Response
-from fastapi.security import HTTPAuthorizationCredentials
-from fastapi.security.utils import get_authorization_scheme_param
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
-from modelrepo.errors import InvalidInput, NewerFormat
+from modelrepo.errors import InvalidInput, ModelRepoError, NewerFormat
 from modelrepo.repository import Repository
 from modelrepo_runtime.gateway.access import Caller, authenticate
+from modelrepo_runtime.gateway.answers import on_error, on_http_error
 from modelrepo_runtime.gateway.parts import Parts
 from modelrepo_runtime.gateway.refusals import NotAllowed
 from modelrepo_runtime.gateway.targets import Targets
@@ -73,13 +74,11 @@ async def _no_document(*_: object) -> Json:
 _READS_BYTES = _Route(f"{_REPOSITORY}{{key}}", _no_document, Role.WORKER)
 
 
-def router(parts: Parts, repository: Repository, timing: Timing) -> APIRouter:
-    """Return the routes below /v1/worker and /v1/fleet; what runs behind them starts and ends with the application."""
-    return WorkerApi(parts, repository, timing).router()
-
-
 class WorkerApi:
-    """The state behind the routes: waiting polls, beats to be told, targets."""
+    """The application below /v1/worker and /v1/fleet, with waiting polls, beats to be told, and targets.
+
+    Plain ASGI, and a call is found by its whole path: it is asked thousands of times a second.
+    """
 
     def __init__(self, parts: Parts, repository: Repository, timing: Timing) -> None:
         self._parts, self._queue, self._repository, self._timing = parts, parts.queue, repository, timing
@@ -96,12 +95,16 @@ class WorkerApi:
         self._bytes = BytesApi(parts, repository)
         self._routes = self._table()
 
-    def router(self) -> APIRouter:
-        """Return the routes: two, behind which a call is found by its path, since they are asked all the time."""
-        routes = APIRouter(lifespan=self._lifespan)
-        for floor in ("/v1/worker/{name:path}", "/v1/fleet/{name:path}"):
-            routes.add_route(floor, self._answer, methods=["GET", "POST"], include_in_schema=False)
-        return routes
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; what ends in half an answer is raised."""
+        request = Request(scope, receive, send)
+        try:
+            response = await self._answer(request)
+        except ModelRepoError as error:
+            response = await on_error(request, error)
+        except HTTPException as error:
+            response = await on_http_error(request, error)
+        await response(scope, receive, send)
 
     def _table(self) -> Mapping[str, _Route]:
         special: dict[str, Handler] = {
@@ -129,7 +132,8 @@ class WorkerApi:
         return found
 
     @asynccontextmanager
-    async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+    async def running(self) -> AsyncIterator[None]:
+        """Run what is behind the routes."""
         loop = asyncio.get_running_loop()
 
         def changed(model: str) -> None:
@@ -154,12 +158,13 @@ class WorkerApi:
     # Every request.
 
     async def _answer(self, request: Request) -> Response:
-        path = request.scope["path"]  # not that of its URL, of which the client writes the host
+        path: str = request.scope["path"]  # not that of its URL, of which the client writes the host
         route = self._routes.get(path)
         if route is None or request.method != ("GET" if path == _WELCOME else "POST"):
             if request.method == "GET" and path.startswith(_REPOSITORY):
                 request.scope["route"] = _READS_BYTES
-                return await self._bytes.read(request, await self._caller(request, Role.WORKER))
+                caller = await self._caller(request, Role.WORKER)
+                return await self._bytes.read(request, path.removeprefix(_REPOSITORY), caller)
             raise HTTPException(404 if route is None else 405)
         request.scope["route"] = route  # what the request is counted under
         caller = await self._caller(request, route.role)
@@ -168,11 +173,9 @@ class WorkerApi:
 
     async def _caller(self, request: Request, role: Role) -> Caller:
         _check_protocol(request.headers.get(PROTOCOL_HEADER))
-        scheme, text = get_authorization_scheme_param(request.headers.get("authorization"))
-        credentials = None
-        if scheme.lower() == "bearer" and text:
-            credentials = HTTPAuthorizationCredentials(scheme=scheme, credentials=text)
-        caller = await authenticate(self._parts.tokens, request, credentials)
+        scheme, _, text = request.headers.get("authorization", "").partition(" ")
+        is_token = scheme.lower() == "bearer" and text.strip()
+        caller = await authenticate(self._parts.tokens, request, text.strip() if is_token else None)
         if caller.grant.role not in (role, Role.OPERATE):
             raise NotAllowed(f"token {caller.name} has the role {caller.grant.role}; this is for {role}")
         return caller
@@ -298,7 +301,15 @@ def _check_protocol(told: str | None) -> None:
 
 
 async def _body(request: Request) -> dict[str, Json]:
-    data = await request.body()
+    parts: list[bytes] = []
+    more = True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        parts.append(message.get("body", b""))
+        more = message.get("more_body", False)
+    data = b"".join(parts)
     if not data:
         return {}
     try:

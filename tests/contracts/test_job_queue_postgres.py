@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from modelrepo_runtime.queue.port import JobQueue
+from modelrepo_runtime.queue.postgres.feeding import Feeding
 from modelrepo_runtime.queue.postgres.hints import Hints
 from modelrepo_runtime.queue.postgres.queue import PostgresQueue
 from modelrepo_runtime.testing.clock import FakeClock
@@ -36,4 +37,5 @@ class TestPostgresQueue(JobQueueContract):
     def opened(self, postgres_url: str, clock: FakeClock, timing: Timing) -> Iterator[tuple[JobQueue, Peek]]:
         with closing(PostgresQueue(postgres_url, timing, clock)) as queue:
             queue.hints = Hints(lag_s=0.0)  # so that claims begin where the last one saw the first row
+            queue.feeding = Feeding(kept_s=0.0)
             yield queue, peek_at(postgres_url)

@@ -12,6 +12,7 @@ import pytest
 from modelrepo.errors import InvalidInput, Unreachable
 from modelrepo_runtime.queue.postgres.combining import Combiner
 from modelrepo_runtime.queue.postgres.connecting import shown
+from modelrepo_runtime.queue.postgres.feeding import Feeding
 from modelrepo_runtime.queue.postgres.hints import BEFORE_ALL, Hints
 from modelrepo_runtime.queue.postgres.migrating import halves
 from modelrepo_runtime.queue.postgres.news import News
@@ -171,3 +172,20 @@ def test_a_notification_holds_what_fits_models_first() -> None:
     assert len(payload) <= LARGEST_PAYLOAD_BYTES
     told = json.loads(payload)
     assert told["from"] == "me" and told["models"] == ["m"] and len(told["jobs"]) > 200
+
+
+def test_slots_that_are_prepared_for_are_counted_once_a_second_and_none_each_time() -> None:
+    clock = FakeClock()
+    feeding, counted = Feeding(clock, kept_s=1.0), []
+
+    def count(slots: int) -> list[tuple[int, int]]:
+        counted.append(slots)
+        return [(slots, slots)]
+
+    key = ("c", "m", "v1")
+    for slots in (0, 0, 3, 4):
+        found = feeding.rows(key, lambda slots=slots: count(slots))  # type: ignore[misc]
+    assert (found, counted) == ([(3, 3)], [0, 0, 3])
+    assert feeding.rows(("c", "m", "v2"), lambda: count(5)) == [(5, 5)]
+    clock.advance(1.0)
+    assert feeding.rows(key, lambda: count(6)) == [(6, 6)]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from modelrepo_runtime.queue.postgres.feeding import Feeding
 from modelrepo_runtime.queue.postgres.hints import Hints, Key
 from modelrepo_runtime.queue.postgres.runner import Runner
 
@@ -17,14 +18,16 @@ _BY_AGE = {"ready_by_tag": False, "ready_ages": True, "ready_by_age": True}
 class HintedStatements:
     """See Statements; for one transaction."""
 
-    def __init__(self, runner: Runner, hints: Hints) -> None:
-        self._runner, self._hints = runner, hints
+    def __init__(self, runner: Runner, hints: Hints, feeding: Feeding) -> None:
+        self._runner, self._hints, self._feeding = runner, hints, feeding
         self._come_again: set[int] = set()
         self._over: set[int] = set()
         """Lanes of jobs that stand back: who is less far ahead comes in before what was claimed, so none has a hint."""
 
     def rows(self, name: str, values: Sequence[object], tail: str = "") -> Sequence[Any]:
         """See Statements."""
+        if name == "slots_feeding":
+            return self._feeding.rows(tuple(values[:3]), lambda: self._runner.rows(name, values, tail))
         if name != "lane_heads":
             return self._runner.rows(name, values, tail)
         found = self._runner.rows("lane_heads_from", (*values, self._hints.ages()), tail)

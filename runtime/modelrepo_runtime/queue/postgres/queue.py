@@ -12,6 +12,7 @@ from modelrepo_runtime.queue.port import ClaimCall
 from modelrepo_runtime.queue.postgres import partitions
 from modelrepo_runtime.queue.postgres.combining import Combiner
 from modelrepo_runtime.queue.postgres.database import PostgresDatabase
+from modelrepo_runtime.queue.postgres.feeding import Feeding
 from modelrepo_runtime.queue.postgres.hinted import HintedStatements
 from modelrepo_runtime.queue.postgres.hints import SWEEP_S, Hints
 from modelrepo_runtime.queue.postgres.runner import Runner
@@ -37,7 +38,7 @@ class PostgresQueue(RelationalQueue):
     ) -> None:
         self.database = PostgresDatabase(database, clock) if isinstance(database, str) else database
         super().__init__(self.database, timing or Timing())
-        self.hints = Hints()
+        self.hints, self.feeding = Hints(), Feeding()
         self._claims: Combiner[ClaimCall, tuple[Claim, ...] | StaleSession] = Combiner(self._claim_together)
         self._submissions: Combiner[tuple[Submission, str | None], Job] = Combiner(self._submit_together)
         self._full: dict[tuple[str, ...], float] = {}
@@ -99,7 +100,7 @@ class PostgresQueue(RelationalQueue):
 
     def _hinted(self, tx: Transaction) -> Transaction:
         assert isinstance(tx.statements, Runner)
-        tx.statements = HintedStatements(tx.statements, self.hints)
+        tx.statements = HintedStatements(tx.statements, self.hints, self.feeding)
         return tx
 
     def tend(self) -> None:

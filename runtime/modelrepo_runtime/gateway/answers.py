@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 MACHINES = ("/v1/worker/", "/v1/fleet/")
 """Callers there are ours: they get the whole error, and raise it again."""
 RETRY_AFTER_S = 1.0
+_STORE = re.compile(r"\b(?!https?:)[a-z][a-z0-9]*://[^\s;,]*")
 _SEND_JSON = "send JSON, with the header `Content-Type: application/json`"
 _HTTP_CODES = {
     400: "invalid_request",
@@ -73,7 +75,7 @@ def answer(error: BaseException) -> Answer:
     if isinstance(error, InvalidInput):
         return Answer(422, code, message)
     if isinstance(error, NotFound):
-        return Answer(404, code, message)
+        return Answer(404, code, _STORE.sub("this gateway's store", message))
     if isinstance(error, Conflict):
         return Answer(409, code, message)
     if isinstance(error, Unreachable | NoSpace):

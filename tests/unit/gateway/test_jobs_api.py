@@ -79,6 +79,12 @@ def test_what_cannot_be_is_refused_with_the_place(
     assert not quiet.queue.list()
 
 
+def test_where_models_lie_stays_inside(quiet: Bench) -> None:
+    for reply in (quiet.ask("GET", "/v1/models/tiy"), quiet.ask("POST", "/v1/jobs", {"model": "tiy", "inputs": {}})):
+        assert reply.json()["error"]["code"] == "model_not_found"
+        assert b"toy" in reply.body and b"://" not in reply.body
+
+
 def test_a_body_that_is_not_sent_as_json_is_told_how(quiet: Bench) -> None:
     body = b'{"model": "toy", "inputs": {"text": "hi"}}'
     form = {"Content-Type": "application/x-www-form-urlencoded"}  # what curl -d says by itself

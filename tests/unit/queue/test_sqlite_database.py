@@ -61,7 +61,7 @@ def test_no_statement_of_the_hot_path_reads_a_whole_table(queue: SqliteQueue, pa
     hot = ("lane_heads", "ready_by_tag", "ready_by_age", "ready_ages", "ready_delete")
     hot += ("ready_of_job", "jobs_to_claim", "lease_view", "lease_delete")
     hot += ("lane_id", "idempotency_get", "pinned_get", "beats_move", "left_out_add", "fences_take", "job_row")
-    hot += ("job_inputs", "delayed_of_job", "session_get", "slots_delete", "turns_of_model")
+    hot += ("job_inputs", "session_get", "slots_delete", "turns_of_model")
     with closing(sqlite3.connect(path)) as connection:
         for name in (*hot, "delayed_due", "deadlines_passed", "work_waiting", "attempts_of_job", "finish_on_record"):
             statement = texts()[name] + (" where lease.fence = ?" if name == "lease_view" else "")

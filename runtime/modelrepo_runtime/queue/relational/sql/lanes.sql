@@ -4,9 +4,6 @@ insert into lane (model, stage, tier, version, avoid, cluster, over) values (?, 
 -- name: lane_id
 select id from lane where model = ? and stage = ? and tier = ? and version = ? and avoid = ? and cluster = ? and over = ?;
 
--- name: lane_by_id
-select id, model, stage, tier, version, avoid, cluster, over from lane where id = ?;
-
 -- name: lane_heads
 -- Every lane of a model with its oldest row, and under lwdf-late the oldest that is not late: a seek or two a lane.
 select lane.id, lane.model, lane.stage, lane.tier, lane.version, lane.avoid, lane.cluster,
@@ -79,9 +76,6 @@ from delayed join lane on lane.id = delayed.lane where delayed.due <= ? or delay
 
 -- name: delayed_delete
 delete from delayed where job = ?;
-
--- name: delayed_of_job
-select job, due, lane, tag, enqueued, stage_index, attempt from delayed where job = ?;
 
 -- name: deadlines_passed
 -- Waiting jobs only: a leased one is looked at when its attempt ends.

@@ -23,8 +23,9 @@ class Calls:
     def __init__(self, name: str, threads: int, most_waiting: int, metrics: Metrics) -> None:
         self._name, self._most = name, threads + most_waiting
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=f"gateway-{name}")
-        self._metrics = metrics
+        self._seconds = metrics.call_seconds.labels(name)
         self._under_way = 0
+        metrics.calls_under_way.labels(name).set_function(lambda: self._under_way)
 
     async def run(self, call: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
         """Return what the call returns. Raises: Overloaded, and whatever the call raises.
@@ -34,7 +35,6 @@ class Calls:
         if self._under_way >= self._most:
             raise Overloaded(f"{self._under_way} calls wait for the {self._name} already; ask again", retry_after_s=1.0)
         self._under_way += 1
-        self._metrics.calls_under_way.labels(self._name).set(self._under_way)
         begun = time.perf_counter()
         context = contextvars.copy_context()
         future = asyncio.get_running_loop().run_in_executor(self._pool, partial(context.run, call, *args, **named))
@@ -45,8 +45,7 @@ class Calls:
         if not future.cancelled():
             future.exception()  # looked at, also where its caller is gone
         self._under_way -= 1
-        self._metrics.calls_under_way.labels(self._name).set(self._under_way)
-        self._metrics.call_seconds.labels(self._name).observe(time.perf_counter() - begun)
+        self._seconds.observe(time.perf_counter() - begun)
 
     def close(self) -> None:
         """Take no more calls; those that wait are dropped, those that run end by themselves."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
 import re
@@ -27,6 +28,7 @@ QUIET = ("/healthz", "/readyz", "/metrics", "/v1/worker/")
 DRAINED_BYTES, DRAINED_S = 8 << 20, 5.0
 """Of a body that was refused, what is still read."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_PROCESS, _NUMBERS = secrets.token_hex(6), itertools.count(1)
 
 
 class Edge:
@@ -35,6 +37,7 @@ class Edge:
     def __init__(self, settings: GatewaySettings, metrics: Metrics) -> None:
         self._settings, self._metrics = settings, metrics
         self._under_way = 0
+        metrics.requests_under_way.set_function(lambda: self._under_way)
 
     def around(self, app: ASGIApp) -> ASGIApp:
         """Return an application behind this edge; all of them share its limits."""
@@ -49,7 +52,6 @@ class Edge:
         token = ABOUT.set(request.about)
         begun = time.perf_counter()
         self._under_way += 1
-        self._metrics.requests_under_way.set(self._under_way)
         try:
             if self._under_way > self._settings.most_requests:
                 raise Overloaded("the gateway has all the requests that it can carry; ask again", retry_after_s=2.0)
@@ -63,7 +65,6 @@ class Edge:
             await self._answer(request, error)
         finally:
             self._under_way -= 1
-            self._metrics.requests_under_way.set(self._under_way)
             self._count(request, time.perf_counter() - begun)
             ABOUT.reset(token)
 
@@ -79,8 +80,7 @@ class Edge:
     def _count(self, request: _Request, seconds: float) -> None:
         scope, status = request.scope, request.status or 500
         route = getattr(scope.get("route"), "path", "none")
-        self._metrics.requests.labels(scope["method"], route, status).inc()
-        self._metrics.request_seconds.labels(route).observe(seconds)
+        self._metrics.answered(scope["method"], route, status, seconds)
         if status >= 400:
             self._metrics.refusals.labels(request.about.get("code", str(status))).inc()
         if status < 500 and scope["path"].startswith(QUIET):
@@ -96,7 +96,7 @@ class _Request:
         self.scope, self._receive, self._send, self._settings = scope, receive, send, settings
         headers: dict[bytes, bytes] = dict(scope["headers"])
         told = headers.get(b"x-request-id", b"").decode("latin-1")
-        self.about: dict[str, Any] = {"request": told if _REQUEST_ID.fullmatch(told) else secrets.token_hex(8)}
+        self.about: dict[str, Any] = {"request": told if _REQUEST_ID.fullmatch(told) else _new_id()}
         self.status = 0
         self.refused: Exception | None = None
         self._answering = False
@@ -169,6 +169,11 @@ class _Request:
 
     def _too_large(self, size: int) -> TooLarge:
         return TooLarge(f"the body has {size} bytes or more, the limit is {self._limit}; hand large data over as files")
+
+
+def _new_id() -> str:
+    """Name a request: the process, and its number there."""
+    return f"{_PROCESS}{next(_NUMBERS):06x}"
 
 
 def _limit(path: str, settings: GatewaySettings) -> int:

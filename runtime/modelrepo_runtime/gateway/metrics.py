@@ -65,3 +65,13 @@ class Metrics:
         self.file_bytes = Counter(
             "modelrepo_gateway_file_bytes_total", "Bytes of files passed on: in, out.", ("way",), registry=registry
         )
+        self._answered: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+
+    def answered(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count a request; its counters are looked up once."""
+        found = self._answered.get((method, route, status))
+        if found is None:
+            found = self.requests.labels(method, route, status), self.request_seconds.labels(route)
+            self._answered[method, route, status] = found
+        found[0].inc()
+        found[1].observe(seconds)

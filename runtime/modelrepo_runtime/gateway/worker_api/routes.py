@@ -93,6 +93,7 @@ class WorkerApi:
         self._watching: dict[str, frozenset[str]] = {}
         self._standing = Standing(self._queue, timing)
         self._bytes = BytesApi(parts, repository)
+        self._waits = parts.metrics.waits.labels("claim")
         self._routes = self._table()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -213,7 +214,7 @@ class WorkerApi:
         self._watching[call.session.id] = frozenset(known)
         gone = asyncio.ensure_future(_gone(request)) if wait_s > 0 else None
         try:
-            with self._parts.metrics.waits.labels("claim").track_inprogress():
+            with self._waits.track_inprogress():
                 claims = await self.polls.claim(call, wait_s, caller.grant.cluster, gone)
         finally:
             if gone is not None:

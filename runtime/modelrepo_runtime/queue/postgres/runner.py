@@ -40,7 +40,7 @@ class Prepared:
     """A statement that the server knows on this connection, and the class of its rows."""
 
     name: bytes
-    make: type[Row]
+    make: Callable[[Sequence[Any]], Any]
 
 
 @dataclass(slots=True)
@@ -130,7 +130,7 @@ class Runner:
         prepared = self._many.get(f"each {name}")
         if prepared is None:
             text = for_each(self._catalog.texts[name], [type(value) for value in rows[0]])
-            prepared = self._many[f"each {name}"] = self._prepare(text)
+            prepared = self._many[f"each {name}"] = Prepared(self._prepare(text).name, tuple)  # known by place only
         found: list[list[Sequence[Any]]] = [[] for _ in rows]
         for row in self._run(prepared, [array(column).encode() for column in zip(*rows, strict=True)]):
             found[row[-1] - 1].append(row[:-1])
@@ -163,8 +163,7 @@ class Runner:
         if result.status != ExecStatus.TUPLES_OK:
             return ()
         self._reader.set_pgresult(result)
-        make: Callable[[Sequence[Any]], Row] = prepared.make
-        return self._reader.load_rows(0, result.ntuples, make)
+        return self._reader.load_rows(0, result.ntuples, prepared.make)
 
     def _checked(self, result: PGresult) -> PGresult:
         if result.status in _GOOD:

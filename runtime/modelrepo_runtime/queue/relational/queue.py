@@ -61,6 +61,8 @@ class RelationalQueue(OperatorCalls, OrderCalls):
         self.tokens: TokenStore = RelationalTokens(database)
         self._database = database
         self._forecasts = Forecasts(timing)
+        self._lately_full: set[frozenset[str]] = set()
+        """Models of which the last claim got all it asked for: the next one is worth a write without a look."""
 
     def submit(self, submission: Submission, *, idempotency_key: str | None = None) -> Job:
         """See JobQueue."""
@@ -137,10 +139,18 @@ class RelationalQueue(OperatorCalls, OrderCalls):
         for call in calls:
             if call.seq < 0:
                 raise InvalidInput(f"cannot claim with sequence number {call.seq}: it must not be negative")
-        answers = self._database.read(lambda tx: claiming.answers_where_nothing_waits(tx, calls, self.timing))
-        if answers is not None:
-            return answers
-        return self._database.write(lambda tx: claiming.claim_all(tx, calls, self.timing))
+        models = frozenset(offer.model for call in calls for offer in call.offers)
+        if models not in self._lately_full:
+            known = self._database.read(lambda tx: claiming.answers_where_nothing_waits(tx, calls, self.timing))
+            if known is not None:
+                return known
+        answers = self._database.write(lambda tx: claiming.claim_all(tx, calls, self.timing))
+        wanted = sum(offer.limit for call in calls for offer in call.offers)
+        if not 0 < wanted <= sum(len(answer) for answer in answers if isinstance(answer, tuple)):
+            self._lately_full.discard(models)
+        else:
+            self._lately_full.add(models)
+        return answers
 
     def start(self, session: Session, job_id: str, fence: Fence) -> None:
         """See JobQueue."""

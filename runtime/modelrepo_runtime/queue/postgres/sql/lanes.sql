@@ -4,7 +4,8 @@
 select exists (
     select 1 from lane cross join lateral (
       select 1 from ready where ready.lane = lane.id
-        and ready.enqueued >= coalesce(cast(cast(?4 as jsonb) ->> cast(lane.id as text) as double precision), '-infinity')
+        and ready.enqueued >= coalesce(
+          cast((select cast(?4 as jsonb)) ->> cast(lane.id as text) as double precision), '-infinity')
       limit 1
     ) as found where lane.model = any(cast(?1 as text[]))
       and not exists (select 1 from pause where pause.model in ('', lane.model) and pause.tier in ('', lane.tier))
@@ -24,7 +25,8 @@ from unnest(cast(?1 as text[]), cast(?2 as bigint[])) with ordinality as given (
 order by given.place;
 
 -- name: lane_heads_from
--- As lane_heads, from where each lane begins, and with what has come back.
+-- As lane_heads, from where each lane begins, and with what has come back. Where lanes begin is parsed once, not for
+-- each; `offset 0` keeps what is found of a lane from being found again wherever it is used.
 select lane.id, lane.model, lane.stage, lane.tier, lane.version, lane.avoid, lane.cluster, lane.over,
   tier.slo_s, tier.allowed_miss, found.entered, found.come_again, least(found.entered, found.come_again) as head,
   case when setting.policy = 'lwdf-late' then least(
@@ -40,13 +42,15 @@ from lane join tier on tier.name = lane.tier
       exists (select 1 from again) as any_again, exists (select 1 from breaker where since is not null) as failing
   ) as setting
   cross join lateral (
-    select coalesce(cast(cast(?3 as jsonb) ->> cast(lane.id as text) as double precision), '-infinity') as at
+    select coalesce(cast((select cast(?3 as jsonb)) ->> cast(lane.id as text) as double precision), '-infinity') as at
+    offset 0
   ) as begins
   cross join lateral (
     select (select enqueued from ready where ready.lane = lane.id and ready.enqueued >= begins.at
         order by enqueued, job limit 1) as entered,
       case when setting.any_again then
         (select enqueued from again where again.lane = lane.id order by enqueued, job limit 1) end as come_again
+    offset 0
   ) as found
 where lane.model = ?1;
 

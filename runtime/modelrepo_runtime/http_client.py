@@ -24,6 +24,7 @@ from modelrepo_runtime.remote.talk import find_token
 
 ONE_WAIT_S = 45.0
 UPLOAD_TIMEOUT_S = 120.0
+STREAM_SILENCE_S = 60.0
 OUTAGE_S = 60.0
 """How long a gateway may be away while somebody waits for a job: the time in which one is replaced."""
 PAUSE_S = 1.0
@@ -224,7 +225,7 @@ class HttpClient(Client):
     def _stream(self, job_id: str, last: str | None, until: float) -> Iterator[tuple[str, JobObject]]:
         """Yield (event id, job) of one connection until it ends. Raises: Unreachable."""
         parts = urlsplit(self.url)
-        timeout_s = min(60.0, max(1.0, until - time.monotonic()))
+        timeout_s = min(STREAM_SILENCE_S, max(1.0, until - time.monotonic()))
         connection: http.client.HTTPConnection
         if parts.scheme == "https":
             context = ssl.create_default_context()
@@ -236,11 +237,15 @@ class HttpClient(Client):
         headers = {**self._headers, "Accept": "text/event-stream", **({"Last-Event-ID": last} if last else {})}
         try:
             connection.request("GET", f"{parts.path}{_path(job_id)}/events", headers=headers)
+            wire = connection.sock
             answer = connection.getresponse()
             if answer.status != 200:
                 _check(Answer(answer.status, {}, answer.read(1 << 16)), f"{self.url}{_path(job_id)}/events")
             event_id = ""
-            while (line := answer.readline()) and time.monotonic() < until:
+            while (left := until - time.monotonic()) > 0:
+                wire.settimeout(min(STREAM_SILENCE_S, left))  # a line that came must not begin the wait anew
+                if not (line := answer.readline()):
+                    return
                 name, _, value = line.decode("utf-8").rstrip("\n").partition(": ")
                 if name == "id":
                     event_id = value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from inspect import signature
 from pathlib import Path
@@ -72,6 +73,16 @@ def test_a_job_is_submitted_with_its_file_watched_and_waited_for(bench: Bench, c
     client.delete(job["id"])
     with pytest.raises(JobNotFound):
         client.get(job["id"])
+
+
+def test_an_event_makes_no_watch_longer_than_was_asked(bench: Bench, client: Client) -> None:
+    job = client.submit("toy", {"text": "hi"})
+    starts = threading.Timer(1.5, bench.claim)
+    starts.start()
+    began = time.monotonic()
+    assert [each["status"] for each in client.events(job["id"], timeout_s=2.0)] == ["queued", "running"]
+    assert time.monotonic() - began < 3.0
+    starts.join()
 
 
 def test_errors_are_those_of_the_embedded_client(bench: Bench, client: Client, tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ from modelrepo_runtime.queue.relational.rows import JobRow, LeaseRow, ReadyRow, 
 from modelrepo_runtime.queue.relational.stages import read_stages
 from modelrepo_runtime.queue.relational.telling import tell_started
 from modelrepo_runtime.queue.relational.transaction import Snapshot, Transaction
-from modelrepo_runtime.queue.relational.waiting import lane_of, move_due, rank_time
-from modelrepo_runtime.queue.steps import write_stages
+from modelrepo_runtime.queue.relational.waiting import lane_of, move_due
+from modelrepo_runtime.queue.steps import enqueued_after, write_stages
 from modelrepo_runtime.timing import Timing
 
 TOKEN_BYTES = 8
@@ -80,10 +80,11 @@ def claim_all(
     """
     if due:
         move_due(tx, timing.longest_delay_s)
-    moment = rank_time(tx)
+    newest, any_staged = tx.only("claim_moment")
+    moment = enqueued_after(newest, tx.now)
     offers = [offer for call in calls for offer in call.offers]
     models, wanted = sorted({offer.model for offer in offers}), sum(offer.limit for offer in offers)
-    if staging.any_of(tx, models):
+    if any_staged and staging.any_of(tx, models):
         staging.take_back(tx, calls, moment)
     ranking = Ranking(tx, models, moment, wanted, lane_of)
     live = cache(lambda: slots_live(tx, timing))
@@ -220,7 +221,7 @@ def lease(tx: Transaction, holder: Holder, offer: Offer, rows: Sequence[ReadyRow
 
 def _jobs(tx: Snapshot, numbers: Sequence[int]) -> dict[int, JobRow]:
     rows = tx.rows("jobs_to_claim", tx.array(numbers))
-    return {row[0]: JobRow._make(row) for row in rows}
+    return {job.id: job for job in map(JobRow._make, rows)}
 
 
 def _plan(tx: Snapshot, job: JobRow, row: ReadyRow, offer: Offer) -> tuple[tuple[StageNeed, ...], str | None, object]:

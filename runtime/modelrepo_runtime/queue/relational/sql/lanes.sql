@@ -17,6 +17,10 @@ select lane.id, lane.model, lane.stage, lane.tier, lane.version, lane.avoid, lan
 from lane join tier on tier.name = lane.tier
 where lane.model = ?1;
 
+-- name: claim_moment
+-- What waits are compared by, and whether any job is staged anywhere.
+select (select enqueued from job order by id desc limit 1), exists (select 1 from staged);
+
 -- name: lanes_of_model
 select lane.id, lane.model, lane.stage, lane.tier, lane.version, lane.avoid, lane.cluster,
   lane.over, tier.slo_s

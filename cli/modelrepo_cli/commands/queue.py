@@ -26,9 +26,11 @@ def migrate(call: Call, post: bool) -> None:
     First this, then the gateways, then the workers, then --post: so nothing has to be stopped. A queue in a file brings
     itself up to date.
     """
-    from modelrepo_runtime.queue.opening import default_queue_url
+    from modelrepo_runtime.queue.opening import default_queue_url, is_gateway
 
     url = default_queue_url(call.queue)
+    if is_gateway(url):
+        raise InvalidInput(f"{url} is a gateway, which changes no schema; name the database itself with --queue")
     if not url.startswith(("postgresql://", "postgres://")):
         raise InvalidInput(f"queue {url} is not on PostgreSQL; it is brought up to date by whoever opens it")
     from modelrepo_runtime.queue.postgres.migrating import migrate as run

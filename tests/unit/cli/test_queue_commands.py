@@ -95,3 +95,8 @@ def test_a_tier_that_refuses_late_jobs_says_so(queue_path: Path, capsys: pytest.
     assert "late jobs are refused" in capsys.readouterr().out
     assert main.main(["tiers", "set", "api", "--no-refuse-late", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["refuse_late"] is False
+
+
+def test_a_queue_is_not_migrated_through_a_gateway(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["queue", "migrate", "--queue", "http://127.0.0.1:1"]) == 2
+    assert "name the database itself with --queue" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from modelrepo_runtime.queue.opening import default_files_url
 from modelrepo_runtime.queue.port import JobQueue
 from modelrepo_runtime.queue.tokens import token_store
 from modelrepo_runtime.timing import Timing
+
+GARBAGE_AFTER = 20_000
+"""Objects between two looks for cycles: thousands of open requests are no garbage, and looking at them takes time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,8 @@ def run_gateway(
         app = create_app(assemble(settings, queue, repository, store, timing=timing))
         server = GatewayServer(app, place, bound)
         write_json_lines()
+        gc.freeze()
+        gc.set_threshold(GARBAGE_AFTER, 20, 20)
         server.run(lambda: tell(server.url))
 
 

@@ -191,9 +191,8 @@ def test_events_are_followed_until_interrupted(desk: Desk, monkeypatch: pytest.M
 
 
 def test_events_are_followed_beyond_a_queue_that_is_away(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    looks = iter(
-        [(FleetEvent("paused", "first", id=1),), Unreachable("gone"), Unreachable("gone"), Forbidden("revoked")]
-    )
+    news: list[tuple[FleetEvent, ...] | Exception] = [(FleetEvent("paused", "first", id=1),)]
+    looks = iter([*news, Unreachable("gone"), Unreachable("gone"), Forbidden("revoked")])
 
     def look(*_: object, **__: object) -> tuple[FleetEvent, ...]:
         found = next(looks)

@@ -105,7 +105,7 @@ class ExplanationContract:
         job = bench.submit(tier="api")
         bench.queue.pause("m", "api")
         found = bench.queue.explain(job.id)
-        assert found.facts["hindrance"] == "paused" and "modelrepo queue resume" in said(found)
+        assert found.facts["hindrance"] == "paused" and "are paused" in said(found)
         (lane,) = bench.queue.queue_report().lanes
         assert lane.paused and lane.wait_s is None
         (known,) = bench.queue.explain_worker("w").facts["slots"]

@@ -99,15 +99,15 @@ def test_a_name_that_is_none_is_passed_over(tmp_path: Path, name: str) -> None:
 
 def test_an_index_that_does_not_answer_is_asked_again_and_then_told_without_its_password() -> None:
     pauses: list[float] = []
-    settings = IndexSettings(default_index="http://ann:secret@127.0.0.1:1/simple")
-    with pytest.raises(Unreachable, match=r"did not answer: http://127\.0\.0\.1:1/simple/my-lib/") as caught:
+    settings = IndexSettings(default_index="http://ann:secret@127.0.0.1:1/wheels")
+    with pytest.raises(Unreachable, match=r"did not answer: http://127\.0\.0\.1:1/wheels/my-lib/") as caught:
         SimpleIndex(settings, Web(settings, pause=pauses.append)).files(WANTED)
     assert "secret" not in str(caught.value)
     assert len(pauses) == 2
 
 
 def test_the_places_that_were_asked_are_named_without_passwords(tmp_path: Path) -> None:
-    settings = IndexSettings("https://outer/simple", ("inner=https://u:p@inner/simple",), (str(tmp_path),))
-    assert SimpleIndex(settings, Web(settings)).asked() == f"{tmp_path}, https://inner/simple, https://outer/simple"
+    settings = IndexSettings("https://outer/wheels", ("inner=https://u:p@inner/wheels",), (str(tmp_path),))
+    assert SimpleIndex(settings, Web(settings)).asked() == f"{tmp_path}, https://inner/wheels, https://outer/wheels"
     assert SimpleIndex(IndexSettings(no_index=True), Web(settings)).asked() == "no index at all"
     assert without_password("https://u:p@host:8/a?b") == "https://host:8/a?b"

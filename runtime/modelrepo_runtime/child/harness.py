@@ -55,6 +55,8 @@ class Harness:
                 return 0
             if message["t"] == "run":
                 self._run(message)
+            elif message["t"] == "reload":
+                self._reload(message)
 
     def _get_ready(self) -> bool:
         nonce = self._start["n"]
@@ -74,16 +76,30 @@ class Harness:
             phase, began = "warmup", time.perf_counter()
             if hasattr(self._model, "warmup"):
                 self._model.warmup(self._context)
-            self._tell(nonce, "ready", time.perf_counter() - began)
+            self._tell(nonce, "ready", time.perf_counter() - began, reloads=hasattr(self._model, "reload"))
         except BaseException as error:  # noqa: BLE001 - whatever a model raises is its failure to start
             self._after(error)
             self._channel.send({"t": "unfit", "n": nonce, "phase": phase, **failures.describe(error)})
             return False
         return True
 
-    def _tell(self, nonce: str, what: str, seconds: float) -> None:
+    def _reload(self, request: Message) -> None:
+        """Give the model another `ctx`. Where it raises, the supervisor gives it the old one in the same way."""
+        began = time.perf_counter()
+        context = Context(request["start"])
+        try:
+            self._model.reload(context)
+        except BaseException as error:  # noqa: BLE001 - whatever a model raises is its failure to reload
+            self._after(error)
+            self._output.settle()
+            self._channel.send({"t": "unfit", "n": request["n"], "phase": "reload", **failures.describe(error)})
+            return
+        self._start, self._context = request["start"], context
+        self._tell(request["n"], "reloaded", time.perf_counter() - began)
+
+    def _tell(self, nonce: str, what: str, seconds: float, **more: Any) -> None:
         self._output.settle()
-        self._channel.send({"t": what, "n": nonce, "seconds": seconds})
+        self._channel.send({"t": what, "n": nonce, "seconds": seconds, **more})
 
     def _run(self, request: Message) -> None:
         jobs = [Job(self._channel, each) for each in request.get("jobs", [request])]

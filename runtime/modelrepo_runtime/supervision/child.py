@@ -19,7 +19,7 @@ from . import outcome
 from .follow import Follow, OnPartial, OnProgress
 from .logs import BoundedLog
 from .memory_group import MemoryGroups
-from .messages import batch_message, empty, run_message, start_message
+from .messages import batch_message, empty, reload_message, run_message, start_message
 from .process import ChildProcess
 from .spawner import Spawner
 from .spec import ChildOutcome, ChildSpec, Footprint, JobRequest, StopReport
@@ -58,6 +58,8 @@ class Child:
         self.spec = spec
         self.failure: str | None = None
         """Why it could not start, once `load` has failed."""
+        self.reloads = False
+        """Once it is ready: whether its model has a method `reload`."""
         self._process = process
         self._nonce = secrets.token_hex(8)
         self._state = ChildState.STARTING
@@ -117,6 +119,21 @@ class Child:
         """
         with self._busy:
             return self._load(timeout_s)
+
+    def reload(self, spec: ChildSpec, timeout_s: float | None) -> float:
+        """Have the model take up what `ctx` shows by `spec`, between two jobs; returns the seconds that it took.
+
+        Whose `reload` raises is given its old `ctx` in the same way.
+
+        Raises:
+            EntrypointFailed: it serves on as it was or, where the way back failed as well, is gone: see `alive`.
+            ChildGone: it had ended before.
+        """
+        with self._busy:
+            if not self._is_usable():
+                self._finish()
+                raise ChildGone(f"{self.spec.name} had ended before it was to become {spec.name}")
+            return self._reload(spec, timeout_s)
 
     def run(
         self,
@@ -235,6 +252,7 @@ class Child:
             self._move(ChildState.WARMING)
         elif kind == "ready":
             phases["warmup_s"] = _seconds(message)
+            self.reloads = message.get("reloads") is True
             self._move(ChildState.READY)
             return True
         elif kind == "unfit":
@@ -242,6 +260,54 @@ class Child:
         else:
             raise _LostError(f"it sent {kind!r} instead of getting ready")
         return False
+
+    def _reload(self, spec: ChildSpec, timeout_s: float | None) -> float:
+        old, problem = self.spec, ""
+        with self._lock:
+            if not self._stop_asked:
+                self._move(ChildState.RELOADING)
+        try:
+            for wanted in (spec, old):
+                answer = self._ask_to_reload(wanted, timeout_s)
+                if answer["t"] == "reloaded":
+                    break
+                failed = f"{wanted.name} did not reload: {outcome.failure_text(answer)}"
+                problem = f"{problem}; and {failed}" if problem else failed
+            else:
+                raise _UnfitError(problem)
+        except (_LostError, OSError) as lost:
+            self._finish()
+            told = problem if isinstance(lost, _UnfitError) else f"{spec.name} did not reload: {lost}"
+            raise EntrypointFailed(
+                f"{told} ({self._how_it_ended()}); its output is in {self.log_path}", log=self._process.last_output
+            ) from None
+        except BaseException:
+            self._finish()
+            raise
+        with self._lock:
+            if self._state is ChildState.RELOADING:
+                self._move(ChildState.READY)
+        if problem:
+            raise EntrypointFailed(f"{problem}; {old.name} serves on; see {self.log_path}")
+        self.spec = spec
+        return _seconds(answer)
+
+    def _ask_to_reload(self, spec: ChildSpec, timeout_s: float | None) -> Message:
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        nonce = secrets.token_hex(8)
+        with self._lock:
+            if self._stop_asked:
+                raise _LostError("it was asked to stop")
+        self._process.channel.send(reload_message(spec, self._process.scratch, nonce))
+        while deadline is None or time.monotonic() < deadline:
+            answer = self._next(nonce, deadline)
+            if answer is None:
+                continue
+            if answer["t"] not in ("reloaded", "unfit"):
+                raise _LostError(f"it sent {answer['t']!r} instead of reloading")
+            return answer
+        self.dump_stacks()
+        raise _LostError(f"it had not reloaded after {timeout_s:g} s")
 
     def _run(self, follow: Follow) -> ChildOutcome:
         request = follow.request

@@ -33,6 +33,11 @@ def start_message(spec: ChildSpec, scratch: Path, nonce: str, *, mode: str = "se
     }
 
 
+def reload_message(spec: ChildSpec, scratch: Path, nonce: str) -> Message:
+    """What `ctx` shows from now on, for a model that is to take it up in place."""
+    return {"t": "reload", "n": nonce, "start": start_message(spec, scratch, nonce)}
+
+
 def run_message(request: JobRequest, scratch: Path, nonce: str) -> Message:
     """One job, with its scratch empty; the child makes the job's other folders when they are first asked for."""
     state = request.state_dir or request.output_dir.parent / f".state-{request.job_id}"

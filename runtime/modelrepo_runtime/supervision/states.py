@@ -19,6 +19,8 @@ class ChildState(StrEnum):
     WARMING = "warming"
     READY = "ready"
     RUNNING = "running"
+    RELOADING = "reloading"
+    """Between two jobs the model takes up another version's checkpoints in place."""
     DRAINING = "draining"
     """Asked to leave: it takes no job and ends by itself."""
     STOPPING = "stopping"
@@ -31,8 +33,9 @@ CHILD_TRANSITIONS: Mapping[ChildState, frozenset[ChildState]] = {
     ChildState.STARTING: frozenset({ChildState.LOADING, ChildState.STOPPING}),
     ChildState.LOADING: frozenset({ChildState.WARMING, ChildState.STOPPING}),
     ChildState.WARMING: frozenset({ChildState.READY, ChildState.STOPPING}),
-    ChildState.READY: frozenset({ChildState.RUNNING, ChildState.DRAINING, ChildState.STOPPING}),
+    ChildState.READY: frozenset({ChildState.RUNNING, ChildState.RELOADING, ChildState.DRAINING, ChildState.STOPPING}),
     ChildState.RUNNING: frozenset({ChildState.READY, ChildState.DRAINING, ChildState.STOPPING}),
+    ChildState.RELOADING: frozenset({ChildState.READY, ChildState.STOPPING}),
     ChildState.DRAINING: frozenset({ChildState.STOPPING}),
     ChildState.STOPPING: frozenset(),
 }

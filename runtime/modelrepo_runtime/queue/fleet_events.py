@@ -22,6 +22,7 @@ class Happened(StrEnum):
     SLOT_CORDONED = "slot_cordoned"
     SLOT_REFUSED = "slot_refused"
     SLOT_SWAPPED = "slot_swapped"
+    SWAP_HALTED = "swap_halted"
     BREAKER_TRIPPED = "breaker_tripped"
     BREAKER_CLOSED = "breaker_closed"
     PAUSED = "paused"

@@ -13,6 +13,7 @@ from modelrepo_runtime.queue.order_settings import OrderSettings
 from modelrepo_runtime.queue.orders import Order, OrderDone, Orders
 from modelrepo_runtime.queue.outbox import Outbox
 from modelrepo_runtime.queue.reports import Reports
+from modelrepo_runtime.queue.swaps import Swaps
 from modelrepo_runtime.remote.connection import Interrupt
 
 
@@ -264,7 +265,7 @@ class Polls(Protocol):
         """
 
 
-class JobQueue(Orders, OrderSettings, Outbox, FleetEvents, Reports, Protocol):
+class JobQueue(Orders, OrderSettings, Outbox, FleetEvents, Reports, Swaps, Protocol):
     """Jobs, from submission to their end. Every call is atomic, and durable when it returns.
 
     All methods may be called from any thread. Raises Unreachable where the queue does not answer: what was asked may or
@@ -380,18 +381,6 @@ class JobQueue(Orders, OrderSettings, Outbox, FleetEvents, Reports, Protocol):
 
     def fleet(self) -> tuple[WorkerReport, ...]:
         """Return every session that has not ended, the longest silent last."""
-
-    def take_turn(self, model: str, slot_key: str, slots_total: int, max_unavailable: str, ttl_s: float) -> bool:
-        """Try to be one of the max(1, floor(share x slots)) slots of a model that may swap now.
-
-        True also where the slot has its turn already. `max_unavailable` is a share ("10%") or a number of slots ("2").
-        """
-
-    def renew_turn(self, model: str, slot_key: str, ttl_s: float) -> bool:
-        """Prolong a turn; False once it has passed to others."""
-
-    def end_turn(self, model: str, slot_key: str) -> None:
-        """Give a turn back; giving back what one does not have is legal."""
 
     def active_seen(self, models: Sequence[str]) -> tuple[ActiveSeen, ...]:
         """Return the newest row of each of these models that has one."""

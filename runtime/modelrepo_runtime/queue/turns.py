@@ -1,4 +1,4 @@
-"""How many slots of a model may swap at once."""
+"""Turns: how many slots of a model may swap at once, and how many boxes of a cluster fetch it at once."""
 
 from __future__ import annotations
 
@@ -6,6 +6,14 @@ import math
 import re
 
 from modelrepo.errors import InvalidInput
+
+SWAP = "swap"
+"""The kind of turn by which a slot may be away from its jobs."""
+
+
+def fetch_kind(cluster: str) -> str:
+    """Name the kind of turn by which a box of a cluster may fetch: what it is about is that cluster's link."""
+    return f"fetch {cluster}"
 
 
 def slots_allowed(max_unavailable: str, slots_total: int) -> int:

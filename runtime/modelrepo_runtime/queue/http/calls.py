@@ -18,7 +18,7 @@ from modelrepo_runtime.timing import Timing
 WORKER_CALLS = frozenset(
     {
         "hello", "goodbye", "claim", "start", "finish", "finish_all", "hand_back", "progress", "beat",
-        "take_turn", "renew_turn", "end_turn", "confirm_orders",
+        "take_turn", "renew_turn", "end_turn", "confirm_orders", "refuse_swap", "accept_swap", "halt_of",
     }
 )  # fmt: skip
 """What a token of the role `worker` may call; the others want `operate`."""

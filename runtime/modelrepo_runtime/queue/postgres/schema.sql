@@ -198,9 +198,29 @@ create table slot (
 );
 create table turn (
   model text not null,
+  kind text not null,
   slot text not null,
   until double precision not null,
-  primary key (model, slot)
+  primary key (model, kind, slot)
+);
+-- Slots where a version did not come up, by the generation that asked for it; of a model, the newest generation.
+create table refusal (
+  model text not null,
+  generation bigint not null,
+  digest text not null,
+  worker text not null,
+  slot text not null,
+  reason text not null,
+  at double precision not null,
+  primary key (model, generation, digest, worker, slot)
+);
+-- Swaps that slots which have not begun them leave alone.
+create table halt (
+  model text not null,
+  generation bigint not null,
+  digest text not null,
+  since double precision not null,
+  primary key (model, generation, digest)
 );
 
 -- How attempts ended, a row a call and slot, for the version breaker and for learnt times; five minutes of it.

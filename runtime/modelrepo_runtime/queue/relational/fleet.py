@@ -1,4 +1,4 @@
-"""Sessions: their beats, what they hold, what is taken back from them, and turns."""
+"""Sessions: their beats, what they hold, and what is taken back from them."""
 
 from __future__ import annotations
 
@@ -234,29 +234,3 @@ def forget_silent(tx: Transaction, before: float) -> None:
     for row in tx.rows("sessions_forgotten", before):
         _note_lost(tx, row["id"], "was silent for too long, and is forgotten")
         _forget(tx, row["id"])
-
-
-def turn_is_free(tx: Snapshot, model: str, slot: str, allowed: int, ttl_s: float) -> bool:
-    """True where fewer than the allowed number of others have a turn."""
-    return len(_turns(tx, model, ttl_s) - {slot}) < allowed
-
-
-def take_turn(tx: Transaction, model: str, slot: str, allowed: int, ttl_s: float) -> bool:
-    """Take or keep a turn where fewer than the allowed number of others have one."""
-    if not turn_is_free(tx, model, slot, allowed, ttl_s):
-        return False
-    tx.run("turn_put", model, slot, tx.now + ttl_s)
-    return True
-
-
-def renew_turn(tx: Transaction, model: str, slot: str, ttl_s: float) -> bool:
-    """Prolong a turn that has not run out."""
-    if slot not in _turns(tx, model, ttl_s):
-        return False
-    tx.run("turn_put", model, slot, tx.now + ttl_s)
-    return True
-
-
-def _turns(tx: Snapshot, model: str, ttl_s: float) -> set[str]:
-    rows = tx.rows("turns_of_model", model, tx.now, tx.now + ttl_s)
-    return {row["slot"] for row in rows}

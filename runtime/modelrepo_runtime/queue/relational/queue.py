@@ -42,17 +42,17 @@ from modelrepo_runtime.queue.relational import (
 from modelrepo_runtime.queue.relational.forecasting import Forecasts
 from modelrepo_runtime.queue.relational.operator_calls import OperatorCalls
 from modelrepo_runtime.queue.relational.order_calls import OrderCalls
+from modelrepo_runtime.queue.relational.swaps import SwapCalls
 from modelrepo_runtime.queue.relational.tokens import RelationalTokens
 from modelrepo_runtime.queue.relational.transaction import Database, Snapshot, Transaction
 from modelrepo_runtime.queue.reports import FailingVersion, QueueReport, WorkerExplanation
 from modelrepo_runtime.queue.steps import SILENT_FORGOTTEN_S, check_submission, outcome_text
 from modelrepo_runtime.queue.tiers import TierFigures
 from modelrepo_runtime.queue.tokens import TokenStore
-from modelrepo_runtime.queue.turns import slots_allowed
 from modelrepo_runtime.timing import Timing
 
 
-class RelationalQueue(OperatorCalls, OrderCalls):
+class RelationalQueue(OperatorCalls, OrderCalls, SwapCalls):
     """See JobQueue."""
 
     def __init__(self, database: Database, timing: Timing) -> None:
@@ -243,21 +243,6 @@ class RelationalQueue(OperatorCalls, OrderCalls):
     def reset_version(self, model: str, version: str) -> bool:
         """See JobQueue."""
         return self._database.write(lambda tx: breaking.close(tx, model, version))
-
-    def take_turn(self, model: str, slot_key: str, slots_total: int, max_unavailable: str, ttl_s: float) -> bool:
-        """See JobQueue."""
-        allowed = slots_allowed(max_unavailable, slots_total)
-        if not self._database.read(lambda tx: fleet.turn_is_free(tx, model, slot_key, allowed, ttl_s)):
-            return False  # thousands ask while few may: only who is likely to get one asks for the whole queue
-        return self._database.write(lambda tx: fleet.take_turn(tx, model, slot_key, allowed, ttl_s))
-
-    def renew_turn(self, model: str, slot_key: str, ttl_s: float) -> bool:
-        """See JobQueue."""
-        return self._database.write(lambda tx: fleet.renew_turn(tx, model, slot_key, ttl_s))
-
-    def end_turn(self, model: str, slot_key: str) -> None:
-        """See JobQueue."""
-        self._database.write(lambda tx: tx.run("turn_delete", model, slot_key))
 
     def active_seen(self, models: Sequence[str]) -> tuple[ActiveSeen, ...]:
         """See JobQueue."""

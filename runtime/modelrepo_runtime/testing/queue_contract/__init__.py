@@ -30,6 +30,7 @@ from modelrepo_runtime.testing.queue_contract.sessions import SessionContract
 from modelrepo_runtime.testing.queue_contract.stages import StageContract
 from modelrepo_runtime.testing.queue_contract.staging import StagingContract
 from modelrepo_runtime.testing.queue_contract.submission import SubmissionContract
+from modelrepo_runtime.testing.queue_contract.swaps import SwapContract
 from modelrepo_runtime.testing.queue_contract.tenants import TenantContract
 from modelrepo_runtime.testing.queue_contract.waiters import WaiterContract
 from modelrepo_runtime.timing import Timing
@@ -57,6 +58,7 @@ class JobQueueContract(
     BreakerContract,
     LearningContract,
     ExplanationContract,
+    SwapContract,
 ):
     """Subclass it and give it a fixture `opened`: a queue on this clock and timing, and how to look behind it."""
 

@@ -57,16 +57,3 @@ select session.worker, session.host, session.cluster, slot.slot, slot.state, slo
   slot.cpu, slot.gpu, slot.also
 from slot join session on session.id = slot.session join beat on beat.session = slot.session
 where beat.at > ? and beat.at < ?;
-
--- name: turns_of_model
--- Not those that run until later than any can that is taken now: taken before the clock went back.
-select slot, until from turn where model = ? and until > ? and until <= ?;
-
--- name: turn_put
-insert into turn (model, slot, until) values (?, ?, ?) on conflict (model, slot) do update set until = excluded.until;
-
--- name: turn_delete
-delete from turn where model = ? and slot = ?;
-
--- name: turns_past
-delete from turn where until <= ?;

@@ -287,3 +287,31 @@ create table pause (
   at real not null,
   primary key (model, tier)
 ) without rowid;
+-- Turns last for seconds: those that are held while the queue is migrated are taken anew.
+drop table turn;
+create table turn (
+  model text not null,
+  kind text not null,
+  slot text not null,
+  until real not null,
+  primary key (model, kind, slot)
+) without rowid;
+-- Slots where a version did not come up, by the generation that asked for it; of a model, the newest generation.
+create table refusal (
+  model text not null,
+  generation integer not null,
+  digest text not null,
+  worker text not null,
+  slot text not null,
+  reason text not null,
+  at real not null,
+  primary key (model, generation, digest, worker, slot)
+) without rowid;
+-- Swaps that slots which have not begun them leave alone.
+create table halt (
+  model text not null,
+  generation integer not null,
+  digest text not null,
+  since real not null,
+  primary key (model, generation, digest)
+) without rowid;

@@ -27,17 +27,18 @@ def small_version(
     store: ObjectStore,
     version: str = "v1",
     *,
+    model: str = "small",
     code: Files | None = None,
     checkpoints: Mapping[str, Files] | None = None,
     environment: str = "e" * 64,
     chunk_bytes: int = 1 << 20,
 ) -> Version:
     """Put the objects of a version into a store, and return the version. Code files that end in `.sh` may be run."""
-    spec = parse_spec("contract: 1\nname: small\nentrypoint: model:Model\n")
+    spec = parse_spec(f"contract: 1\nname: {model}\nentrypoint: model:Model\n")
     record = EnvironmentRecord(python="3.11", requires_python="", digest=environment, pyproject_sha256="f" * 64)
     code = {"model.py": f"VERSION = {version!r}\n".encode()} if code is None else code
     manifest = Manifest(
-        "small",
+        model,
         version,
         "2026-01-01T00:00:00Z",
         spec.raw,
@@ -48,15 +49,15 @@ def small_version(
             for name, files in (checkpoints or {}).items()
         },
     )
-    store.create(layout.manifest("small", version), manifest.to_bytes())
-    return published(store, version)
+    store.create(layout.manifest(model, version), manifest.to_bytes())
+    return published(store, version, model)
 
 
-def published(store: ObjectStore, version: str) -> Version:
+def published(store: ObjectStore, version: str, model: str = "small") -> Version:
     """Return a version that `small_version` made, maybe in another process."""
-    data = store.read(layout.manifest("small", version))
+    data = store.read(layout.manifest(model, version))
     manifest = Manifest.from_bytes(data)
-    return Version("small", version, hashlib.sha256(data).hexdigest(), manifest, spec_from_json(manifest.spec))
+    return Version(model, version, hashlib.sha256(data).hexdigest(), manifest, spec_from_json(manifest.spec))
 
 
 def assert_right(local: LocalVersion) -> None:

@@ -18,6 +18,7 @@ import pytest
 from modelrepo.errors import Unreachable
 from modelrepo.repository import Repository
 from modelrepo.testing.proxy import Hang, Proxy, Swallow
+from modelrepo.testing.small_versions import small_version
 from modelrepo_runtime.jobs import StageNeed, Submission
 from modelrepo_runtime.queue.opening import open_queue
 from modelrepo_runtime.queue.port import JobFilter, JobQueue
@@ -186,7 +187,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
         url = server.create_database()
         migrate(url)
         queue = held.enter_context(closing(open_queue(url, TIMING)))
-        Repository.init(f"file://{tmp_path}/repository")
+        small_version(Repository.init(f"file://{tmp_path}/repository").store, model="m")
         gates: list[GatewayProcess] = []
         for number in range(2):
             (tmp_path / f"gate{number}").mkdir()

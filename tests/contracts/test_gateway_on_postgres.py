@@ -9,6 +9,7 @@ from typing import Any
 
 from modelrepo.pushing.push_options import PushOptions
 from modelrepo.repository import Repository
+from modelrepo.testing.small_versions import small_version
 from modelrepo_runtime.client import Client
 from modelrepo_runtime.gateway.app import assemble
 from modelrepo_runtime.gateway.settings import GatewaySettings
@@ -25,6 +26,7 @@ PYPROJECT += "[tool.uv]\npackage = false\n"
 
 def test_a_job_goes_its_way_through_gateway_and_postgresql(postgres_url: str, tmp_path: Path) -> None:
     repository = Repository.init((tmp_path / "repository").as_uri(), by="tests")
+    small_version(repository.store, model="m")
     source = tmp_path / "toy"
     source.mkdir()
     (source / "pyproject.toml").write_text(PYPROJECT)

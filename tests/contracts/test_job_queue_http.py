@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 
 from modelrepo.repository import Repository
+from modelrepo.testing.small_versions import small_version
 from modelrepo_runtime.gateway.app import assemble
 from modelrepo_runtime.gateway.settings import GatewaySettings
 from modelrepo_runtime.jobstore import JobStore
@@ -37,6 +38,8 @@ class Switched:
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Switched, str]]:
     folder = tmp_path_factory.mktemp("gateway")
     repository = Repository.init((folder / "repository").as_uri(), by="tests")
+    for model in ("m", "n", "q", "other", "cold", "warm"):
+        small_version(repository.store, model=model)
     with closing(SqliteQueue(folder / "queue.db")) as idle:
         behind = Switched(idle)
         files = JobStore(str(folder / "files"))

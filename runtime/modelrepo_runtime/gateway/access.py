@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated
@@ -11,16 +9,15 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from modelrepo.errors import JobNotFound, Unreachable
-from modelrepo_runtime.gateway.calls import Calls
+from modelrepo.errors import JobNotFound
 from modelrepo_runtime.gateway.logs import note
 from modelrepo_runtime.gateway.refusals import NotAllowed, Unauthenticated
+from modelrepo_runtime.gateway.token_book import TokenBook
 from modelrepo_runtime.jobs import Job
-from modelrepo_runtime.queue.tokens import Grant, Role, Token, TokenStore, opens, read_token
+from modelrepo_runtime.queue.tokens import Grant, Role
 
 DEFAULT_TENANT = "default"
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
-_MOST_CACHED = 20_000
 
 bearer = HTTPBearer(auto_error=False, description="A token of `modelrepo token create`.")
 
@@ -31,6 +28,8 @@ class Caller:
 
     name: str
     grant: Grant
+    token_id: str | None = None
+    """None: of somebody who needs no token."""
 
     @property
     def sees_all(self) -> bool:
@@ -46,8 +45,12 @@ class Caller:
 
     def check_model(self, model: str) -> None:
         """Raises: NotAllowed where the token is not for this model."""
-        if self.grant.models and model not in self.grant.models:
+        if not self.may_serve(model):
             raise NotAllowed(f"token {self.name} is for {', '.join(self.grant.models)}, not for model {model!r}")
+
+    def may_serve(self, model: str) -> bool:
+        """Say whether the token is for this model."""
+        return not self.grant.models or model in self.grant.models
 
     def check_tier(self, tier: str | None, default: str) -> None:
         """Raises: NotAllowed where the token is not for this tier, or for the default one where none is named."""
@@ -66,66 +69,6 @@ EVERYBODY = Caller("nobody", Grant(Role.OPERATE))
 """Who asks a gateway that has no tokens, on its own box."""
 
 
-class TokenBook:
-    """Tokens as the gateway knows them: each is looked up once in a while, so that a claim costs no query."""
-
-    def __init__(
-        self,
-        store: TokenStore,
-        calls: Calls,
-        *,
-        life_s: float,
-        open_to_all: bool,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._store, self._calls, self._life_s, self._clock = store, calls, life_s, clock
-        self._open_to_all = open_to_all
-        self._known: dict[str, tuple[Token | None, float]] = {}
-        self._looking: dict[str, asyncio.Future[Token | None]] = {}
-        self._some: tuple[bool, float] = (False, float("-inf"))
-
-    async def find(self, text: str) -> Token | None:
-        """Return the live token that this is, None where it is none. Raises: Unreachable."""
-        parts = read_token(text)
-        if parts is None:
-            return None
-        token_id, secret = parts
-        token = await self._look_up(token_id)
-        return token if opens(token, secret) else None
-
-    async def is_open(self) -> bool:
-        """Say whether nobody needs a token: on a gateway for its own box, until there is one. Raises: Unreachable."""
-        if not self._open_to_all:
-            return False
-        some, until = self._some
-        if self._clock() >= until:
-            some = some or bool(await self._calls.run(self._store.all))
-            self._some = (some, self._clock() + self._life_s)
-        return not some
-
-    async def _look_up(self, token_id: str) -> Token | None:
-        known, until = self._known.get(token_id, (None, float("-inf")))
-        if self._clock() < until:
-            return known
-        looking = self._looking.get(token_id)
-        if looking is None:  # of thousands that come with one token at once, one looks it up
-            looking = self._looking[token_id] = asyncio.ensure_future(self._find(token_id, known, until))
-            looking.add_done_callback(lambda _: self._looking.pop(token_id, None))
-        return await asyncio.shield(looking)
-
-    async def _find(self, token_id: str, known: Token | None, until: float) -> Token | None:
-        try:
-            known = await self._calls.run(self._store.find, token_id)
-        except Unreachable:
-            if known is None or self._clock() > until + 3600.0:
-                raise
-            return known  # an outage of the database is no reason to turn away those who were known
-        if len(self._known) >= _MOST_CACHED:
-            self._known.clear()
-        self._known[token_id] = (known, self._clock() + self._life_s)
-        return known
-
-
 async def authenticate(book: TokenBook, request: Request, text: str | None) -> Caller:
     """Return whose token `text` is. Raises: Unauthenticated, Unreachable; NotAllowed for a page in a browser."""
     if text is None:
@@ -136,9 +79,14 @@ async def authenticate(book: TokenBook, request: Request, text: str | None) -> C
         return EVERYBODY
     token = await book.find(text)
     if token is None:
-        raise Unauthenticated("the token is unknown, expired or revoked; ask your operator for another")
+        raise no_token()
     note(token=token.name, tenant=token.grant.tenant)
-    return Caller(token.name, token.grant)
+    return Caller(token.name, token.grant, token.id)
+
+
+def no_token() -> Unauthenticated:
+    """Return what is answered to a token that opens nothing, or nothing any more."""
+    return Unauthenticated("the token is unknown, expired or revoked; ask your operator for another")
 
 
 def allow(*roles: Role) -> Callable[..., Awaitable[Caller]]:

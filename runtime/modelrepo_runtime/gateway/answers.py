@@ -21,10 +21,13 @@ from modelrepo_runtime.remote.failures import code_of, tell
 log = logging.getLogger(__name__)
 
 MACHINES = ("/v1/worker/", "/v1/fleet/")
-"""Callers there are ours: they get the whole error, and raise it again."""
+"""Callers there are ours: they raise the error again, and learn no address of what is behind the gateway."""
 RETRY_AFTER_S = 1.0
+_DATABASE = re.compile(r"\b(?:postgres(?:ql)?|sqlite)://[^\s;,]*")
 _STORE = re.compile(r"\b(?!https?:)[a-z][a-z0-9]*://[^\s;,]*")
 _SEND_JSON = "send JSON, with the header `Content-Type: application/json`"
+_AWAY = "the gateway cannot reach its queue or its files; nothing may have been changed: ask again"
+"""Its log has the reason, under the request's id."""
 _HTTP_CODES = {
     400: "invalid_request",
     404: "not_found",
@@ -75,12 +78,11 @@ def answer(error: BaseException) -> Answer:
     if isinstance(error, InvalidInput):
         return Answer(422, code, message)
     if isinstance(error, NotFound):
-        return Answer(404, code, _STORE.sub("this gateway's store", message))
+        return Answer(404, code, _veiled(message))
     if isinstance(error, Conflict):
         return Answer(409, code, message)
     if isinstance(error, Unreachable | NoSpace):
-        told = "the gateway cannot reach its queue or its files; nothing may have been changed: ask again"
-        return Answer(503, "unreachable", told, True, retry_after_s=RETRY_AFTER_S)
+        return Answer(503, "unreachable", _AWAY, True, retry_after_s=RETRY_AFTER_S)
     return Answer(500, code, "the gateway failed; its log has the reason under the request's id", True)
 
 
@@ -91,7 +93,9 @@ async def on_error(request: Request, error: Exception) -> JSONResponse:
         log.warning("%s: %s", code_of(type(error)), error, exc_info=error if found.status == 500 else None)
     body = found.body()
     if isinstance(error, ModelRepoError) and request.scope["path"].startswith(MACHINES):
-        body = {"error": {**body["error"], **tell(error)}}
+        is_away = isinstance(error, Unreachable | NoSpace) and not isinstance(error, Refusal)
+        told = tell(error)
+        body = {"error": {**body["error"], **told, "message": _AWAY if is_away else _veiled(told["message"])}}
     return _response(found, body)
 
 
@@ -125,6 +129,11 @@ def _response(
 ) -> JSONResponse:
     note(code=found.code)
     return JSONResponse(body or found.body(), found.status, {**found.headers(), **(headers or {})})
+
+
+def _veiled(message: str) -> str:
+    """Leave the addresses of databases and stores out of a message, and with them what may be a password."""
+    return _STORE.sub("this gateway's store", _DATABASE.sub("this gateway's queue", message))
 
 
 def _words(source: str) -> str:

@@ -19,7 +19,6 @@ from modelrepo.errors import ModelRepoError
 from modelrepo.repository import Repository
 from modelrepo_runtime.client import Client
 from modelrepo_runtime.gateway import files_api, jobs_api, models_api, probes_api
-from modelrepo_runtime.gateway.access import TokenBook
 from modelrepo_runtime.gateway.addresses import AddressRules
 from modelrepo_runtime.gateway.answers import MACHINES, on_error, on_http_error, on_invalid_request
 from modelrepo_runtime.gateway.calls import Calls
@@ -32,6 +31,7 @@ from modelrepo_runtime.gateway.room import Room
 from modelrepo_runtime.gateway.settings import GatewaySettings
 from modelrepo_runtime.gateway.showing import place
 from modelrepo_runtime.gateway.signing import UrlSigner, shared_secret
+from modelrepo_runtime.gateway.token_book import TokenBook
 from modelrepo_runtime.gateway.upkeep import Upkeep
 from modelrepo_runtime.gateway.webhooks import DeliveryLoop, Sender
 from modelrepo_runtime.gateway.worker_api.routes import WorkerApi
@@ -132,11 +132,13 @@ def create_app(parts: Parts) -> FastAPI:
         parts.news.start()
         upkeep.start()
         sending = asyncio.create_task(webhooks.run()) if parts.settings.send_webhooks else None
+        watching = asyncio.create_task(parts.tokens.watch(), name="tokens")
         try:
             async with workers.running():
                 yield
         finally:
             parts.news.stop()
+            watching.cancel()
             if sending is not None:
                 await webhooks.stop()
                 await sending

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from modelrepo.errors import InvalidInput, JobNotFound
-from modelrepo_runtime.gateway.access import Caller, Operator, Submitter
+from modelrepo_runtime.gateway.access import Caller, Operator, Submitter, no_token
 from modelrepo_runtime.gateway.logs import note
-from modelrepo_runtime.gateway.news import face
+from modelrepo_runtime.gateway.news import Watch, face
 from modelrepo_runtime.gateway.parts import Parts, PartsOf
 from modelrepo_runtime.gateway.schemas import NAME_PATTERN, JobDocument, JobPage, SubmissionBody, faults
 from modelrepo_runtime.gateway.showing import event, show
@@ -70,7 +72,7 @@ async def submit_job(
     length = request.headers.get("content-length", "")
     small = length.isdigit() and int(length) <= SMALL_BYTES
     job = await submit(parts, caller, body, idempotency_key, small=small)
-    return await _answer(parts, request, job, prefer, 201)
+    return await _answer(parts, caller, request, job, prefer, 201)
 
 
 @router.get("", operation_id="listJobs", response_model=JobPage, responses=faults(), summary="List jobs, newest first")
@@ -110,7 +112,7 @@ async def list_jobs(
 async def get_job(job_id: str, request: Request, caller: Submitter, parts: PartsOf, prefer: Prefer = None) -> Response:
     """Return the job as it is now, or once it has ended with `Prefer: wait=..`."""
     job = await _own(parts, caller, job_id)
-    return await _answer(parts, request, job, prefer, 200)
+    return await _answer(parts, caller, request, job, prefer, 200)
 
 
 @router.delete(
@@ -163,7 +165,7 @@ async def watch_job(
     With `Last-Event-ID` the first one is sent only where the job has changed since.
     """
     job = await _own(parts, caller, job_id)
-    stream = _events(parts, job, parts.base_url(request), last_event_id)
+    stream = _events(parts, caller, job, parts.base_url(request), last_event_id)
     return StreamingResponse(
         stream, media_type="text/event-stream", headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     )
@@ -193,13 +195,15 @@ async def _own(parts: Parts, caller: Caller, job_id: str) -> Job:
         raise JobNotFound(f"no job {job_id[:64]!a}; it may have been deleted") from error
 
 
-async def _answer(parts: Parts, request: Request, job: Job, prefer: str | None, status: int) -> Response:
+async def _answer(
+    parts: Parts, caller: Caller, request: Request, job: Job, prefer: str | None, status: int
+) -> Response:
     headers = {"Location": f"/v1/jobs/{job.id}"} if status == 201 else {}
     wait_s = _wait_s(prefer)
     if wait_s is not None:
         wait_s = min(wait_s, parts.settings.longest_wait_s)
         headers["Preference-Applied"] = f"wait={wait_s:g}"
-        job = await _ended(parts, job, wait_s)
+        job = await _ended(parts, caller, job, wait_s)
     return JSONResponse(show(parts, job, parts.base_url(request)), status, headers)
 
 
@@ -208,20 +212,33 @@ def _wait_s(prefer: str | None) -> float | None:
     return float(found[1]) if found else None
 
 
-async def _ended(parts: Parts, job: Job, wait_s: float) -> Job:
-    """Wait for a job's end, holding no thread; return it as it is when the time is over."""
+@contextmanager
+def _watching(parts: Parts, caller: Caller, job: Job, kind: str) -> Iterator[tuple[Watch, asyncio.Future[None]]]:
+    """Watch a job, and the caller's token: the future is done, and the watch told, when that ends."""
+    with (
+        parts.metrics.waits.labels(kind).track_inprogress(),
+        parts.news.watch(job.id) as watch,
+        parts.tokens.waiting(caller.token_id) as lapsed,
+    ):
+        lapsed.add_done_callback(lambda _: watch.tell())
+        yield watch, lapsed
+
+
+async def _ended(parts: Parts, caller: Caller, job: Job, wait_s: float) -> Job:
+    """Wait for a job's end, holding no thread; return it as it is when the time is over. Raises: Unauthenticated."""
     until = time.monotonic() + wait_s
-    waits = parts.metrics.waits.labels("wait")
-    with waits.track_inprogress(), parts.news.watch(job.id) as watch:
+    with _watching(parts, caller, job, "wait") as (watch, lapsed):
         while not job.status.ended and not parts.news.stopping and (left := until - time.monotonic()) > 0:
             await watch.changed(left)
+            if lapsed.done():
+                raise no_token()
             job = await parts.queue_calls.run(parts.queue.get, job.id)
     return job
 
 
-async def _events(parts: Parts, job: Job, base_url: str, last_id: str | None) -> AsyncIterator[str]:
+async def _events(parts: Parts, caller: Caller, job: Job, base_url: str, last_id: str | None) -> AsyncIterator[str]:
     told, before = last_id, None
-    with parts.metrics.waits.labels("events").track_inprogress(), parts.news.watch(job.id) as watch:
+    with _watching(parts, caller, job, "events") as (watch, lapsed):
         yield "retry: 1000\n\n"
         while True:
             state = hashlib.sha256(repr(face(job)).encode()).hexdigest()[:16]
@@ -233,6 +250,8 @@ async def _events(parts: Parts, job: Job, base_url: str, last_id: str | None) ->
                 return
             asked = time.monotonic()
             await watch.changed(parts.settings.keep_alive_s)
+            if lapsed.done():
+                return
             if time.monotonic() - asked >= parts.settings.keep_alive_s:
                 yield ": still here\n\n"
             try:

@@ -9,7 +9,6 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 
 from modelrepo_runtime.client import Client
-from modelrepo_runtime.gateway.access import TokenBook
 from modelrepo_runtime.gateway.addresses import AddressRules
 from modelrepo_runtime.gateway.calls import Calls
 from modelrepo_runtime.gateway.metrics import Metrics
@@ -17,6 +16,7 @@ from modelrepo_runtime.gateway.news import News
 from modelrepo_runtime.gateway.room import Room
 from modelrepo_runtime.gateway.settings import GatewaySettings
 from modelrepo_runtime.gateway.signing import UrlSigner
+from modelrepo_runtime.gateway.token_book import TokenBook
 from modelrepo_runtime.jobstore import JobStore
 from modelrepo_runtime.queue.port import JobQueue
 from modelrepo_runtime.timing import Timing

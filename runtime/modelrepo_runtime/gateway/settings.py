@@ -36,8 +36,8 @@ class GatewaySettings:
     """Calls of repository and job files at once, downloads of inputs among them."""
     most_calls_waiting: int = 4_000
     """Calls that wait for a thread; one more is answered 503."""
-    token_cache_s: float = 5.0
-    """How long a revoked token may still be taken for live."""
+    token_cache_s: float = 2.5
+    """How long a revoked token may still be taken for live; who waits on one is sent away after twice that."""
     stop_grace_s: float = 30.0
     """From SIGTERM, the time in which requests under way may end."""
     url_life_s: float = 3600.0

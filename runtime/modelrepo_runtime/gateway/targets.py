@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from modelrepo.errors import Corrupt, InvalidActiveFile, ModelRepoError, NewerFormat, NotFound
+from modelrepo import layout
+from modelrepo.errors import Corrupt, InvalidActiveFile, InvalidName, ModelRepoError, NewerFormat, NotFound
+from modelrepo.names import check_model_name
 from modelrepo.repository import Repository
 from modelrepo_runtime.queue.desired import Look, target_of
 from modelrepo_runtime.queue.http.wire import read, write
@@ -32,11 +34,10 @@ class Targets:
         self._repository, self._queue, self._poll_s = repository, queue, poll_s
         self._looks: Mapping[str, Look] = {}
         self._on_change: list[Callable[[str], None]] = []
-        self._asked: set[str] = set()
-        self._models: list[str] = []
+        self._models: frozenset[str] = frozenset()
         self._listed_at = float("-inf")
         self._said: dict[str, str] = {}
-        self._stopped, self._woken = threading.Event(), threading.Event()
+        self._stopped = threading.Event()
         self._looking = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="targets", daemon=True)
 
@@ -47,7 +48,6 @@ class Targets:
     def close(self) -> None:
         """Look no more; closing twice is legal."""
         self._stopped.set()
-        self._woken.set()
         if self._thread.is_alive():
             self._thread.join(STOP_S)
 
@@ -57,15 +57,16 @@ class Targets:
 
     def newer(self, known: Mapping[str, int]) -> tuple[Look, ...]:
         """Return the targets of these models that have a higher number than is known of them."""
-        self.ask(known)
         looks = self._looks
         return tuple(looks[model] for model, seq in known.items() if model in looks and looks[model].seq > seq)
 
-    def ask(self, models: Iterable[str]) -> None:
-        """Look at these models too."""
-        if not self._asked.issuperset(models):
-            self._asked = self._asked | set(models)
-            self._woken.set()
+    def knows(self, model: str) -> bool:
+        """Say whether the repository is known to have a model; asks nobody."""
+        return model in self._looks or model in self._models
+
+    def listed(self, models: Sequence[str]) -> tuple[str, ...]:
+        """Return those of these models that the repository has; it is asked of new ones. Raises: Unreachable."""
+        return tuple(model for model in models if self.knows(model) or self._is_published(model))
 
     def models(self) -> tuple[str, ...]:
         """Name the models that have a target; those of the repository are looked up where that was a while ago."""
@@ -73,7 +74,7 @@ class Targets:
             with self._looking:
                 if time.monotonic() - self._listed_at > self._poll_s:
                     self._list()
-                    for model in self._models:
+                    for model in sorted(self._models):
                         self._look_at(model)
         return tuple(sorted(model for model, look in self._looks.items() if look.target is not None))
 
@@ -89,14 +90,23 @@ class Targets:
             if polls % MODELS_EVERY == 0:
                 self._list()
             polls += 1
-            self.look(sorted({*self._models, *self._asked}))
-            self._woken.wait(self._poll_s)
-            self._woken.clear()
+            self.look(sorted(self._models))
+            self._stopped.wait(self._poll_s)
+
+    def _is_published(self, model: str) -> bool:
+        try:
+            folder = layout.versions_folder(check_model_name(model))
+        except InvalidName:
+            return False
+        if next(iter(self._repository.store.list(folder)), None) is None:
+            return False
+        self._models |= {model}
+        return True
 
     def _list(self) -> None:
         self._listed_at = time.monotonic()
         try:
-            self._models = self._repository.models()
+            self._models = frozenset(self._repository.models())
         except ModelRepoError as error:
             self._say("", error)
 

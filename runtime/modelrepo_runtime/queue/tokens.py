@@ -10,7 +10,7 @@ import hmac
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
@@ -81,6 +81,9 @@ class TokenStore(Protocol):
 
     def find(self, token_id: str) -> Token | None:
         """Return a live token by its id, None where there is none."""
+
+    def live(self, token_ids: Sequence[str]) -> Mapping[str, Token]:
+        """Return those of these tokens that are live, by id."""
 
     def all(self) -> tuple[Token, ...]:
         """Return every token, also those that ended, the oldest first."""
@@ -174,6 +177,11 @@ class MemoryTokens:
         with self._lock:
             token = self._tokens.get(token_id)
             return token if token is not None and token.live(self._clock()) else None
+
+    def live(self, token_ids: Sequence[str]) -> Mapping[str, Token]:
+        """See TokenStore."""
+        found = (self.find(token_id) for token_id in token_ids)
+        return {token.id: token for token in found if token is not None}
 
     def all(self) -> tuple[Token, ...]:
         """See TokenStore."""

@@ -50,8 +50,9 @@ class TokenContract:
         assert tokens.revoke("second").revoked_at == clock()
         assert tokens.find(second.id) is None
         assert tokens.find(first.id) is not None
+        assert tokens.live([first.id, second.id, "0" * 16]) == {first.id: first}
         clock.advance(61)
-        assert tokens.find(first.id) is None
+        assert tokens.find(first.id) is None and tokens.live([first.id]) == {} == tokens.live([])
         assert [token.name for token in tokens.all()] == ["first", "second"]
 
     def test_one_live_token_has_a_name(self, tokens: TokenStore) -> None:

@@ -31,6 +31,7 @@ inputs:
   steps: {type: integer, default: 4, minimum: 1}
   image: {format: file, contentTypes: [image/png, text/plain], maxBytes: 1MB}
 """
+MOST_LOOKS = 2000
 GRANTS: Mapping[str, Grant] = {
     "acme": Grant(Role.SUBMIT, tenant="acme"),
     "other": Grant(Role.SUBMIT, tenant="other"),
@@ -87,6 +88,15 @@ class Bench:
         finally:
             answer.close()
             connection.close()
+
+    def waits(self, kind: str) -> None:
+        """Return once a request waits long."""
+        registry = self.gateway.parts.metrics.registry
+        for _ in range(MOST_LOOKS):
+            if registry.get_sample_value("modelrepo_gateway_waits", {"kind": kind}):
+                return
+            self.ask("GET", "/healthz", who=None)
+        raise AssertionError(f"nobody waits: {kind}")
 
     def claim(self, model: str = "toy") -> Claim:
         """Lease the next job, as a worker would."""

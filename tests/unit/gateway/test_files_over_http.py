@@ -11,6 +11,7 @@ import pytest
 
 from modelrepo.errors import Forbidden, ObjectNotFound
 from modelrepo.repository import Repository
+from modelrepo.testing.small_versions import small_version
 from modelrepo_runtime.gateway.app import assemble
 from modelrepo_runtime.gateway.settings import GatewaySettings
 from modelrepo_runtime.jobs import Cause, Claim, Outcome, StageNeed, Submission
@@ -39,6 +40,7 @@ class Box:
 @pytest.fixture
 def box(tmp_path: Path) -> Iterator[Box]:
     repository = Repository.init((tmp_path / "repository").as_uri(), by="tests")
+    small_version(repository.store, model="m")
     behind, tokens = JobStore(str(tmp_path / "files")), MemoryTokens()
     (tmp_path / "in.txt").write_text("quiet")
     key = behind.find_upload(behind.put_upload(tmp_path / "in.txt"))

@@ -15,11 +15,12 @@ from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
 
 from modelrepo import layout
-from modelrepo.errors import Forbidden, InvalidInput, ObjectNotFound
+from modelrepo.errors import InvalidInput, ObjectNotFound
 from modelrepo.repository import Repository
 from modelrepo.stores.port import ObjectStat, ObjectStore, check_key, check_prefix
 from modelrepo_runtime.gateway.access import Caller
 from modelrepo_runtime.gateway.parts import Parts
+from modelrepo_runtime.gateway.refusals import NotAllowed
 from modelrepo_runtime.jobs import Json
 from modelrepo_runtime.jobstore import SignsUrls
 from modelrepo_runtime.queue.http.calls import SignedUrl
@@ -53,7 +54,7 @@ class BytesApi:
         """List what lies below a prefix, as far as the token may know of it."""
         prefix = check_prefix(read(str, body.get("prefix"), "list.prefix"))
         if not prefix.startswith((layout.MODELS, layout.ENVIRONMENTS)) or prefix == layout.ENVIRONMENTS:
-            raise Forbidden(f"cannot list {prefix!r}: boxes list models, and the bundles of one environment")
+            raise NotAllowed(f"cannot list {prefix!r}: boxes list models, and the bundles of one environment")
         if prefix.startswith(layout.ENVIRONMENTS):
             await self._key(f"{prefix}_", caller)
         found = await self._parts.store_calls.run(lambda: list(self._store.list(prefix)))
@@ -82,7 +83,7 @@ class BytesApi:
             raise InvalidInput(f"cannot sign {len(digests)} URLs at once: at most {MOST_DIGESTS}; ask again for more")
         named = await self._digests_of(document)
         if strangers := [digest for digest in digests if digest not in named]:
-            raise Forbidden(f"cannot sign a URL of object sha256:{strangers[0]}: {document} does not name it")
+            raise NotAllowed(f"cannot sign a URL of object sha256:{strangers[0]}: {document} does not name it")
         life_s = self._parts.settings.url_life_s
         store = self._store
         if not isinstance(store, SignsUrls):
@@ -102,9 +103,9 @@ class BytesApi:
         caller.check_model(job.model)
         own = _JOB_KEY.fullmatch(key)
         if not (own and own[1] == job.id) and not (verb == "GET" and key in job.files.values()):
-            raise Forbidden(f"cannot sign a URL of {key}: it is no file of job {job.id}")
+            raise NotAllowed(f"cannot sign a URL of {key}: it is no file of job {job.id}")
         if verb == "PUT" and job.status.ended:
-            raise Forbidden(f"cannot sign a URL of {key}: job {job.id} has ended ({job.status})")
+            raise NotAllowed(f"cannot sign a URL of {key}: job {job.id} has ended ({job.status})")
         files, life_s = self._parts.files, int(self._parts.settings.url_life_s)
         expires_at = self._parts.signer.clock() + life_s
         sign = files.put_url if verb == "PUT" else partial(_get_url, files.store)
@@ -114,7 +115,7 @@ class BytesApi:
         return write(SignedUrl, SignedUrl(url, expires_at))
 
     async def _key(self, value: Json, caller: Caller) -> str:
-        """Return a key that the token may read. Raises: Forbidden, InvalidInput."""
+        """Return a key that the token may read. Raises: NotAllowed, InvalidInput."""
         key = check_key(read(str, value, "the key"))
         models = caller.grant.models
         if _may_read(key, caller) and not (key.startswith(layout.ENVIRONMENTS) and models):
@@ -127,7 +128,7 @@ class BytesApi:
                 self._environments[model] = await self._parts.store_calls.run(self._environments_of, model)
                 if digest in self._environments[model]:
                     return key
-        raise Forbidden(f"cannot read {key}: token {caller.name} is not for it")
+        raise NotAllowed(f"cannot read {key}: token {caller.name} is not for it")
 
     def _environments_of(self, model: str) -> frozenset[str]:
         manifests = (each.key for each in self._store.list(layout.versions_folder(model)))
@@ -140,7 +141,7 @@ class BytesApi:
             return
         named = await self._digests_of(await self._key(document, caller))
         if digest not in named:
-            raise Forbidden(f"cannot read {key}: {document} does not name it")
+            raise NotAllowed(f"cannot read {key}: {document} does not name it")
 
     async def _digests_of(self, document: str) -> frozenset[str]:
         known = self._named.get(document)
@@ -148,7 +149,7 @@ class BytesApi:
             self._named.move_to_end(document)
             return known
         if layout.version_of(document) is None and not document.startswith(layout.ENVIRONMENTS):
-            raise Forbidden(f"cannot take {document} for what names objects: name a manifest or a bundle")
+            raise NotAllowed(f"cannot take {document} for what names objects: name a manifest or a bundle")
         data = await self._parts.store_calls.run(self._store.read, document)
         self._named[document] = found = frozenset(_DIGEST.findall(data.decode("utf-8", "replace")))
         if len(self._named) > _KEPT_DOCUMENTS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from modelrepo_runtime.queue.relational.transaction import Database, Row, Snapshot, Transaction
@@ -35,6 +36,16 @@ class RelationalTokens:
             row = tx.row("token_get", token_id)
             token = _token(row) if row is not None else None
             return token if token is not None and token.live(tx.now) else None
+
+        return self.database.read(work)
+
+    def live(self, token_ids: Sequence[str]) -> Mapping[str, Token]:
+        """See TokenStore."""
+
+        def work(tx: Snapshot) -> Mapping[str, Token]:
+            rows = tx.select("token_view", f"where {tx.statements.among('id')}", tx.array(list(token_ids)))
+            found = (_token(row) for row in rows)
+            return {token.id: token for token in found if token.live(tx.now)}
 
         return self.database.read(work)
 

@@ -7,6 +7,9 @@ select id, name, digest, rights, created, expires, revoked from token where id =
 -- name: tokens_named
 select id, name, digest, rights, created, expires, revoked from token where name = ?;
 
+-- name: token_view
+select id, name, digest, rights, created, expires, revoked from token
+
 -- name: tokens
 select id, name, digest, rights, created, expires, revoked from token order by created, id;
 

@@ -12,11 +12,10 @@ from .frames import Message
 class Context:
     """What a model may know about where it runs."""
 
-    rank = 0
-    local_rank = 0
-    world_size = 1
-
     def __init__(self, start: Message) -> None:
+        self.rank: int = start.get("rank", 0)
+        self.local_rank: int = self.rank
+        self.world_size: int = start.get("ranks", 1)
         self.stages: tuple[str, ...] = tuple(start["stages"])
         self.device: str = start["device"]
         self.devices: tuple[str, ...] = tuple(start["devices"])

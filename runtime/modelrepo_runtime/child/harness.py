@@ -127,6 +127,8 @@ class Harness:
     def _call_together(self, jobs: list[Job], stage: str) -> list[Any]:
         what = f"stage {stage}"
         results = getattr(self._model, stage)(jobs)
+        if self._context.rank:
+            return [None] * len(jobs)
         if not isinstance(results, (list, tuple)) or len(results) != len(jobs):
             raise failures.UnusableResult(f"{what} takes a list of jobs and must return a list of the same length")
         return [failures.checked_result(result, what) for result in results]
@@ -139,7 +141,7 @@ class Harness:
         result = method(job)
         if inspect.isgenerator(result):
             result = self._drain(job, result, what)
-        return failures.checked_result(result, what)
+        return self._checked(result, what)
 
     def _drain(self, job: Job, generator: Any, what: str) -> Any:
         """Send on what a generator yields; what it returns is the stage's result."""
@@ -148,8 +150,12 @@ class Harness:
                 value = next(generator)
             except StopIteration as end:
                 return end.value
-            job._partial(failures.checked_result(value, what))
+            job._partial(self._checked(value, what))
             job.check()
+
+    def _checked(self, value: Any, what: str) -> Any:
+        """Refuse what is no result; of a group of ranks only the first one's counts."""
+        return None if self._context.rank else failures.checked_result(value, what)
 
     def _after(self, error: BaseException) -> None:
         failures.print_traceback(error)

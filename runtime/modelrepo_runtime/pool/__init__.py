@@ -1,0 +1,1 @@
+"""The host pool: checkpoint files in shared memory, one copy for all processes of the box."""

@@ -152,6 +152,26 @@ class OutputFile:
 
 
 @dataclass(frozen=True, slots=True)
+class KeptState:
+    """What a stage has saved of itself, as it lies in the JobStore."""
+
+    number: int
+    """Of the job's states, the newest has the largest."""
+    fence: int
+    """Of the attempt that has saved it."""
+    digest: str
+    """Of the manifest of the version that it belongs to."""
+    key: str
+    size_bytes: int
+    sha256: str
+
+    @property
+    def age(self) -> tuple[int, int]:
+        """What orders states of one job: the newest has the greatest."""
+        return self.fence, self.number
+
+
+@dataclass(frozen=True, slots=True)
 class JobError:
     """Why a job did not succeed, in words for its user; tracebacks stay in the log."""
 
@@ -229,6 +249,8 @@ class Claim:
     size: str | None = None
     handover: tuple[OutputFile, ...] = ()
     """What the stages before have handed over."""
+    states: tuple[KeptState, ...] = ()
+    """What earlier attempts at this stage have saved, the newest first."""
 
 
 @dataclass(frozen=True, slots=True)

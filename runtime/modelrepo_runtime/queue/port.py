@@ -13,6 +13,7 @@ from modelrepo_runtime.queue.order_settings import OrderSettings
 from modelrepo_runtime.queue.orders import Order, OrderDone, Orders
 from modelrepo_runtime.queue.outbox import Outbox
 from modelrepo_runtime.queue.reports import Reports
+from modelrepo_runtime.queue.states import States
 from modelrepo_runtime.queue.swaps import Swaps
 from modelrepo_runtime.remote.connection import Interrupt
 
@@ -265,7 +266,7 @@ class Polls(Protocol):
         """
 
 
-class JobQueue(Orders, OrderSettings, Outbox, FleetEvents, Reports, Swaps, Protocol):
+class JobQueue(Orders, OrderSettings, Outbox, FleetEvents, Reports, Swaps, States, Protocol):
     """Jobs, from submission to their end. Every call is atomic, and durable when it returns.
 
     All methods may be called from any thread. Raises Unreachable where the queue does not answer: what was asked may or

@@ -19,9 +19,12 @@ WORKER_CALLS = frozenset(
     {
         "hello", "goodbye", "claim", "start", "finish", "finish_all", "hand_back", "progress", "beat",
         "take_turn", "renew_turn", "end_turn", "confirm_orders", "refuse_swap", "accept_swap", "halt_of",
+        "save_state", "wanted_states",
     }
 )  # fmt: skip
 """What a token of the role `worker` may call; the others want `operate`."""
+_PATHS = {"save_state": "state"}
+"""Calls that are named otherwise on the wire."""
 LOCAL_CALLS = frozenset({"waiter", "close", "claim_all", "beat_all"})
 """Not sent as they are: a gateway does these for many at once, or they concern this process alone."""
 
@@ -39,7 +42,7 @@ class Call:
     @property
     def path(self) -> str:
         floor = "worker" if self.name in WORKER_CALLS else "fleet"
-        return f"/v1/{floor}/{self.name.replace('_', '-')}"
+        return f"/v1/{floor}/{_PATHS.get(self.name, self.name.replace('_', '-'))}"
 
 
 @dataclass(frozen=True, slots=True)

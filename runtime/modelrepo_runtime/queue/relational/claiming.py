@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from modelrepo.errors import StaleSession
-from modelrepo_runtime.jobs import Claim, Fence, StageNeed
+from modelrepo_runtime.jobs import Claim, Fence, KeptState, StageNeed
 from modelrepo_runtime.queue.lanes import LiveSlot, Place, admits, fits, kind_taken, stage_taken
 from modelrepo_runtime.queue.picking import UNLIMITED, Quota
 from modelrepo_runtime.queue.port import ClaimCall, Offer
@@ -205,7 +205,9 @@ def lease(tx: Transaction, holder: Holder, offer: Offer, rows: Sequence[ReadyRow
         stage = stages[row.stage_index].name
         taken.append((*held, stage, row.stage_index, own_plan, row.attempt, offer.version, tx.now))
         claim = _claim(job, Fence(number, token), offer.version, stages, row, previous, offer.slot)
-        claims.append(replace(claim, handover=handed[row.job]) if row.job in handed else claim)
+        if row.job in handed:
+            claim = replace(claim, handover=handed[row.job])
+        claims.append(replace(claim, states=kept_states(tx, row.job)) if job.saved else claim)
         if len(stages) > 1:
             begun.append((row.job, stages, row.stage_index))
         tx.changed_jobs.add(job.name)
@@ -272,7 +274,16 @@ def claim_again(tx: Snapshot, row: LeaseRow) -> Claim:
     claim = _claim(job, Fence(row.fence, row.token), row.version, row.plan, ready, previous, slot)
     claim = replace(claim, staged=tx.row("staged_lease", row.fence) is not None)
     handed = handovers.of_jobs(tx, [row.job] if row.stage_index else [])
-    return replace(claim, handover=handed.get(row.job, ()))
+    return replace(claim, handover=handed.get(row.job, ()), states=kept_states(tx, row.job) if job.saved else ())
+
+
+def kept_states(tx: Snapshot, job: int) -> tuple[KeptState, ...]:
+    """Return what a job's stage has saved, the newest first."""
+    rows = tx.rows("states_of_job", job)
+    return tuple(
+        KeptState(row["number"], row["fence"], row["digest"], row["store_key"], row["size_bytes"], row["sha256"])
+        for row in rows
+    )
 
 
 def slots_live(tx: Snapshot, timing: Timing) -> tuple[LiveSlot, ...]:

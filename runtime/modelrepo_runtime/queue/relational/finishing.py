@@ -14,10 +14,10 @@ from modelrepo_runtime.queue.port import FinishReply, Offer
 from modelrepo_runtime.queue.relational import crediting, handovers, staging, tenancy
 from modelrepo_runtime.queue.relational.breaking import Verdicts, probing
 from modelrepo_runtime.queue.relational.claiming import claim_again, holder_of, lease, slots_live
-from modelrepo_runtime.queue.relational.rows import LeaseRow, ReadyRow, leases, leases_to_end
+from modelrepo_runtime.queue.relational.rows import SAVED, LeaseRow, ReadyRow, leases, leases_to_end
 from modelrepo_runtime.queue.relational.stages import read_stages
 from modelrepo_runtime.queue.relational.transaction import Refused, Transaction
-from modelrepo_runtime.queue.relational.waiting import Entry, Last, end, enqueue
+from modelrepo_runtime.queue.relational.waiting import Entry, Last, drop_states, end, enqueue
 from modelrepo_runtime.queue.steps import AFTER_NO_CLAIM, Held, Step, digest_of, stale, step_after
 from modelrepo_runtime.timing import Timing
 
@@ -102,8 +102,10 @@ def close(tx: Transaction, row: LeaseRow, outcome: Outcome, text: str, timing: T
     else:
         step = _step_after(tx, row, outcome, last_stage, timing)
     tx.later("lease_delete", row.fence)
-    if row.progressed:
+    if row.progressed and not (row.progressed == SAVED and _tries_again(row, step)):
         tx.later("progress_delete", row.job)
+        if row.progressed == SAVED:
+            drop_states(tx, row.job)
     if row.cancelled:
         tx.later("cancel_delete", row.job)
     what = (row.job, event, tx.now, outcome.cause.value, int(outcome.counted), row.stage, row.attempt)
@@ -119,6 +121,11 @@ def close(tx: Transaction, row: LeaseRow, outcome: Outcome, text: str, timing: T
     tenancy.settle(tx, row, outcome, ended=step.status is not Status.QUEUED)
     tx.changed_jobs.add(row.name)
     return step
+
+
+def _tries_again(row: LeaseRow, step: Step) -> bool:
+    """True where another attempt at the same stage follows, which may go on from what this one has saved."""
+    return step.status is Status.QUEUED and step.stage_index == row.stage_index
 
 
 def _step_after(tx: Transaction, row: LeaseRow, outcome: Outcome, last_stage: bool, timing: Timing) -> Step:

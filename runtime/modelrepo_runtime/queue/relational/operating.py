@@ -13,6 +13,7 @@ from modelrepo_runtime.queue.relational.crediting import audit, give_back
 from modelrepo_runtime.queue.relational.finishing import held
 from modelrepo_runtime.queue.relational.learning import learn
 from modelrepo_runtime.queue.relational.pinning import release_slots, reroute
+from modelrepo_runtime.queue.relational.rows import SAVED
 from modelrepo_runtime.queue.relational.telling import tell_progress
 from modelrepo_runtime.queue.relational.transaction import Transaction
 from modelrepo_runtime.queue.relational.waiting import (
@@ -33,6 +34,8 @@ FORGOTTEN_WITH_A_JOB = (
     "idempotency_delete",
     "pinned_delete",
     "handover_delete",
+    "state_drop",
+    "state_delete",
     "progress_delete",
     "cancel_delete",
     "done_delete",
@@ -69,6 +72,9 @@ def progress(tx: Transaction, job_id: str, fence: Fence, fraction: float | None,
     if row is None:
         raise stale(job_id, fence)
     shown = shown_progress(fraction, message)
+    before = tx.row("progress_get", row.job) if row.progressed == SAVED else None
+    if before is not None and (before["fraction"] or 0.0) > (shown[0] or 0.0):
+        shown = (before["fraction"], shown[1])  # an attempt that goes on from a state has been there before
     tx.run("progress_put", row.job, *shown)
     tell_progress(tx, row, *shown)
     tx.changed_jobs.add(job_id)

@@ -51,7 +51,8 @@ def restart(tx: Transaction, model: str, version: str, timing: Timing) -> int:
         count += 1
         dequeue(tx, row["job"], model, row["enqueued"])
         give_back(tx, [row["job"]])
-        tx.run("handover_delete", row["job"])
+        for name in ("handover_delete", "progress_delete", "state_drop", "state_delete"):
+            tx.run(name, row["job"])
         tx.run("pinned_put", row["job"], None, None, 0, None, row["restarts"] + 1)
         note(tx, row["job"], "restarted", version=version)
         first = read_stages(row["stages"])[0].name

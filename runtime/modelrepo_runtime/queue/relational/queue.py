@@ -42,6 +42,7 @@ from modelrepo_runtime.queue.relational import (
 from modelrepo_runtime.queue.relational.forecasting import Forecasts
 from modelrepo_runtime.queue.relational.operator_calls import OperatorCalls
 from modelrepo_runtime.queue.relational.order_calls import OrderCalls
+from modelrepo_runtime.queue.relational.state_calls import StateCalls
 from modelrepo_runtime.queue.relational.swaps import SwapCalls
 from modelrepo_runtime.queue.relational.tokens import RelationalTokens
 from modelrepo_runtime.queue.relational.transaction import Database, Snapshot, Transaction
@@ -52,7 +53,7 @@ from modelrepo_runtime.queue.tokens import TokenStore
 from modelrepo_runtime.timing import Timing
 
 
-class RelationalQueue(OperatorCalls, OrderCalls, SwapCalls):
+class RelationalQueue(OperatorCalls, OrderCalls, StateCalls, SwapCalls):
     """See JobQueue."""
 
     def __init__(self, database: Database, timing: Timing) -> None:

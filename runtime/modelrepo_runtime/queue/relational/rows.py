@@ -8,6 +8,8 @@ from modelrepo_runtime.jobs import Fence, StageNeed
 from modelrepo_runtime.queue.relational.stages import read_stages
 from modelrepo_runtime.queue.relational.transaction import Snapshot
 
+SAVED = 2
+
 
 class ReadyRow(NamedTuple):
     """A job that waits in a lane."""
@@ -35,6 +37,8 @@ class JobRow(NamedTuple):
     files: str
     size: str | None
     webhook: str | None
+    saved: int
+    """1: an attempt has saved a state."""
 
 
 class LeaseRow(NamedTuple):
@@ -63,6 +67,7 @@ class LeaseRow(NamedTuple):
     tag: float
     cancelled: int
     progressed: int
+    """0: nothing is shown of its progress; SAVED: states were saved, so it does not fall."""
     webhook: str | None
     failing_since: float | None
     """Since when its version fails; None: it does not."""

@@ -137,6 +137,9 @@ def end(
     if event is not None or last.several_stages:
         tx.later("pinned_delete", job)
         tx.later("handover_delete", job)
+    if event is not None:
+        tx.later("progress_delete", job)
+        drop_states(tx, job)
     webhook = last.webhook
     if event is not None:
         note(tx, job, event, status.value)
@@ -144,6 +147,12 @@ def end(
     if webhook is not None:
         tell_finished(tx, job, webhook, status, last.version, last.stage, last.attempt, error)
     tx.changed_jobs.add(name)
+
+
+def drop_states(tx: Transaction, job: int) -> None:
+    """Nobody goes on from what a job's stage has saved."""
+    tx.later("state_drop", job)
+    tx.later("state_delete", job)
 
 
 def note(tx: Transaction, job: int, event: str, cause: str | None = None, version: str | None = None) -> None:

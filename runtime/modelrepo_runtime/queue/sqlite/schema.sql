@@ -107,7 +107,8 @@ create table pinned (
 create table progress (
   job integer primary key,
   fraction real,
-  message text
+  message text,
+  saved integer not null default 0
 );
 create table cancel (
   job integer primary key,
@@ -440,4 +441,19 @@ create table pause (
   tier text not null,
   at real not null,
   primary key (model, tier)
+) without rowid;
+-- What running stages have saved, the two newest states of a job; and the keys of those that nobody needs any more.
+create table state (
+  job integer not null,
+  fence integer not null,
+  number integer not null,
+  stage text not null,
+  digest text not null,
+  store_key text not null,
+  size_bytes integer not null,
+  sha256 text not null,
+  primary key (job, fence, number)
+) without rowid;
+create table state_dropped (
+  store_key text primary key
 ) without rowid;

@@ -29,6 +29,7 @@ from modelrepo_runtime.testing.queue_contract.outbox import OutboxContract
 from modelrepo_runtime.testing.queue_contract.sessions import SessionContract
 from modelrepo_runtime.testing.queue_contract.stages import StageContract
 from modelrepo_runtime.testing.queue_contract.staging import StagingContract
+from modelrepo_runtime.testing.queue_contract.states import StateContract
 from modelrepo_runtime.testing.queue_contract.submission import SubmissionContract
 from modelrepo_runtime.testing.queue_contract.swaps import SwapContract
 from modelrepo_runtime.testing.queue_contract.tenants import TenantContract
@@ -44,6 +45,7 @@ class JobQueueContract(
     StageContract,
     CreditContract,
     StagingContract,
+    StateContract,
     OrderContract,
     AttemptContract,
     EndingContract,

@@ -123,7 +123,8 @@ create table pinned (
 create table progress (
   job bigint primary key,
   fraction double precision,
-  message text
+  message text,
+  saved bigint not null default 0
 );
 create table cancel (
   job bigint primary key,
@@ -462,6 +463,22 @@ create table pause (
   tier text not null,
   at double precision not null,
   primary key (model, tier)
+);
+
+-- What running stages have saved, the two newest states of a job; and the keys of those that nobody needs any more.
+create table state (
+  job bigint not null,
+  fence bigint not null,
+  number bigint not null,
+  stage text not null,
+  digest text not null,
+  store_key text not null,
+  size_bytes bigint not null,
+  sha256 text not null,
+  primary key (job, fence, number)
+);
+create table state_dropped (
+  store_key text primary key
 );
 
 create index session_worker on session (worker, host);

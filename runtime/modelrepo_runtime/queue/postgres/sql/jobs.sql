@@ -8,7 +8,7 @@ values ((cast(floor(cast(?6 as double precision) / 86400) as bigint) << 40) | ne
 -- name: jobs_to_claim
 -- What claims carry, as JobRow has it; the list is named twice so that only its days are looked into.
 select job.id, job.name, job.model, job.tier, job.wanted, job.created, job.enqueued, job.stages, payload.inputs,
-  payload.files, job.size, job.webhook
+  payload.files, job.size, job.webhook, exists (select 1 from state where state.job = job.id) as saved
 from job join payload on payload.job = job.id
 where job.id = any(cast(?1 as bigint[])) and payload.job = any(cast(?1 as bigint[]));
 

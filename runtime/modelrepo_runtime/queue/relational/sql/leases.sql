@@ -8,7 +8,7 @@ select lease.fence, lease.token, lease.job, lease.session, lease.slot, lease.box
   lease.stages, lease.attempt, lease.version, lease.claimed,
   job.name, job.model, job.tier, job.wanted, job.enqueued, job.deadline, job.stages, job.tag,
   exists (select 1 from cancel where cancel.job = lease.job),
-  exists (select 1 from progress where progress.job = lease.job), job.webhook,
+  coalesce((select 1 + progress.saved from progress where progress.job = lease.job), 0), job.webhook,
   (select since from breaker where breaker.model = job.model and breaker.version = lease.version), job.size,
   job.tenant, job.over, job.estimate_s
 from lease join job on job.id = lease.job

@@ -5,6 +5,13 @@ alter table job add column webhook text;
 alter table job add column over integer not null default 0;
 alter table job add column estimate_s real not null default 0;
 
+-- Whoever ends a lease locks its row, and so sees there whether its user wants the job no more.
+alter table lease add column cancelled integer not null default 0;
+update lease set cancelled = 1 where job in (select job from cancel);
+
+-- 1: states were saved, and what is shown does not fall.
+alter table progress add column saved integer not null default 0;
+
 create table lane_new (
   id integer primary key autoincrement,
   model text not null,
@@ -314,4 +321,20 @@ create table halt (
   digest text not null,
   since real not null,
   primary key (model, generation, digest)
+) without rowid;
+
+-- What running stages have saved, the two newest states of a job; and the keys of those that nobody needs any more.
+create table state (
+  job integer not null,
+  fence integer not null,
+  number integer not null,
+  stage text not null,
+  digest text not null,
+  store_key text not null,
+  size_bytes integer not null,
+  sha256 text not null,
+  primary key (job, fence, number)
+) without rowid;
+create table state_dropped (
+  store_key text primary key
 ) without rowid;

@@ -1,7 +1,7 @@
 -- name: jobs_to_claim
 -- What claims carry, as JobRow has it.
 select job.id, job.name, job.model, job.tier, job.wanted, job.created, job.enqueued, job.stages, payload.inputs,
-  payload.files, job.size, job.webhook
+  payload.files, job.size, job.webhook, exists (select 1 from state where state.job = job.id) as saved
 from job join payload on payload.job = job.id where job.id in (select value from json_each(?));
 
 -- name: job_view

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from modelrepo.errors import StaleFence
 from modelrepo_runtime.attempts import Attempt
@@ -108,11 +108,14 @@ def close(tx: Transaction, row: LeaseRow, outcome: Outcome, text: str, timing: T
             drop_states(tx, row.job)
     if row.cancelled:
         tx.later("cancel_delete", row.job)
-    what = (row.job, event, tx.now, outcome.cause.value, int(outcome.counted), row.stage, row.attempt)
-    who = (row.fence, row.token, row.session, row.slot, row.box, row.version, row.claimed)
-    tx.later("history_insert", *what, *who, digest_of(text), step.status.value)
+    held = (row.fence, row.token, row.session, row.slot, row.claimed)
+    last = Last(row.version, row.stage, row.attempt, text, len(plan) > 1, row.webhook)
+    if step is DONE and outcome.counted:
+        last = replace(last, held=held)
+    else:
+        what = (row.job, event, tx.now, outcome.cause.value, int(outcome.counted), row.stage, row.attempt)
+        tx.later("history_insert", *what, *held, row.box, row.version, digest_of(text), step.status.value)
     if step.status is not Status.QUEUED:
-        last = Last(row.version, row.stage, row.attempt, text, len(plan) > 1, row.webhook)
         end(tx, row.job, row.name, step.status, last, step.error)
     elif step.stage_index > row.stage_index:
         _pin(tx, row, step, outcome)
@@ -192,7 +195,7 @@ def _repeated(tx: Transaction, call: Finish) -> FinishReply | Refused[StaleFence
         return Refused(stale(call.job_id, call.fence))
     fence = (call.fence.number, call.fence.token)
     known = tx.row("finish_on_record", job["id"], *fence)
-    if known is not None and known["digest"] == digest_of(call.text):
+    if known is not None and (known["outcome"] == call.text or known["digest"] == digest_of(call.text)):
         following = leases(tx, "lease.after_fence = ?", call.fence.number)
         begun = call.start is not None and staging.has_begun(tx, call.session, *call.start)
         return FinishReply(Status(known["status"]), claim_again(tx, following[0]) if following else None, begun)

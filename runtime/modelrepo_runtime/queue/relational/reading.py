@@ -126,6 +126,8 @@ def job_of(row: Row, now: float, **extra: Any) -> Job:
     starts: list[tuple[str, float]] = [(stage, float(at)) for stage, at in json.loads(row["starts"])]
     if row["claimed"] is not None:
         starts.append((row["lease_stage"], row["claimed"]))
+    if row["done_claimed"] is not None:
+        starts.append((row["done_stage"], row["done_claimed"]))
     waited_until = wait_ended(stages, starts) if status is Status.RUNNING else None
     waits_at = stages[row["next_index"] or 0].name
     version = row["done_version"] or row["lease_version"] or row["pinned_version"] or row["wanted"]
@@ -190,7 +192,11 @@ def tiers(tx: Snapshot) -> tuple[Tier, ...]:
 
 def history(tx: Snapshot, job_id: str | None) -> tuple[HistoryRow, ...]:
     """Return what happened, oldest first."""
-    rows = tx.rows("history_all") if job_id is None else tx.rows("history_of_job", view(tx, job_id)["id"])
+    order = "order by place, ended, fence"
+    if job_id is None:
+        rows = tx.select("history_view", order)
+    else:
+        rows = tx.select("history_view", f"where job = ? {order}", view(tx, job_id)["id"])
     return tuple(_history_row(row) for row in rows)
 
 

@@ -118,6 +118,8 @@ class Last:
     several_stages: bool = False
     webhook: str | None = None
     """Whom to tell, as the job's row has it; of an end without an attempt it is looked up."""
+    held: tuple[object, ...] = (None,) * 5
+    """Fence, token, session, slot and moment of the claim, where no row of the history says so."""
 
 
 def end(
@@ -131,7 +133,8 @@ def end(
 ) -> None:
     """Write down that a job has ended; `event` where no attempt's row of the history says so."""
     text = json.dumps(error.to_json()) if error is not None else None
-    tx.later("done_insert", job, status.value, tx.now, last.version, last.stage, last.attempt, last.outcome, text)
+    what = (job, status.value, tx.now, last.version, last.stage, last.attempt, last.outcome, text)
+    tx.later("done_insert", *what, *last.held)
     if status is Status.FAILED:
         tx.later("failed_insert", job)
     if event is not None or last.several_stages:

@@ -123,7 +123,7 @@ create table done (
   attempt integer not null,
   outcome text not null,
   error text
-);
+, fence integer, token text, session text, slot text, claimed real, noted integer);
 create table failed (
   job integer primary key
 );

@@ -130,6 +130,7 @@ create table cancel (
   job bigint primary key,
   at double precision not null
 );
+-- How jobs ended. Where the attempt that succeeded is a part of the row it has none in `history`; `noted` is its place there.
 create table done (
   job bigint primary key,
   status text not null,
@@ -138,7 +139,13 @@ create table done (
   stage text,
   attempt bigint not null,
   outcome text not null,
-  error text
+  error text,
+  fence bigint,
+  token text,
+  session text,
+  slot text,
+  claimed double precision,
+  noted bigint not null default nextval('history_number')
 ) partition by range (job);
 create table failed (
   job bigint primary key

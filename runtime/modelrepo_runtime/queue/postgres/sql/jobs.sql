@@ -16,7 +16,7 @@ where job.id = any(cast(?1 as bigint[])) and payload.job = any(cast(?1 as bigint
 select job.id, job.name, job.model, job.tier, job.tenant, job.wanted, job.created, job.enqueued, job.deadline, job.stages,
   job.metadata, job.tag, job.over, job.estimate_s, job.size, tier.slo_s,
   done.status, done.finished, done.version as done_version, done.stage as done_stage, done.attempt as done_attempt,
-  done.outcome, done.error,
+  done.outcome, done.error, done.claimed as done_claimed,
   lease.fence, lease.stage as lease_stage, lease.version as lease_version, lease.attempt as lease_attempt, lease.claimed,
   lease.stages as lease_stages, lease.slot as lease_slot,
   pinned.version as pinned_version, pinned.stages as pinned_stages, pinned.next_index,

@@ -44,7 +44,8 @@ select id, name, model, tier, tenant, wanted, created, enqueued, deadline, stage
 select inputs, files from payload where job = ?;
 
 -- name: done_insert
-insert into done (job, status, finished, version, stage, attempt, outcome, error) values (?, ?, ?, ?, ?, ?, ?, ?);
+insert into done (job, status, finished, version, stage, attempt, outcome, error, fence, token, session, slot, claimed)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: done_of_job
 select status from done where job = ?;
@@ -83,7 +84,7 @@ on conflict (job) do update set version = excluded.version, stages = excluded.st
 delete from pinned where job = ?;
 
 -- name: history_insert
-insert into history (job, event, at, cause, counted, stage, attempt, fence, token, session, slot, box, version, claimed,
+insert into history (job, event, at, cause, counted, stage, attempt, fence, token, session, slot, claimed, box, version,
   digest, status)
 values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
@@ -98,13 +99,23 @@ where job = ?1 and event = 'attempt' and cause <> 'succeeded'
 order by id;
 
 -- name: finish_on_record
-select digest, status from history where job = ? and fence = ? and token = ? and event = 'attempt';
+-- How an attempt ended, by the digest of its outcome or by the outcome itself.
+select digest, null as outcome, status from history where job = ?1 and fence = ?2 and token = ?3 and event = 'attempt'
+union all
+select null, outcome, status from done where job = ?1 and fence = ?2 and token = ?3;
 
--- name: history_of_job
-select job.name, history.* from history join job on job.id = history.job where history.job = ? order by history.id;
-
--- name: history_all
-select job.name, history.* from history join job on job.id = history.job order by history.id;
+-- name: history_view
+-- What happened to jobs, as HistoryRow has it: the rows of `history`, and the attempts that succeeded. Those come after
+-- the row with the number that they note, in the order of their fences.
+select * from (
+  select job.name, job.id as job, event, at, cause, counted, stage, attempt, fence, token, session, slot, version, claimed,
+    history.id as place, 0 as ended
+  from history join job on job.id = history.job
+  union all
+  select job.name, job.id, 'attempt', finished, status, 1, stage, attempt, fence, token, session, slot, version, claimed,
+    noted, 1
+  from done join job on job.id = done.job where fence is not null
+) as happened
 
 -- name: newest_enqueued
 select enqueued from job order by id desc limit 1;

@@ -43,6 +43,14 @@ create index ready_oldest on ready (lane, enqueued, job);
 
 alter table delayed add column tag real not null default 0;
 
+-- How a job ended says which attempt succeeded, too: that one has no row in `history`. `noted` is the row there before it.
+alter table done add column fence integer;
+alter table done add column token text;
+alter table done add column session text;
+alter table done add column slot text;
+alter table done add column claimed real;
+alter table done add column noted integer;
+
 -- How attempts ended, a row a call and slot, for the version breaker and for learnt times; five minutes of it.
 create table verdict (
   id integer primary key autoincrement,

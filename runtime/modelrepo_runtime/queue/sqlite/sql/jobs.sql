@@ -9,7 +9,7 @@ from job join payload on payload.job = job.id where job.id in (select value from
 select job.id, job.name, job.model, job.tier, job.tenant, job.wanted, job.created, job.enqueued, job.deadline, job.stages,
   job.metadata, job.tag, job.over, job.estimate_s, job.size, tier.slo_s,
   done.status, done.finished, done.version as done_version, done.stage as done_stage, done.attempt as done_attempt,
-  done.outcome, done.error,
+  done.outcome, done.error, done.claimed as done_claimed,
   lease.fence, lease.stage as lease_stage, lease.version as lease_version, lease.attempt as lease_attempt, lease.claimed,
   lease.stages as lease_stages, lease.slot as lease_slot,
   pinned.version as pinned_version, pinned.stages as pinned_stages, pinned.next_index,
@@ -32,3 +32,8 @@ where (?1 is null or job.model = ?1) and (?2 is null or job.tier = ?2) and (?3 i
   and (?4 is null or job.created <= ?4)
   and (?5 or done.error is null or json_extract(done.error, '$.code') <> 'worker_lost')
 order by job.id desc limit ?6;
+
+-- name: done_insert
+-- Of attempts that succeed, one has the place of the newest row of `history`.
+insert into done (job, status, finished, version, stage, attempt, outcome, error, fence, token, session, slot, claimed, noted)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, (select coalesce(max(id), 0) from history));

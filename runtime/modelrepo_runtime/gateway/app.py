@@ -24,6 +24,7 @@ from modelrepo_runtime.gateway.answers import MACHINES, on_error, on_http_error,
 from modelrepo_runtime.gateway.calls import Calls
 from modelrepo_runtime.gateway.edge import Edge
 from modelrepo_runtime.gateway.fetching import Fetcher, FetchLimits
+from modelrepo_runtime.gateway.fleet_metrics import FleetMetrics
 from modelrepo_runtime.gateway.metrics import Metrics
 from modelrepo_runtime.gateway.news import News
 from modelrepo_runtime.gateway.parts import Parts
@@ -33,6 +34,7 @@ from modelrepo_runtime.gateway.showing import place
 from modelrepo_runtime.gateway.signing import UrlSigner, shared_secret
 from modelrepo_runtime.gateway.token_book import TokenBook
 from modelrepo_runtime.gateway.upkeep import Upkeep
+from modelrepo_runtime.gateway.uploads import Uploads
 from modelrepo_runtime.gateway.webhooks import DeliveryLoop, Sender
 from modelrepo_runtime.gateway.worker_api.routes import WorkerApi
 from modelrepo_runtime.jobs import Job
@@ -72,6 +74,7 @@ def assemble(
     local = repository.store.ability.local
     calls = Calls("queue", settings.queue_threads, settings.most_calls_waiting, metrics)
     store = tokens if tokens is not None else token_store(queue)
+    secret = shared_secret(files.store)
     return Parts(
         settings=settings,
         queue=queue,
@@ -84,7 +87,8 @@ def assemble(
             fetch=fetcher.fetch,
         ),
         rules=rules,
-        signer=UrlSigner(shared_secret(files.store)),
+        signer=UrlSigner(secret),
+        uploads=Uploads(secret),
         queue_calls=calls,
         store_calls=Calls("stores", settings.store_threads, settings.most_calls_waiting, metrics),
         tokens=TokenBook(
@@ -159,6 +163,7 @@ def create_app(parts: Parts) -> FastAPI:
         separate_input_output_schemas=False,
     )
     app.state.parts = parts
+    app.state.fleet_metrics = FleetMetrics(parts.queue)
     app.add_exception_handler(ModelRepoError, on_error)
     app.add_exception_handler(RequestValidationError, on_invalid_request)
     app.add_exception_handler(HTTPException, on_http_error)

@@ -56,6 +56,8 @@ async def is_ready(parts: PartsOf) -> Response:
     dependencies=[Depends(operator)],
     summary="Counters for Prometheus",
 )
-async def get_metrics(parts: PartsOf) -> Response:
-    """Return the gateway's counters; with tokens, only an operator's opens this."""
-    return Response(generate_latest(parts.metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+async def get_metrics(request: Request, parts: PartsOf) -> Response:
+    """Return what the gateway counts, and sees of queue and fleet; with tokens, only an operator's opens this."""
+    fleet = await parts.queue_calls.run(request.app.state.fleet_metrics.text)
+    own = generate_latest(parts.metrics.registry)
+    return Response(own + fleet, headers={"Content-Type": CONTENT_TYPE_LATEST})

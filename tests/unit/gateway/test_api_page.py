@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from modelrepo_runtime.gateway.fleet_metrics import FIGURES
 from modelrepo_runtime.gateway.typescript import types
 
 from .gateways import Bench
@@ -44,14 +45,14 @@ def test_every_operation_and_every_key_is_on_the_page(document: dict[str, Any]) 
 def test_every_counter_is_on_the_page_with_its_labels(quiet: Bench) -> None:
     shown = {
         found[0]: tuple(re.findall(r"`(\w+)`", found[1]))
-        for found in re.findall(r"^\| `(modelrepo_gateway_\w+)` \| (.*?) \|", PAGE, re.MULTILINE)
+        for found in re.findall(r"^\| `(modelrepo_\w+)` \| (.*?) \|", PAGE, re.MULTILINE)
     }
     counted = {
         metric._name + ("_total" if metric._type == "counter" else ""): tuple(metric._labelnames)
         for metric in vars(quiet.gateway.parts.metrics).values()
         if hasattr(metric, "_labelnames")
     }
-    assert shown == counted
+    assert shown == counted | {figure.name: figure.labels for figure in FIGURES}
 
 
 def test_types_for_typescript_name_every_document(document: dict[str, Any]) -> None:

@@ -14,7 +14,8 @@
     │       ├── InterpreterMissing           no such Python here
     │       ├── NoExtraFits                  no `accelerators:` entry fits this box
     │       ├── HostNeedUnmet                a command, library or memory of `host:` is missing
-    │       └── SecretMissing                a name under `secrets:` has no value here
+    │       ├── SecretMissing                a name under `secrets:` has no value here
+    │       └── DeviceHeld                   memory that a process had on a device does not come back
     ├── NotFound (LookupError)
     │   ├── RepositoryNotFound
     │   ├── ModelNotFound
@@ -33,6 +34,7 @@
     │   ├── StoreNotTrusted                  read-only: no probe on record, or another endpoint
     │   ├── AlreadyServed                    a live process holds what was asked for
     │   ├── TooLate                          it would start later than its tier may wait
+    │   ├── SwapHalted                       other slots refused the version: nobody else is to try it
     │   ├── StaleFence                       the attempt is no longer this worker's
     │   └── StaleSession                     the queue has ended the worker's session
     ├── Unreachable (ConnectionError)
@@ -124,6 +126,10 @@ class SecretMissing(Unsuitable):
     """A secret that the model names has no value on this box."""
 
 
+class DeviceHeld(Unsuitable):
+    """Memory of a device was not returned after the end of the process that had it."""
+
+
 class NotFound(ModelRepoError, LookupError):
     """What was named does not exist."""
 
@@ -207,6 +213,10 @@ class TooLate(Conflict):
         self.predicted_s, self.slo_s = predicted_s, slo_s
         self.retry_after_s = max(1.0, predicted_s - slo_s)
         super().__init__(message)
+
+
+class SwapHalted(Conflict):
+    """Enough slots have refused a version; those that have not begun the swap to it leave it alone."""
 
 
 class StaleFence(Conflict):

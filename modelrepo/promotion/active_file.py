@@ -25,6 +25,10 @@ HEADER = """\
 LARGEST_BYTES = 256 * 2**10
 """Every worker reads the file all the time; YAML of this size takes a second or two."""
 
+MOST_FETCHING = 32
+"""Boxes of one cluster that fetch a version at once, unless told otherwise. What they share is a link and a store, and
+those do not grow with the fleet, so this is a number and no share: at 10 Gb/s each they fill 320 Gb/s."""
+
 _DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
 _SHARE = re.compile(r"([0-9]+) *(%?)")
 
@@ -33,12 +37,13 @@ _SHARE = re.compile(r"([0-9]+) *(%?)")
 class Rollout:
     """How a change spreads. `max_unavailable`: how many slots may be away at once, such as `10%` or `2`.
 
-    `now`: running attempts of the version that is left end at once, uncounted. It goes with one change and is not
-    handed on to the next.
+    `max_fetching`: how many boxes of a cluster may fetch what they lack of it at once. `now`: running attempts of the
+    version that is left end at once, uncounted. It goes with one change and is not handed on to the next.
     """
 
     max_unavailable: str = "10%"
     now: bool = False
+    max_fetching: int = MOST_FETCHING
 
     def __post_init__(self) -> None:
         match = _SHARE.fullmatch(self.max_unavailable.strip())
@@ -47,11 +52,15 @@ class Rollout:
                 f"max_unavailable {self.max_unavailable!r} is not allowed: write a share such as 10%, or a number"
             )
         object.__setattr__(self, "max_unavailable", match[1] + match[2])
+        if not 1 <= self.max_fetching <= 10**9:
+            raise InvalidInput(f"max_fetching {self.max_fetching} is not allowed: write a number of boxes from 1 on")
 
     def to_json(self) -> dict[str, Json]:
         """Return it as the files hold it."""
         share = self.max_unavailable
         document: dict[str, Json] = {"max_unavailable": int(share) if share.isdigit() else share}
+        if self.max_fetching != MOST_FETCHING:
+            document["max_fetching"] = self.max_fetching
         if self.now:
             document["now"] = True
         return document
@@ -60,7 +69,10 @@ class Rollout:
     def from_json(cls, value: Mapping[str, Any]) -> Rollout:
         """Read what `to_json` wrote, or what people made of it; raises InvalidInput."""
         share = value.get("max_unavailable")
-        return cls("10%" if share is None else str(share), now=value.get("now") is True)
+        boxes = value.get("max_fetching", MOST_FETCHING)
+        if isinstance(boxes, bool) or not isinstance(boxes, int):
+            raise InvalidInput(f"max_fetching {boxes!r} is not allowed: write a number of boxes from 1 on")
+        return cls("10%" if share is None else str(share), now=value.get("now") is True, max_fetching=boxes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from modelrepo import canonical, layout
@@ -86,6 +87,7 @@ class Promotions:
         force: bool = False,
         reason: str | None = None,
         rollout: Rollout | str | None = None,
+        max_fetching: int | None = None,
         retry: bool = False,
     ) -> HistoryEntry:
         """Make a version the active one.
@@ -93,7 +95,8 @@ class Promotions:
         `version`: an id, `active` (to change its config alone) or `previous`. `config_set`: laid over the config that
         is in force; `config_unset`: taken out of it, so that the version's own values count again. `expect`: the
         generation that is to be replaced; without it a lost race is run again. `force`: though the version is blocked,
-        or an edited file unreadable.
+        or an edited file unreadable. `rollout`: how it spreads, or its `max_unavailable` alone; `max_fetching`: as a
+        Rollout has it.
 
         Where the version is live already with that config and rollout, nothing changes and the entry that made it so
         is returned. `retry` writes a generation all the same: workers that have refused the version try it at once.
@@ -102,7 +105,6 @@ class Promotions:
             VersionNotFound, VersionDeleted, VersionBlocked, GenerationChanged, InvalidActiveFile
         """
         canonical.dumps(config_set or {})
-        wanted = Rollout(rollout) if isinstance(rollout, str) else rollout
 
         def decide(view: View) -> Wish | HistoryEntry:
             return self._rules.promote(
@@ -111,7 +113,7 @@ class Promotions:
                 view,
                 config_set=config_set or {},
                 config_unset=config_unset,
-                rollout=wanted,
+                rollout=_spread(view.state.rollout, rollout, max_fetching),
                 force=force,
                 retry=retry,
                 reason=reason,
@@ -279,3 +281,13 @@ class Promotions:
         if view.file.data is not None and not view.state.stale_file:
             return view.file.data
         return shown(view.state)
+
+
+def _spread(before: Rollout, rollout: Rollout | str | None, max_fetching: int | None) -> Rollout | None:
+    """Return how a change is to spread where its author says so, None where it is as before."""
+    if rollout is None and max_fetching is None:
+        return None
+    wanted = rollout if isinstance(rollout, Rollout) else replace(before, now=False)
+    if isinstance(rollout, str):
+        wanted = replace(wanted, max_unavailable=rollout)
+    return wanted if max_fetching is None else replace(wanted, max_fetching=max_fetching)

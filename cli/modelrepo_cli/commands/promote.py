@@ -13,6 +13,9 @@ from modelrepo_cli.verbs import Call, verb
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a key of `config:`; repeat it.")
 @click.option("--unset", multiple=True, metavar="KEY", help="Override it no longer; repeat it.")
 @click.option("--max-unavailable", metavar="SHARE", help="How many slots may be away at once, such as 10% or 2.")
+@click.option(
+    "--max-fetching", type=click.IntRange(min=1), metavar="N", help="How many boxes of a cluster may fetch it at once."
+)
 @click.option("--expect", type=int, metavar="GENERATION", help="Fail unless this is the generation that is replaced.")
 @click.option("--force", is_flag=True, help="Promote a blocked version all the same.")
 @click.option("--retry", is_flag=True, help="Have workers that refused the version try it again at once.")
@@ -24,6 +27,7 @@ def command(
     settings: tuple[str, ...],
     unset: tuple[str, ...],
     max_unavailable: str | None,
+    max_fetching: int | None,
     expect: int | None,
     force: bool,
     retry: bool,
@@ -50,6 +54,7 @@ def command(
         force=force,
         reason=reason,
         rollout=max_unavailable,
+        max_fetching=max_fetching,
         retry=retry,
     )
     unchanged = entry in before

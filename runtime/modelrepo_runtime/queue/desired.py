@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from modelrepo.promotion import ActiveState
+from modelrepo.promotion.active_file import MOST_FETCHING
 from modelrepo_runtime.jobs import Json
 
 
@@ -26,6 +27,8 @@ class Target:
     notes: tuple[str, ...] = ()
     pinned: bool = False
     """An operator, or the queue for jobs that must go on as they began, wants this version whatever is active."""
+    max_fetching: int = MOST_FETCHING
+    """Boxes of a cluster that may fetch it at once."""
 
     @property
     def key(self) -> str:
@@ -76,4 +79,5 @@ def target_of(state: ActiveState) -> Target | None:
         max_unavailable=state.rollout.max_unavailable,
         end_running=state.rollout.now,
         notes=state.notes,
+        max_fetching=state.rollout.max_fetching,
     )

@@ -131,15 +131,17 @@ class ChildProcess:
 
     def footprint(self, *, ended: bool) -> Footprint:
         """Measure host memory; of a process that has `ended` only the peak that was seen."""
-        rss = 0
+        rss = own = 0
         if ended:
             return Footprint(rss, self._peak_bytes)
         for pid in {self.pid, *(process.pid for process in descendants.family(self.pid, self._spawned.mark))}:
             with contextlib.suppress(psutil.Error):
-                rss += psutil.Process(pid).memory_info().rss
+                memory = psutil.Process(pid).memory_info()
+                rss += memory.rss
+                own += memory.rss - getattr(memory, "shared", 0)
         peak = self._memory.peak_bytes() if self._memory else _peak_bytes(self.pid)
         self._peak_bytes = max(self._peak_bytes, peak, rss)
-        return Footprint(rss, self._peak_bytes)
+        return Footprint(rss, self._peak_bytes, own)
 
     def how_it_ended(self) -> str:
         """Say how the process ended; only once `end` has returned."""

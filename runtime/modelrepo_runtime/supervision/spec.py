@@ -100,6 +100,8 @@ class Footprint:
     rss_bytes: int
     peak_bytes: int
     """The cgroup's high-water mark, else that of the child's first process."""
+    own_bytes: int = 0
+    """Without pages of files, which other processes map as well and the kernel or the pool can take back."""
 
 
 @dataclass(frozen=True, slots=True)

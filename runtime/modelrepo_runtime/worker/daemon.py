@@ -82,7 +82,7 @@ class Worker:
         self._queue, self._files = self._reach.queue, self._reach.files
         cluster_files = JobStore(_storage_url(settings.handover)) if settings.handover else None
         self._handovers = Handovers(settings.cache / "worker" / "handovers", self._files, cluster_files)
-        self._learnt, self._reservations = Learnt(), Reservations()
+        self._learnt, self._reservations = Learnt(settings.cache / "worker" / "footprints.json"), Reservations()
         self._memory_groups: MemoryGroups = find_memory_groups()
         self._slots: dict[str, SlotThreads] = {}
         self._pins: dict[str, str] = {}

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
+import os
 import threading
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from modelrepo.contract.spec import StageSpec
+
+LEARNT = "learnt on this box"
+# Growth of a figure that is worth a write.
+TOLD_SHARE = 0.01
+# Versions of which a box remembers what they take.
+MOST_KEPT = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +46,7 @@ def expected(promised: Footprint, learnt: Footprint | None, neighbour: Footprint
     seen = learnt or neighbour
     if seen is None:
         return promised
-    seen_as = "learnt on this box" if learnt else "taken from the version that serves"
+    seen_as = LEARNT if learnt else "taken from the version that serves"
     if promised.host_bytes is None and promised.device_bytes is None:
         return Footprint(seen.host_bytes, seen.device_bytes, seen_as)
     if learnt is None:
@@ -49,17 +60,28 @@ def expected(promised: Footprint, learnt: Footprint | None, neighbour: Footprint
 
 
 class Learnt:
-    """The largest footprint seen of each version digest on this box, since the worker started."""
+    """The largest footprint seen of each version digest on this box; may be shared by threads.
 
-    def __init__(self) -> None:
+    `kept`: a file in the cache's folder, which all workers of the box read and write, so that a worker that starts
+    knows what the one before it learnt. What cannot be read or written there is learnt anew.
+    """
+
+    def __init__(self, kept: Path | None = None) -> None:
         self._lock = threading.Lock()
-        self._seen: dict[str, Footprint] = {}
+        self._kept = kept
+        self._seen: dict[str, Footprint] = dict(_read(kept)) if kept is not None else {}
 
     def see(self, digest: str, host_bytes: int | None, device_bytes: int | None) -> None:
+        """Take in a measurement."""
         with self._lock:
             known = self._seen.get(digest, Footprint())
-            host, device = _larger(known.host_bytes, host_bytes), _larger(known.device_bytes, device_bytes)
-            self._seen[digest] = Footprint(host, device, "learnt on this box")
+            found = _both(known, Footprint(host_bytes, device_bytes))
+            self._seen[digest] = found
+            if self._kept is not None and (
+                _has_grown(known.host_bytes, host_bytes) or _has_grown(known.device_bytes, device_bytes)
+            ):
+                with suppress(OSError):
+                    self._seen = _write(self._kept, self._seen, newest=digest)
 
     def of(self, digest: str) -> Footprint | None:
         with self._lock:
@@ -68,6 +90,55 @@ class Learnt:
     def all(self) -> Mapping[str, Footprint]:
         with self._lock:
             return dict(self._seen)
+
+
+def _has_grown(known: int | None, seen: int | None) -> bool:
+    """A file is written where it would say something else, not for every page that a process has more."""
+    return seen is not None and seen > (known or 0) * (1 + TOLD_SHARE)
+
+
+def _read(kept: Path) -> Mapping[str, Footprint]:
+    """Read what was learnt, the newest last; nothing where it is absent or no longer what was written."""
+    try:
+        document = json.loads(kept.read_text(encoding="utf-8"))
+        return {
+            str(digest): Footprint(_size(entry["host_bytes"]), _size(entry["device_bytes"]), LEARNT)
+            for digest, entry in document["footprints"].items()
+        }
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return {}
+
+
+def _write(kept: Path, seen: Mapping[str, Footprint], *, newest: str) -> dict[str, Footprint]:
+    """Write what we and others have seen, whole or not at all; return it. Raises: OSError."""
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with (kept.parent / f"{kept.name}.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        known = dict(_read(kept))
+        both = {
+            digest: _both(known.get(digest, Footprint()), seen.get(digest, Footprint())) for digest in {**known, **seen}
+        }
+        both[newest] = both.pop(newest)
+        for digest in list(both)[:-MOST_KEPT]:
+            del both[digest]
+        figures = {
+            digest: {"host_bytes": one.host_bytes, "device_bytes": one.device_bytes} for digest, one in both.items()
+        }
+        new = kept.parent / f".{kept.name}.{os.getpid()}"
+        new.write_text(json.dumps({"footprints": figures}, indent=1) + "\n", encoding="utf-8")
+        new.replace(kept)
+    return both
+
+
+def _both(one: Footprint, other: Footprint) -> Footprint:
+    host, device = _larger(one.host_bytes, other.host_bytes), _larger(one.device_bytes, other.device_bytes)
+    return Footprint(host, device, LEARNT)
+
+
+def _size(value: object) -> int | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+        raise TypeError(f"{value!r} is not a size")
+    return value
 
 
 def _larger(one: int | None, other: int | None) -> int | None:

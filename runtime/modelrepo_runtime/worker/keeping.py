@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 from modelrepo.errors import Stopped, Unsuitable
 from modelrepo_runtime.worker.child_start import start
-from modelrepo_runtime.worker.preparing import Chosen, Prepared, checkpoints_of, choose, interpreter
+from modelrepo_runtime.worker.preparing import Chosen, Prepared, choose
 from modelrepo_runtime.worker.refusal import Refusal, refuse
 from modelrepo_runtime.worker.serving import Serving
-from modelrepo_runtime.worker.slot import Slot
+from modelrepo_runtime.worker.slot import Slot, Superseded
 from modelrepo_runtime.worker.swapping import Swapper
 from modelrepo_runtime.worker.target import Target
 
@@ -95,14 +95,12 @@ class Keeper(Swapper):
 
         try:
             chosen = choose(parts.source.resolve(target.model, target.version), target, parts.box)
-            local = parts.source.fetch(chosen.version, checkpoints_of(chosen), stop)
-            environment = parts.source.build(chosen.version, chosen.extra, parts.box.accelerator, stop)
-            prepared = Prepared(chosen, local, interpreter(environment))
-            decided = self._plan(chosen, slot.serving)
+            prepared = self._prepare(chosen, stop, lambda: None)
+            decided = self._plan(chosen, slot.serving, self._inplace(prepared, None))
             if decided.mode != "overlap":
                 raise Unsuitable(f"cannot hold {chosen.version} beside what slot {parts.name} serves: {decided}")
             new = start(slot, prepared, target)
-        except Stopped:
+        except (Stopped, Superseded):
             return
         except Exception as error:  # noqa: BLE001 - whatever it is, the slot must say so and live on
             before, now = self._refused.get(target.version), time.monotonic()
@@ -139,17 +137,30 @@ class Keeper(Swapper):
         self._parts.session.tell_soon()
         return True
 
-    def _retire(self, old: Serving) -> None:
+    def _retire(self, old: Serving, new: Serving) -> None:  # noqa: ARG002 - as a Swapper's
         self._keep(old)
+
+    def _show_phase(self, target: Target, phase: str) -> None:
+        """Of versions that are wanted beside the target nothing is shown as its swap."""
+        if self._slot.target is not None and self._slot.target.key == target.key:
+            super()._show_phase(target, phase)
+
+    def _inplace(self, prepared: Prepared, old: Serving | None) -> tuple[str, ...]:  # noqa: ARG002 - as a Swapper's
+        return ("this slot keeps the old version as well",)
 
     def _wish(self, chosen: Chosen) -> str:  # noqa: ARG002 - as a Swapper's
         """`swap:` is about accelerators: here both versions are wanted at once, wherever they fit."""
         return "auto"
 
-    @contextmanager
-    def _turn(self, target: Target, *, needed: bool) -> Iterator[None]:  # noqa: ARG002 - as a Swapper's
-        yield
+    def _turn(
+        self,
+        target: Target,  # noqa: ARG002 - as a Swapper's
+        check: Callable[[], None],  # noqa: ARG002
+        *,
+        needed: bool,  # noqa: ARG002
+    ) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def _drain(self, prepared: Prepared) -> None:
-        with super()._turn(prepared.target, needed=True):
+        with super()._turn(prepared.target, lambda: None, needed=True):
             super()._drain(prepared)

@@ -43,6 +43,10 @@ class Source(Protocol):
         """Raises: VersionNotFound, Unreachable, Corrupt, NewerFormat."""
         ...
 
+    def is_here(self, version: Version, checkpoints: frozenset[str] | None, extra: str | None) -> bool:
+        """Tell whether code, the named checkpoints and the environment are on this box, so that nothing is fetched."""
+        ...
+
     def fetch(self, version: Version, checkpoints: frozenset[str] | None, stop: Stop) -> LocalVersion:
         """Bring code and the named checkpoints here, and hold them. Raises also NoSpace, Stopped."""
         ...
@@ -215,6 +219,12 @@ class RepositorySource:
 
     def resolve(self, model: str, version: str) -> Version:
         return self._repository.version(model, version)
+
+    def is_here(self, version: Version, checkpoints: frozenset[str] | None, extra: str | None) -> bool:
+        ready = self._versions.ready(version)
+        if ready is None or not version.checkpoint_names(checkpoints) <= ready:
+            return False
+        return self._environments.find(version.manifest.environment, extra=extra) is not None
 
     def fetch(self, version: Version, checkpoints: frozenset[str] | None, stop: Stop) -> LocalVersion:
         return self._versions.fetch(version, checkpoints=checkpoints, stop=stop)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from modelrepo.errors import (
     Corrupt,
+    DeviceHeld,
     EntrypointFailed,
     EnvironmentFailed,
     HostNeedUnmet,
@@ -17,6 +18,7 @@ from modelrepo.errors import (
     NoSpace,
     NotFound,
     SecretMissing,
+    SwapHalted,
     Unreachable,
 )
 from modelrepo_runtime.timing import Timing
@@ -32,6 +34,8 @@ _NEXT_ACTIONS: tuple[tuple[type[Exception], str], ...] = (
     (SecretMissing, "put the secret's file into --secrets-dir, or set MODELREPO_SECRET_<NAME>"),
     (NoExtraFits, "serve the model on another box, or push a version with an extra for this one"),
     (HostNeedUnmet, "install what is missing on this box"),
+    (DeviceHeld, "see which process holds the device, and end it; the worker tries again by itself"),
+    (SwapHalted, "see why those slots refused it; roll back, or push a version that loads"),
     (InterpreterMissing, "install that Python on this box"),
     (EnvironmentFailed, "see the message; push the version again, or repair the package index"),
     (EntrypointFailed, "see the child's log; roll back, or push a version that loads"),
@@ -40,7 +44,17 @@ _NEXT_ACTIONS: tuple[tuple[type[Exception], str], ...] = (
     (InvalidInput, "roll back, or push a version that this box can run"),
 )
 # What a person may mend without another version; whoever has, should not have to wait for the next try.
-_MENDED_HERE = (OSError, SecretMissing, HostNeedUnmet, InterpreterMissing, EnvironmentFailed, EntrypointFailed)
+_MENDED_HERE = (
+    OSError,
+    SecretMissing,
+    HostNeedUnmet,
+    InterpreterMissing,
+    EnvironmentFailed,
+    EntrypointFailed,
+    SwapHalted,
+)
+# What is the same on every box: code, checkpoints, environment. Other refusals are of this box alone.
+_OF_THE_VERSION = (EntrypointFailed, EnvironmentFailed, Corrupt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +74,11 @@ def refuse(target: Target, error: BaseException, *, now: float, before: Refusal 
     share = TRANSIENT_SHARE if isinstance(error, Unreachable) else 1.0
     delay_s = min(timing.cordon_first_s * 2 ** (tries - 1), timing.cordon_longest_s) * share
     return Refusal(target.key, _one_line(error), now + delay_s, _next_action(target, error), tries)
+
+
+def speaks_against(error: BaseException) -> bool:
+    """Tell whether a refusal is the version's own fault, as far as one slot can know."""
+    return isinstance(error, _OF_THE_VERSION)
 
 
 def _next_action(target: Target, error: BaseException) -> str:

@@ -28,10 +28,10 @@ LOAD_TIMEOUT_S = 3600.0
 
 
 class Measured(Protocol):
-    """The host memory of a child and all that it has started."""
+    """The host memory of a child and all that it has started, without what it shares through files."""
 
     @property
-    def rss_bytes(self) -> int: ...
+    def own_bytes(self) -> int: ...
 
 
 class SlotChild(Runs, Protocol):
@@ -50,6 +50,13 @@ class SlotChild(Runs, Protocol):
     def has_memory_group(self) -> bool: ...
 
     def load(self, timeout_s: float | None) -> Mapping[str, float]: ...
+
+    @property
+    def reloads(self) -> bool:
+        """Whether its model can take up another version in place."""
+
+    def reload(self, spec: ChildSpec, timeout_s: float | None) -> float:
+        """Take up another version in place; see Child.reload."""
 
     def footprint(self) -> Measured: ...
 

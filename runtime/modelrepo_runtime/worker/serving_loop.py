@@ -11,7 +11,8 @@ from enum import Enum, auto
 from modelrepo.contract import StageSpec
 from modelrepo.errors import EntrypointFailed, InvalidInput
 from modelrepo_runtime.jobs import Cause, JobError
-from modelrepo_runtime.worker.child_start import free_bytes, learn, start, wait_returned
+from modelrepo_runtime.worker.child_start import start
+from modelrepo_runtime.worker.device_memory import due_after, free_bytes, learn, wait_returned
 from modelrepo_runtime.worker.ends import Ended
 from modelrepo_runtime.worker.holding import End, Held
 from modelrepo_runtime.worker.serving import Serving
@@ -98,7 +99,7 @@ class ServingLoop:
 
     def _may_take(self) -> bool:
         may = self._slot.breaker.may_claim(time.monotonic()) and not self._slot.is_left()
-        return may and self._parts.cordon() is None
+        return may and self._slot.withheld is None and self._parts.cordon() is None
 
     def _patience(self) -> float:
         """How long to wait for a change: until the cordon's end, and never past a beat, to notice a dead child."""
@@ -354,7 +355,7 @@ class ServingLoop:
             hopeless = slot.idle_deaths > IDLE_DEATHS
         parts.journal.say("child-restarts", slot=parts.name, version=serving.prepared.version, pid=serving.child.pid)
         # Of a child that has died, nobody knows how much the driver has taken back: wait for what it will take again.
-        before, held = 0 if died else free_bytes(slot), parts.learnt.of(serving.prepared.version.digest)
+        due = due_after(slot, serving, 0 if died else free_bytes(slot))
         serving.child.stop(0)
         if hopeless:
             self._lose()
@@ -362,8 +363,7 @@ class ServingLoop:
             slot.refuse(serving.target, EntrypointFailed(text))
             return
         try:
-            if before is not None and held is not None:
-                wait_returned(slot, before, held.device_bytes)
+            wait_returned(slot, due)
             new = start(slot, serving.prepared, serving.target)
         except Exception as error:  # noqa: BLE001 - whatever it is, the slot must say so and live on
             if not slot.gives_way():

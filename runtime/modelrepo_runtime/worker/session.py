@@ -10,6 +10,8 @@ from typing import TypeVar
 from modelrepo.errors import Conflict, StaleFence, StaleSession, Unreachable
 from modelrepo_runtime.jobs import Cause, Claim, Fence, Outcome
 from modelrepo_runtime.queue.port import BeatReply, FinishReply, JobQueue, Offer, Session, SlotReport, WorkerInfo
+from modelrepo_runtime.queue.swaps import Halt, Swap
+from modelrepo_runtime.queue.turns import SWAP, fetch_kind
 from modelrepo_runtime.timing import Timing
 from modelrepo_runtime.worker.holding import End, Held
 from modelrepo_runtime.worker.journal import Journal
@@ -41,7 +43,11 @@ class WorkerSession:
         self._stopped = False
         self._give_up_at: float | None = None
         self._held: dict[tuple[str, Fence], Held] = {}
-        self._turns: set[tuple[str, str]] = set()
+        self._turns: set[tuple[str, str, str]] = set()
+        """Model, key and kind of those that beats renew."""
+        self._fetching: dict[str, set[str]] = {}
+        """Model -> slots of this box that share its turn to fetch."""
+        self._fetch_turns = threading.Lock()
         self._beating = threading.Lock()
         self._session = queue.hello(info)
         self._thread = threading.Thread(target=self._run, name="beat", daemon=True)
@@ -60,8 +66,8 @@ class WorkerSession:
             self._news.notify_all()
         if self._thread.is_alive():
             self._thread.join()
-        for model, slot in list(self._turns):
-            self.end_turn(model, slot)
+        for turn in list(self._turns):
+            self._end_turn(*turn)
         try:
             self.queue.goodbye(self._session)
         except (Unreachable, Conflict) as error:
@@ -168,31 +174,85 @@ class WorkerSession:
 
     def take_turn(self, model: str, slot: str, slots_total: int, max_unavailable: str) -> bool:
         """Try to become one of the slots of a model that may swap now; beats renew the turn."""
-        key = f"{self._info.name}/{slot}"
+        return self._take_turn(model, self._key(slot), slots_total, max_unavailable, SWAP)
+
+    def has_turn(self, model: str, slot: str) -> bool:
+        """Ask the queue whether the turn is still ours: before what cannot be taken back."""
         try:
-            taken = self.queue.take_turn(model, key, slots_total, max_unavailable, self.timing.turn_s)
+            return self.queue.renew_turn(model, self._key(slot), self.timing.turn_s)
+        except Unreachable:
+            return False
+
+    def end_turn(self, model: str, slot: str) -> None:
+        self._end_turn(model, self._key(slot), SWAP)
+
+    def take_fetch_turn(self, model: str, slot: str, boxes: int) -> bool:
+        """Try to become one of the cluster's `boxes` that may fetch for a model now; slots of a box share its turn."""
+        with self._fetch_turns:
+            ours = self._fetching.setdefault(model, set())
+            if not ours and not self._take_turn(model, self._info.name, 0, str(boxes), self._fetch_kind):
+                return False
+            ours.add(slot)
+            return True
+
+    def end_fetch_turn(self, model: str, slot: str) -> None:
+        """Give the box's turn back where no other of its slots fetches for the model."""
+        with self._fetch_turns:
+            ours = self._fetching.get(model, set())
+            ours.discard(slot)
+            if not ours:
+                self._end_turn(model, self._info.name, self._fetch_kind)
+
+    def halt_of(self, swap: Swap) -> Halt | None:
+        """Ask why a swap should be left alone; a queue that does not answer says nothing against it."""
+        try:
+            return self.queue.halt_of(swap)
+        except Unreachable as error:
+            self._journal.say_once("queue", "queue-unreachable", error=error)
+            return None
+
+    def refuse_swap(self, swap: Swap, slot: str, reason: str) -> None:
+        """Tell the fleet that a version did not come up here; whoever has not begun the swap may hear of it."""
+        try:
+            halted = self.queue.refuse_swap(swap, self._info.name, slot, reason)
+        except Unreachable as error:
+            self._journal.say_once("queue", "queue-unreachable", error=error)
+            return
+        if halted:
+            self._journal.say("swap-halted", slot=slot, version=f"{swap.model}@{swap.version}")
+
+    def accept_swap(self, swap: Swap, slot: str) -> None:
+        """Tell the fleet that a version came up here after all."""
+        try:
+            self.queue.accept_swap(swap, self._info.name, slot)
+        except Unreachable as error:
+            self._journal.say_once("queue", "queue-unreachable", error=error)
+
+    @property
+    def _fetch_kind(self) -> str:
+        return fetch_kind(self._info.cluster)
+
+    def _key(self, slot: str) -> str:
+        return f"{self._info.name}/{slot}"
+
+    def _take_turn(self, model: str, key: str, slots_total: int, most: str, kind: str) -> bool:
+        try:
+            taken = self.queue.take_turn(model, key, slots_total, most, self.timing.turn_s, kind)
         except Unreachable as error:
             self._journal.say_once("queue", "queue-unreachable", error=error)
             return False
         if taken:
             with self._lock:
-                self._turns.add((model, slot))
+                self._turns.add((model, key, kind))
         return taken
 
-    def has_turn(self, model: str, slot: str) -> bool:
-        """Ask the queue whether the turn is still ours: before what cannot be taken back."""
-        try:
-            return self.queue.renew_turn(model, f"{self._info.name}/{slot}", self.timing.turn_s)
-        except Unreachable:
-            return False
-
-    def end_turn(self, model: str, slot: str) -> None:
+    def _end_turn(self, model: str, key: str, kind: str) -> None:
         with self._lock:
-            if (model, slot) not in self._turns:
+            if (model, key, kind) not in self._turns:
                 return
-            self._turns.discard((model, slot))
+            self._turns.discard((model, key, kind))
         try:
-            self.queue.end_turn(model, f"{self._info.name}/{slot}")
+            self.queue.end_turn(model, key, kind)
         except Unreachable as error:
             self._journal.say_once("queue", "queue-unreachable", error=error)
 
@@ -236,11 +296,11 @@ class WorkerSession:
         self._tell_more(held.values(), turns)
         return True
 
-    def _tell_more(self, held: Iterable[Held], turns: Iterable[tuple[str, str]]) -> None:
+    def _tell_more(self, held: Iterable[Held], turns: Iterable[tuple[str, str, str]]) -> None:
         """Renew turns and tell progress with a beat; what does not arrive is told with the next."""
         try:
-            for model, slot in turns:
-                self.queue.renew_turn(model, f"{self._info.name}/{slot}", self.timing.turn_s)
+            for model, key, kind in turns:
+                self.queue.renew_turn(model, key, self.timing.turn_s, kind)
             self._tell_progress(held)
         except Unreachable as error:
             self._journal.say_once("queue", "queue-unreachable", error=error)

@@ -9,10 +9,12 @@ from dataclasses import replace
 
 from modelrepo.errors import EntrypointFailed
 from modelrepo_runtime.queue.port import SlotReport
+from modelrepo_runtime.queue.swaps import Swap
 from modelrepo_runtime.worker.breaker import Breaker
+from modelrepo_runtime.worker.device_memory import Withheld
 from modelrepo_runtime.worker.holding import End, Held
 from modelrepo_runtime.worker.preparing import Chosen
-from modelrepo_runtime.worker.refusal import Refusal, refuse
+from modelrepo_runtime.worker.refusal import Refusal, refuse, speaks_against
 from modelrepo_runtime.worker.serving import Serving, SlotChild, SlotParts
 from modelrepo_runtime.worker.slot_report import report_of
 from modelrepo_runtime.worker.swap_plan import SwapPlan
@@ -42,6 +44,8 @@ class Slot:
         self.plan: SwapPlan | None = None
         self.most_free_bytes: int | None = None
         """The most device memory that was ever free: what an empty slot has."""
+        self.withheld: Withheld | None = None
+        """Memory of its device that nobody has returned: the slot takes no jobs until then."""
         timing = parts.timing
         self.breaker = Breaker(first_backoff_s=timing.cordon_first_s, longest_backoff_s=timing.cordon_longest_s)
         self.loading: dict[SlotChild, Target] = {}
@@ -156,6 +160,7 @@ class Slot:
                 accelerator=self.parts.box.kind,
                 also=tuple(sorted(self.companions)),
                 ordered=self.parts.cordon(),
+                withheld=self.withheld.reason if self.withheld is not None else None,
                 pinned=self.target.version if self.target is not None and self.target.pinned else None,
                 monotonic=time.monotonic(),
                 wall=time.time(),
@@ -239,8 +244,20 @@ class Slot:
             new.child.stop(0)
         self.parts.session.tell_soon()
 
-    def refuse(self, target: Target, error: BaseException) -> None:
-        """Say why a target does not run here. What serves goes on."""
+    def take_back(self, old: Serving) -> None:
+        """Serve on with the child that was given up: nothing came of the swap."""
+        with self.changed:
+            too_late = self.stopping
+            if not too_late:
+                self.serving = self.last_good = old
+                self.left = None
+            self.changed.notify_all()
+        if too_late:
+            old.child.stop(0)
+        self.parts.session.tell_soon()
+
+    def refuse(self, target: Target, error: BaseException, swap: Swap | None = None) -> None:
+        """Say why a target does not run here, and tell the fleet of a `swap` that would fail elsewhere as well."""
         with self.changed:
             refusal = refuse(target, error, now=time.monotonic(), before=self.refusal, timing=self.parts.timing)
             if self.target == target:  # a later change, be it of the same version, asks for another try at once
@@ -249,6 +266,8 @@ class Slot:
         self.parts.journal.say(
             "refused", slot=self.parts.name, target=target, reason=refusal.reason, next_action=refusal.next_action
         )
+        if swap is not None and speaks_against(error):
+            self.parts.session.refuse_swap(swap, self.parts.name, refusal.reason)
         self.parts.session.tell_soon()
 
     def accept(self) -> None:

@@ -67,6 +67,7 @@ class FakeChild:
         self.cancelled = threading.Event()
         self.running = threading.Event()
         self.stacks = 0
+        self.reloads = spec.version in plant.reloading
 
     def load(self, timeout_s: float | None) -> dict[str, float]:
         self.state = "loading"
@@ -107,6 +108,15 @@ class FakeChild:
             return [ChildOutcome(Cause.EXCEPTION, error=JobError("exception", "a bad one")) for _ in requests]
         return [self.run(request, timeout_s=timeout_s) for request in requests]
 
+    def reload(self, spec: ChildSpec, timeout_s: float | None) -> float:
+        problem = self.plant.unfit.get(spec.version)
+        self.plant.reloaded.append((self.spec.version, spec.version))
+        if problem is not None:
+            self.alive = spec.version not in self.plant.no_way_back
+            raise EntrypointFailed(problem)
+        self.spec = spec
+        return 0.01
+
     def cancel(self, job_id: str | None = None) -> None:
         self.cancelled.set()
 
@@ -114,7 +124,7 @@ class FakeChild:
         self.stacks += 1
 
     def footprint(self) -> Any:
-        return SimpleNamespace(rss_bytes=self.plant.rss_bytes)
+        return SimpleNamespace(own_bytes=self.plant.rss_bytes)
 
     def stop(self, grace_s: float = 0.0) -> None:
         self.alive = False
@@ -139,6 +149,10 @@ class Plant:
     build_gates: dict[str, threading.Event] = field(default_factory=dict)
     start_errors: list[Exception] = field(default_factory=list)
     fetched: list[str] = field(default_factory=list)
+    here: set[str] = field(default_factory=set)
+    reloading: set[str] = field(default_factory=set)
+    reloaded: list[tuple[str, str]] = field(default_factory=list)
+    no_way_back: set[str] = field(default_factory=set)
     host: Room = field(default_factory=lambda: Room(64 * GIB, 64 * GIB))
     device: Room | None = None
     rss_bytes: int = 100 << 20
@@ -154,7 +168,7 @@ class Plant:
 
     def version(self, version: str) -> Version:
         text = "contract: 1\nname: m\nentrypoint: model:Model\n" + self.yaml.get(version, "")
-        manifest: Any = SimpleNamespace(environment=None, checkpoints={})
+        manifest: Any = SimpleNamespace(environment=SimpleNamespace(digest="e"), checkpoints={}, code=())
         return Version("m", version, f"{version:0>64}", manifest, parse_spec(text))
 
     # The Source port.
@@ -163,6 +177,9 @@ class Plant:
         if version in self.errors:
             raise self.errors[version]
         return self.version(version)
+
+    def is_here(self, version: Version, checkpoints: frozenset[str] | None, extra: str | None) -> bool:
+        return version.version in self.here
 
     def fetch(self, version: Version, checkpoints: frozenset[str] | None, stop: Stop) -> LocalVersion:
         self.fetched.append(version.version)

@@ -16,11 +16,13 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from modelrepo.errors import Conflict, Forbidden, InvalidInput, InvalidJobInput, ModelRepoError, NotFound, Unreachable
 from modelrepo_runtime.client import LONGEST_WAIT_S, Client, JobObject
-from modelrepo_runtime.jobs import Json, Webhook
+from modelrepo_runtime.jobs import Json
 from modelrepo_runtime.queue.opening import default_queue_url, is_gateway
+from modelrepo_runtime.queue.port import JobFilter
 from modelrepo_runtime.remote.connection import ANSWER_TIMEOUT_S, Answer, Connections, put_file
 from modelrepo_runtime.remote.failures import told
 from modelrepo_runtime.remote.talk import find_token
+from modelrepo_runtime.submissions import Wanted
 
 ONE_WAIT_S = 45.0
 UPLOAD_TIMEOUT_S = 120.0
@@ -51,47 +53,27 @@ class HttpClient(Client):
         self._headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
         self._connections = Connections()
 
-    def submit(
-        self,
-        model: str,
-        inputs: Mapping[str, Any] | None = None,
-        *,
-        tier: str | None = None,
-        tenant: str | None = None,
-        version: str | None = None,
-        deadline: float | None = None,
-        metadata: Mapping[str, Json] | None = None,
-        webhook: Webhook | None = None,
-        idempotency_key: str | None = None,
-    ) -> JobObject:
-        """See Client.submit. Files are uploaded first; an answer that is lost is asked for again, for the same job."""
-        sent = {name: self._sent(value) for name, value in (inputs or {}).items()}
-        told: dict[str, Json] = {"model": model, "inputs": sent, "metadata": dict(metadata or {})}
-        told |= {"tier": tier, "tenant": tenant, "version": version}
-        if deadline is not None:
-            told["deadline"] = datetime.fromtimestamp(deadline, UTC).isoformat()
-        if webhook is not None:
-            told["webhook"] = {"url": webhook.url, "secret": webhook.secret}
+    def _submit(self, model: str, inputs: Mapping[str, Any], wanted: Wanted, key: str | None) -> JobObject:
+        """Upload files first; an answer that is lost is asked for again, for the same job."""
+        sent = {name: self._sent(value) for name, value in inputs.items()}
+        told: dict[str, Json] = {"model": model, "inputs": sent, "metadata": dict(wanted.metadata)}
+        told |= {"tier": wanted.tier, "tenant": wanted.tenant, "version": wanted.version}
+        if wanted.deadline is not None:
+            told["deadline"] = datetime.fromtimestamp(wanted.deadline, UTC).isoformat()
+        if wanted.webhook is not None:
+            told["webhook"] = {"url": wanted.webhook.url, "secret": wanted.webhook.secret}
         body = {name: value for name, value in told.items() if value is not None}
-        key = idempotency_key if idempotency_key is not None else secrets.token_hex(16)
-        return cast(JobObject, self._ask("POST", "/v1/jobs", body, {"Idempotency-Key": key}))
+        headers = {"Idempotency-Key": key if key is not None else secrets.token_hex(16)}
+        return cast(JobObject, self._ask("POST", "/v1/jobs", body, headers))
 
     def get(self, job_id: str) -> JobObject:
         """See Client.get."""
         return cast(JobObject, self._ask("GET", _path(job_id)))
 
-    def list(
-        self,
-        *,
-        status: str | None = None,
-        model: str | None = None,
-        tier: str | None = None,
-        tenant: str | None = None,
-        older_than_s: float | None = None,
-        limit: int = 100,
-    ) -> tuple[JobObject, ...]:
-        """See Client.list."""
-        told = {"status": status, "model": model, "tier": tier, "tenant": tenant, "older_than_s": older_than_s}
+    def _list(self, where: JobFilter) -> tuple[JobObject, ...]:
+        limit, status = where.limit, where.status.value if where.status is not None else None
+        told: dict[str, Json] = {"status": status, "model": where.model, "tier": where.tier, "tenant": where.tenant}
+        told["older_than_s"] = where.older_than_s
         query: dict[str, Any] = {name: value for name, value in told.items() if value is not None}
         found: list[JobObject] = []
         after: str | None = None

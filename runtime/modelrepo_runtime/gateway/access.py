@@ -15,8 +15,8 @@ from modelrepo_runtime.gateway.refusals import NotAllowed, Unauthenticated
 from modelrepo_runtime.gateway.token_book import TokenBook
 from modelrepo_runtime.jobs import Job
 from modelrepo_runtime.queue.tokens import Grant, Role
+from modelrepo_runtime.submissions import DEFAULT_TENANT
 
-DEFAULT_TENANT = "default"
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
 
 bearer = HTTPBearer(auto_error=False, description="A token of `modelrepo token create`.")

@@ -1,7 +1,7 @@
 """Which addresses a URL of a tenant may lead to: none of this box, of a private network or of the fleet's own.
 
 A name is resolved once, every address that it has is judged, and the connection goes to one of those addresses
-(`PinnedConnection`): a name that answers otherwise the next time gains nothing. Decimal, octal and hexadecimal forms
+(`pinned.py`): a name that answers otherwise the next time gains nothing. Decimal, octal and hexadecimal forms
 of an address are read by the same resolver that would connect, so they are judged by what they mean.
 """
 
@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-import ssl
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
-from http.client import HTTPConnection
 from typing import TypeAlias
 from urllib.parse import SplitResult, urlsplit
 
@@ -142,31 +140,3 @@ def shown(url: str) -> str:
     """Return a URL as it may stand in a message: short, and without what may be a secret in its query."""
     text = url.partition("?")[0]
     return ascii(text if len(text) <= 100 else text[:100] + "..")[1:-1]
-
-
-class PinnedConnection(HTTPConnection):
-    """An HTTP connection to the addresses of a Target and to nothing else, through no proxy.
-
-    Over TLS the certificate is held to the URL's host. Raises OSError as its parent does.
-    """
-
-    def __init__(self, target: Target, timeout_s: float, tls: ssl.SSLContext | None = None) -> None:
-        super().__init__(target.host, target.port, timeout=timeout_s)
-        self._target = target
-        self._tls = (tls or ssl.create_default_context()) if target.scheme == "https" else None
-        if self._tls is not None:
-            self.default_port = 443
-
-    def connect(self) -> None:
-        """Connect to the first of the addresses that answers."""
-        failed: OSError | None = None
-        for address in self._target.addresses:
-            try:
-                plain = socket.create_connection((address, self.port), self.timeout)
-                break
-            except OSError as error:
-                failed = error
-        else:
-            raise failed or OSError(f"{self.host} has no address")
-        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.sock = self._tls.wrap_socket(plain, server_hostname=self.host) if self._tls is not None else plain

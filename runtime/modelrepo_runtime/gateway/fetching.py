@@ -11,8 +11,9 @@ from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
 from modelrepo.errors import InvalidInput, Unreachable
-from modelrepo_runtime.client import Fetched
-from modelrepo_runtime.gateway.addresses import AddressRefused, AddressRules, PinnedConnection, Target, shown
+from modelrepo_runtime.gateway.addresses import AddressRefused, AddressRules, Target, shown
+from modelrepo_runtime.gateway.pinned import PinnedConnection
+from modelrepo_runtime.submissions import Fetched
 
 PIECE_BYTES = 1 << 20
 _SAFE = frozenset(string.ascii_letters + string.digits + "._-")
@@ -27,6 +28,7 @@ class FetchLimits:
     silence_s: float = 20.0
     """The longest without a byte."""
     total_s: float = 600.0
+    """From the first connection to the last byte, redirections and heads included."""
     redirects: int = 5
     """Each to the same host and port."""
 
@@ -47,20 +49,23 @@ class Fetcher:
         until = time.monotonic() + self.limits.total_s
         target = self.rules.target(url)
         for _ in range(self.limits.redirects + 1):
-            connection = PinnedConnection(target, self.limits.silence_s, self.tls)
+            connection = PinnedConnection(target, self.limits.silence_s, self.tls, until)
             try:
                 connection.request("GET", target.path, headers={"Accept": "*/*", "Accept-Encoding": "identity"})
                 answer = connection.getresponse()
                 if answer.status not in REDIRECTS:
-                    return self._keep(target, answer, folder / file_name(url), until)
+                    return self._keep(target, answer, folder / file_name(url))
                 target = _redirected(target, answer.getheader("Location"))
             except (OSError, HTTPException) as error:
+                if time.monotonic() >= until:
+                    told = f"cannot fetch {shown(url)}: not whole after {self.limits.total_s:g} s; upload the file"
+                    raise Unreachable(told) from error
                 raise Unreachable(f"cannot fetch {shown(url)}: {error or type(error).__name__}; try again") from error
             finally:
                 connection.close()
         raise InvalidInput(f"cannot fetch {shown(url)}: it redirects more than {self.limits.redirects} times")
 
-    def _keep(self, target: Target, answer: HTTPResponse, path: Path, until: float) -> Fetched:
+    def _keep(self, target: Target, answer: HTTPResponse, path: Path) -> Fetched:
         url = shown(target.url)
         if answer.status != 200:
             raise InvalidInput(f"cannot fetch {url}: its server answers {answer.status}; check the URL")
@@ -70,10 +75,6 @@ class Fetcher:
             while piece := answer.read1(PIECE_BYTES):
                 size += len(piece)
                 self._check_size(url, size)
-                if time.monotonic() > until:
-                    raise Unreachable(
-                        f"cannot fetch {url}: not whole after {self.limits.total_s:.0f} s; upload the file"
-                    )
                 file.write(piece)
         if answer.length:
             raise Unreachable(f"cannot fetch {url}: {answer.length} bytes are missing at its end; try again")

@@ -9,18 +9,18 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 
 from modelrepo.errors import InvalidInput
 from modelrepo.stores.filesystem import FilesystemStore
 from modelrepo.stores.port import ObjectStat, check_key
-from modelrepo_runtime.gateway.access import submitter
+from modelrepo_runtime.gateway.access import Submitter
 from modelrepo_runtime.gateway.parts import Parts, PartsOf
 from modelrepo_runtime.gateway.refusals import NotAllowed
 from modelrepo_runtime.gateway.schemas import FileBody, FilePlace, faults
 from modelrepo_runtime.gateway.signing import SECRET_KEY
-from modelrepo_runtime.jobs import new_id, timestamp
+from modelrepo_runtime.jobs import timestamp
 
 router = APIRouter(tags=["files"])
 
@@ -37,12 +37,11 @@ Signature = Annotated[str, Query(max_length=64)]
     status_code=201,
     response_model=FilePlace,
     responses=faults(),
-    dependencies=[Depends(submitter)],
     summary="Get a place for a file",
 )
-async def create_file(request: Request, parts: PartsOf, body: FileBody | None = None) -> Response:
-    """Return an id and a URL to PUT the bytes to; a submission then names the file as `{"file": id}`."""
-    file_id, name = new_id("file"), body.name if body else "file"
+async def create_file(request: Request, caller: Submitter, parts: PartsOf, body: FileBody | None = None) -> Response:
+    """Return an id and a URL to PUT the bytes to; the tenant's submissions then name the file as `{"file": id}`."""
+    file_id, name = parts.uploads.name(caller.grant.tenant), body.name if body else "file"
     key = parts.files.upload_key(file_id, name)
     life_s = parts.settings.url_life_s
     url = await parts.store_calls.run(parts.files.put_url, key, int(life_s))

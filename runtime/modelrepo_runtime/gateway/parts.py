@@ -17,8 +17,10 @@ from modelrepo_runtime.gateway.room import Room
 from modelrepo_runtime.gateway.settings import GatewaySettings
 from modelrepo_runtime.gateway.signing import UrlSigner
 from modelrepo_runtime.gateway.token_book import TokenBook
+from modelrepo_runtime.gateway.uploads import Uploads
 from modelrepo_runtime.jobstore import JobStore
 from modelrepo_runtime.queue.port import JobQueue
+from modelrepo_runtime.submissions import Submissions
 from modelrepo_runtime.timing import Timing
 
 
@@ -33,6 +35,7 @@ class Parts:
     """Checks inputs and submits, over the same queue and files; fetches URLs by the gateway's rules."""
     rules: AddressRules
     signer: UrlSigner
+    uploads: Uploads
     queue_calls: Calls
     """For calls of `queue`, and of nothing else."""
     store_calls: Calls
@@ -44,6 +47,11 @@ class Parts:
     at_stop: list[Callable[[], None]] = field(default_factory=list)
     """Called in the event loop when the gateway begins to stop: what waits long is to be answered then."""
     room: Room = field(default_factory=lambda: Room(_nobody_waits))
+
+    @property
+    def submissions(self) -> Submissions:
+        """What checks inputs and keeps files, as the client does."""
+        return self.client.submissions
 
     def base_url(self, request: Request) -> str:
         """Return where clients reach this gateway."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 
 from modelrepo.errors import InvalidInput, Unreachable
-from modelrepo_runtime.client import Wanted
 from modelrepo_runtime.gateway.access import Caller
 from modelrepo_runtime.gateway.addresses import AddressRefused
 from modelrepo_runtime.gateway.logs import note
@@ -14,6 +15,7 @@ from modelrepo_runtime.gateway.refusals import Overloaded
 from modelrepo_runtime.gateway.schemas import SubmissionBody, WebhookBody
 from modelrepo_runtime.jobs import Job, Submission, Webhook
 from modelrepo_runtime.queue.port import JobQueue
+from modelrepo_runtime.submissions import Wanted
 
 
 async def submit(parts: Parts, caller: Caller, body: SubmissionBody, key: str | None, *, small: bool) -> Job:
@@ -29,33 +31,38 @@ async def submit(parts: Parts, caller: Caller, body: SubmissionBody, key: str | 
         raise Overloaded("the gateway is about to stop; ask again", retry_after_s=1.0)
     room = nullcontext() if caller.grant.max_queued is None else parts.room.one_more(tenant, caller.grant.max_queued)
     async with room:
-        job = await _take_in(parts, body, tenant, key, small)
+        wanted = partial(_prepare, parts, caller, body, tenant)
+        job = await _take_in(parts, body, wanted, key, small)
     note(job=job.id)
     parts.metrics.submissions.labels(job.model, job.tier).inc()
     return job
 
 
-async def _take_in(parts: Parts, body: SubmissionBody, tenant: str, key: str | None, small: bool) -> Job:
-    if small and body.webhook is None and parts.client.is_at_hand(body.model, body.version, body.inputs):
-        submission = _prepare(parts, body, tenant)  # a fraction of what going to a thread and back would take
+async def _take_in(
+    parts: Parts, body: SubmissionBody, prepare: Callable[[], Submission], key: str | None, small: bool
+) -> Job:
+    if small and body.webhook is None and parts.submissions.is_at_hand(body.model, body.version, body.inputs):
+        submission = prepare()  # a fraction of what going to a thread and back would take
     else:
-        submission = await parts.store_calls.run(_prepare, parts, body, tenant)
+        submission = await parts.store_calls.run(prepare)
     try:
         job = await parts.queue_calls.run(parts.queue.submit, submission, idempotency_key=key)
     except Unreachable:
         raise  # it may have become a job all the same; files that no job has go by age
     except Exception:
-        await parts.store_calls.run(parts.client.drop, submission)
+        await parts.store_calls.run(parts.submissions.drop, submission)
         raise
     if job.id != submission.job_id and submission.files:
-        await parts.store_calls.run(parts.client.drop, submission)
+        await parts.store_calls.run(parts.submissions.drop, submission)
     return job
 
 
-def _prepare(parts: Parts, body: SubmissionBody, tenant: str) -> Submission:
+def _prepare(parts: Parts, caller: Caller, body: SubmissionBody, tenant: str) -> Submission:
     deadline = body.deadline.timestamp() if body.deadline is not None else None
-    wanted = Wanted(body.tier, tenant, body.version, deadline, body.metadata, _webhook(parts, body.webhook))
-    return parts.client.prepare(body.model, body.inputs, wanted)
+    webhook = _webhook(parts, body.webhook)
+    may_name = partial(parts.uploads.is_open_to, caller.grant.tenant)
+    wanted = Wanted(body.tier, tenant, body.version, deadline, body.metadata, webhook, may_name)
+    return parts.submissions.prepare(body.model, body.inputs, wanted)
 
 
 def _webhook(parts: Parts, told: WebhookBody | None) -> Webhook | None:

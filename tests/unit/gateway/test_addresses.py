@@ -10,7 +10,8 @@ from collections.abc import Callable
 import pytest
 
 from modelrepo.errors import Unreachable
-from modelrepo_runtime.gateway.addresses import AddressRefused, AddressRules, PinnedConnection, Target, refusal, resolve
+from modelrepo_runtime.gateway.addresses import AddressRefused, AddressRules, Target, refusal, resolve
+from modelrepo_runtime.gateway.pinned import PinnedConnection
 
 
 def answering(*addresses: str) -> Callable[[str, int], list[str]]:

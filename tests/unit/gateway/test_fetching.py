@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import select
 import ssl
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -17,8 +19,25 @@ from modelrepo_runtime.testing.https_server import serving
 LIMITS = FetchLimits(size_bytes=1000, silence_s=5.0)
 
 
+MOST_DRIPS = 600
+
+
+def drip(handler: BaseHTTPRequestHandler, begun: bytes, drop: bytes) -> None:
+    """Send a little, again and again, until the client has gone."""
+    with suppress(OSError):
+        handler.wfile.write(begun)
+        for _ in range(MOST_DRIPS):
+            handler.wfile.write(drop)
+            select.select([handler.connection], [], [], 0.1)
+    handler.close_connection = True
+
+
 def answer(handler: BaseHTTPRequestHandler) -> None:
     path = handler.path.partition("?")[0]
+    if path.startswith("/drips"):
+        head = b"HTTP/1.1 200 OK\r\n"
+        drip(handler, head + b"X: " if path == "/drips-head" else head + b"\r\n", b"x")
+        return
     places = {
         "/hop": "/cat.png",
         "/loop": "/loop",
@@ -80,6 +99,17 @@ def test_what_is_no_file_is_said(fetch: Callable[[str], bytes]) -> None:
         fetch("/loop")
     with pytest.raises(Unreachable, match="10 bytes are missing"):
         fetch("/torn")
+
+
+@pytest.mark.parametrize("path", ["/drips-head", "/drips-body"])
+def test_no_server_holds_a_fetch_longer_than_its_time(
+    server: tuple[int, ssl.SSLContext], tmp_path: Path, path: str
+) -> None:
+    port, tls = server
+    limits = FetchLimits(silence_s=60.0, total_s=1.0)
+    fetcher = Fetcher(AddressRules(frozenset({"localhost"})), limits, tls)
+    with pytest.raises(Unreachable, match="not whole after 1 s; upload the file"):
+        fetcher.fetch(f"https://localhost:{port}{path}", tmp_path)
 
 
 def test_a_certificate_that_is_not_the_host_s_is_no_answer(server: tuple[int, ssl.SSLContext], tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from modelrepo_runtime.gateway.addresses import AddressRules
 from modelrepo_runtime.gateway.settings import GatewaySettings
 from modelrepo_runtime.gateway.signing import SECRET_KEY
 from modelrepo_runtime.jobstore import JobStore
+from modelrepo_runtime.testing.gateways import Reply
 
 from . import gateways
 from .gateways import Bench
@@ -64,6 +65,34 @@ def test_a_file_over_the_limit_is_refused_and_not_kept(repo: Repository, tmp_pat
         chunked = bench.ask("PUT", place["upload_url"], None, who=None, headers={"Content-Length": "0"})
         assert chunked.status == 204
         assert bench.ask("PUT", place["upload_url"], b"x" * 1000, who=None).status == 204
+
+
+def test_a_file_is_its_tenant_s_and_to_others_there_is_none(bench: Bench) -> None:
+    def submit(who: str, file_id: str, **told: str) -> Reply:
+        inputs = {"text": "hi", "image": {"file": file_id}}
+        return bench.ask("POST", "/v1/jobs", {"model": "toy", "inputs": inputs, **told}, who=who)
+
+    def told(reply: Reply, file_id: str) -> tuple[int, str]:
+        return reply.status, reply.body.decode().replace(file_id, "ID")
+
+    missing = told(submit("other", "file_none"), "file_none")
+    assert missing[0] == 422
+    for owner, friends, strangers in (("acme", ("acme", "narrow", "any", "boss"), ("other",)),
+                                      ("any", ("any", "boss"), ("acme", "other"))):  # fmt: skip
+        place = bench.ask("POST", "/v1/files", {"name": "cat.png"}, who=owner).json()
+        assert bench.ask("PUT", place["upload_url"], b"x", who=None).status == 204
+        for who in strangers:
+            assert told(submit(who, place["id"]), place["id"]) == missing
+        tenant = {"tenant": "other"} if owner == "any" else {}
+        assert [submit(who, place["id"], tier="api", **tenant).status for who in friends] == [201] * len(friends)
+        kind, mark, number = place["id"].split("_")
+        for forged in (
+            f"{kind}_{number}",
+            f"{kind}_{'0' * len(mark)}_{number}",
+            f"{kind}__{number}",
+            f"{kind}_é_{number}",
+        ):
+            assert told(submit("acme", forged), forged) == missing
 
 
 def test_names_of_files_are_plain(quiet: Bench) -> None:

@@ -44,14 +44,20 @@ class MemoryDatabase:
         self._lock = threading.RLock()
         self._news = News()
 
-    def write(self, work: Callable[[Transaction], Answer | Refused[Any]], *, alone: bool = True) -> Answer:  # noqa: ARG002
+    def write(
+        self,
+        work: Callable[[Transaction], Answer | Refused[Any]],
+        *,
+        alone: bool = True,  # noqa: ARG002
+        model: str | None = None,  # noqa: ARG002
+    ) -> Answer:
         """See Database."""
         with self._lock:
             transaction = Transaction(self._statements, self.clock())
             self.connection.execute("begin")
             try:
                 answer = work(transaction)
-                transaction.flush()
+                transaction.end()
             except BaseException:
                 self.connection.execute("rollback")
                 raise

@@ -56,8 +56,12 @@ class PostgresDatabase:
     def _open(self) -> Runner:
         return Runner(connect(self._address, {**TIMEOUTS, **PLANNING}), self.catalog)
 
-    def write(self, work: Callable[[Transaction], Answer | Refused[Any]], *, alone: bool = True) -> Answer:
+    def write(
+        self, work: Callable[[Transaction], Answer | Refused[Any]], *, alone: bool = True, model: str | None = None
+    ) -> Answer:
         """See Database."""
+        if model is not None:
+            return self.claim([model], work)
         return self.run(work, ALONE if alone else TOGETHER)
 
     def claim(self, models: Sequence[str], work: Callable[[Transaction], Answer | Refused[Any]]) -> Answer:
@@ -93,7 +97,7 @@ class PostgresDatabase:
         with self._pool.taken() as runner:
             transaction = Transaction(runner, self._begun(runner, begin))
             answer = work(transaction)
-            transaction.flush()
+            transaction.end()
             runner.commit()
             return answer, transaction
 

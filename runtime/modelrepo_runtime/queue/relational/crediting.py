@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -56,8 +56,10 @@ class Grants:
         """Return how many jobs may still be brought into the cluster for this version."""
         key = CreditKey(cluster, offer.model, offer.version)
         if key not in self._free:
-            _lock(self.tx, key)
-            self._free[key] = rules.grants(limit(self.tx, key, offer.plan, self.timing), count(self.tx, key))
+            # Read without the key's lock: only claims of this model grant, one after the other. What others give back
+            # meanwhile is free for the next claim, and what comes back from an accelerator takes one in any case.
+            out = count(self.tx, key) + self.tx.moves.get((key.cluster, key.model, key.version), 0)
+            self._free[key] = rules.grants(limit(self.tx, key, offer.plan, self.timing), out)
         return self._free[key]
 
     def admit(self, cluster: str, offer: Offer, rows: Sequence[tuple[Lane, Picked]]) -> tuple[list[Picked], list[int]]:
@@ -116,9 +118,8 @@ def give_back(tx: Transaction, jobs: Sequence[int]) -> None:
         return
     condition = f"where {tx.statements.among('job')} returning cluster, model, version"
     gone = Counter(CreditKey(*row) for row in tx.select("credit_take_back", condition, tx.array(list(jobs))))
-    for key in sorted(gone, key=lambda key: (key.cluster, key.model, key.version)):
-        _lock(tx, key)
-        _move(tx, key, -gone[key])
+    for key, number in gone.items():
+        _move(tx, key, -number)
         tx.ready_models.add(key.model)  # whoever prepares may go on
 
 
@@ -132,9 +133,7 @@ def enter_again(tx: Transaction, job: int, session: str, model: str, version: st
     row = tx.row("cluster_of_session", session)
     if row is not None:
         give_back(tx, [job])
-        key = CreditKey(row["cluster"], model, version)
-        _lock(tx, key)
-        take(tx, key, [job])
+        take(tx, CreditKey(row["cluster"], model, version), [job])
 
 
 def settled(tx: Transaction, row: LeaseRow, step: Step, cause: Cause) -> None:
@@ -200,10 +199,18 @@ def _lock(tx: Transaction, key: CreditKey) -> None:
 
 
 def _move(tx: Transaction, key: CreditKey, by: int) -> None:
-    row = tx.row("credit_count", key.cluster, key.model, key.version)
-    seq, held = (row["seq"], row["held"]) if row is not None else (0, 0)
-    audited = tx.now if row is None else None
-    _write(tx, key, seq + 1, max(0, held + by), audited)
+    tx.move_last(_move_all, (key.cluster, key.model, key.version), by)
+
+
+def _move_all(tx: Transaction, moves: Mapping[tuple[str, ...], int]) -> None:
+    """Move counts, each under its lock. All take these locks in one order, so that none waits for one who waits."""
+    for names, by in sorted(moves.items()):
+        key = CreditKey(*names)
+        _lock(tx, key)
+        row = tx.row("credit_count", *names)
+        seq, held = (row["seq"], row["held"]) if row is not None else (0, 0)
+        audited = tx.now if row is None else None
+        _write(tx, key, seq + 1, max(0, held + by), audited)
 
 
 def _write(tx: Transaction, key: CreditKey, seq: int, held: int, audited: float | None) -> None:

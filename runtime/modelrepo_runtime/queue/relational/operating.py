@@ -13,25 +13,19 @@ from modelrepo_runtime.queue.relational.crediting import audit, give_back
 from modelrepo_runtime.queue.relational.finishing import held
 from modelrepo_runtime.queue.relational.learning import learn
 from modelrepo_runtime.queue.relational.pinning import release_slots, reroute
-from modelrepo_runtime.queue.relational.rows import SAVED
+from modelrepo_runtime.queue.relational.rows import SAVED, leases_to_end
 from modelrepo_runtime.queue.relational.telling import tell_progress
-from modelrepo_runtime.queue.relational.transaction import Transaction
-from modelrepo_runtime.queue.relational.waiting import (
-    Last,
-    dequeue,
-    end,
-    move_due,
-    send_back,
-    unstage,
-)
+from modelrepo_runtime.queue.relational.transaction import Row, Transaction
+from modelrepo_runtime.queue.relational.waiting import Last, end, move_due, send_back
 from modelrepo_runtime.queue.steps import shown_progress, stale
 from modelrepo_runtime.queue.tiers import TierFigures, changed, unknown
 from modelrepo_runtime.timing import Timing
 
+MOST_LOOKS = 10
 FORGOTTEN_WITH_A_JOB = (
+    "idempotency_delete",  # first: who submits with this key again waits for it
     "payload_delete",
     "input_files_delete",
-    "idempotency_delete",
     "pinned_delete",
     "handover_delete",
     "state_drop",
@@ -49,21 +43,50 @@ FORGOTTEN_WITH_A_JOB = (
 
 
 def cancel(tx: Transaction, job_id: str) -> None:
-    """End a waiting job, or mark a running one."""
-    row = reading.view(tx, job_id)
-    if row["status"] is not None:
+    """End a waiting job, or mark a running one; while nobody claims jobs of its model."""
+    left = _withdrawn(tx, job_id)
+    if left is None:
         return
-    if row["fence"] is not None:
+    row, fence = left
+    if fence is not None:
+        tx.run("lease_cancel", fence)
         tx.run("cancel_insert", row["id"], tx.now)
         tx.ready_models.add(row["model"])
         tx.changed_jobs.add(job_id)
         return
     give_back(tx, [row["id"]])
-    unstage(tx, row["id"])
-    dequeue(tx, row["id"], row["model"], row["enqueued"])
     if row["starts"] == "[]":
         tenancy.refund(tx, row)
     end(tx, row["id"], job_id, Status.CANCELLED, Last(row["pinned_version"] or row["wanted"]), event="cancelled")
+
+
+def _withdrawn(tx: Transaction, job_id: str) -> tuple[Row, int | None] | None:
+    """Take a job out of where it waits: the job and None; of one that runs its fence; None for one that has ended.
+
+    No claim runs meanwhile, so a job that waits is moved by nobody else but who ends its lease just now. Whoever ends,
+    begins or puts back a lease locks it first, as we do: one that we see runs until we are done, and who waited for us
+    finds it marked, or gone. Where both lease and row are gone since we looked, the job has moved on: we look again.
+    """
+    for _ in range(MOST_LOOKS):
+        row = reading.view(tx, job_id)
+        if row["status"] is not None:
+            return None
+        held_by = leases_to_end(tx, "lease.job = ?", row["id"])
+        if held_by and tx.row("staged_delete", held_by[0].fence) is None:
+            return row, held_by[0].fence
+        if held_by:
+            tx.run("lease_delete", held_by[0].fence)
+        elif not _taken_out(tx, row):
+            continue
+        return reading.view(tx, job_id), None
+    raise Conflict(f"cannot stop {job_id}: it went from stage to stage {MOST_LOOKS} times meanwhile; try again")
+
+
+def _taken_out(tx: Transaction, row: Row) -> bool:
+    there = tx.row("ready_of_job", row["model"], row["enqueued"], row["id"])
+    if there is not None:
+        return tx.row("ready_withdraw", there["lane"], there["tag"], row["id"]) is not None
+    return tx.row("delayed_withdraw", row["id"]) is not None
 
 
 def progress(tx: Transaction, job_id: str, fence: Fence, fraction: float | None, message: str | None) -> None:
@@ -102,17 +125,38 @@ def _failed(tx: Transaction, where: JobFilter, *, force: bool) -> tuple[str, ...
     return tuple(row["name"] for row in tx.rows("failed_jobs", *values))
 
 
-def delete(tx: Transaction, job_id: str) -> Deleted:
-    """Forget a job that does not run. Raises: JobNotFound, Conflict."""
-    row = reading.view(tx, job_id)
-    if row["fence"] is not None:
+def delete_ended(tx: Transaction, job_id: str) -> Deleted | None:
+    """Forget a job that has ended; None where it has not, or not any more. Raises: JobNotFound."""
+    row = _held(tx, job_id)
+    # By this row it is known that nobody else sends the job back: a version's breaker does, and `retry`.
+    return _forget(tx, row) if row["status"] is not None and tx.row("done_withdraw", row["id"]) is not None else None
+
+
+def delete_waiting(tx: Transaction, job_id: str) -> Deleted | None:
+    """Forget a job that waits, while nobody claims jobs of its model; None where it has ended.
+
+    Raises: JobNotFound; Conflict while it runs.
+    """
+    _held(tx, job_id)
+    left = _withdrawn(tx, job_id)
+    if left is None:
+        return None
+    row, fence = left
+    if fence is not None:
         raise Conflict(f"cannot delete {job_id}: it is running; cancel it first")
-    job = row["id"]
+    give_back(tx, [row["id"]])
+    return _forget(tx, row)
+
+
+def _held(tx: Transaction, job_id: str) -> Row:
+    """Return a job that nobody else deletes meanwhile, as it is then."""
+    tx.select("job_held", tx.statements.held("job"), reading.view(tx, job_id)["id"])
+    return reading.view(tx, job_id)
+
+
+def _forget(tx: Transaction, row: Row) -> Deleted:
+    job, job_id = row["id"], row["name"]
     files = tuple(found["store_key"] for found in tx.rows("input_files_unshared", job))
-    if row["status"] is None:
-        give_back(tx, [job])
-        unstage(tx, job)
-        dequeue(tx, job, row["model"], row["enqueued"])
     if row["deadline"] is not None:
         tx.run("deadline_delete", row["deadline"], job)
     for name in FORGOTTEN_WITH_A_JOB:

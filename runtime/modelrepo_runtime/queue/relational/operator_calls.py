@@ -27,7 +27,8 @@ class OperatorCalls:
         if not chosen:
             return ()
         known = self._forecasts.before_write(self._database)
-        return self._database.write(lambda tx: outbox.take(tx, holder, chosen, lease_s, lambda _: known))
+        work = outbox.take
+        return self._database.write(lambda tx: work(tx, holder, chosen, lease_s, lambda _: known), alone=False)
 
     def settle_delivery(
         self, delivery_id: int, holder: str, error: str | None = None, *, again_in_s: float | None = None
@@ -37,7 +38,7 @@ class OperatorCalls:
 
     def drop_deliveries(self, job_id: str, reason: str) -> int:
         """See Outbox."""
-        return self._database.write(lambda tx: outbox.drop(tx, job_id, reason))
+        return self._database.write(lambda tx: outbox.drop(tx, job_id, reason), alone=False)
 
     def outbox(self) -> OutboxState:
         """See Outbox."""
@@ -61,7 +62,7 @@ class OperatorCalls:
 
     def confirm_orders(self, session: Session, done: Sequence[OrderDone]) -> None:
         """See JobQueue."""
-        self._database.write(lambda tx: orders.confirm(tx, session.id, done))
+        self._database.write(lambda tx: orders.confirm(tx, session.id, done), alone=False)
 
     def fleet_events(
         self,
@@ -82,4 +83,4 @@ class OperatorCalls:
             where = {"model": event.model, "version": event.version, "worker": event.worker, "slot": event.slot}
             fleet_events.note(tx, event.kind, event.text, job=event.job_id, **where)
 
-        self._database.write(work)
+        self._database.write(work, alone=False)

@@ -29,7 +29,11 @@ def choose(tx: Snapshot, limit: int, lease_s: float, per_host: int, avoid: Seque
 def take(
     tx: Transaction, holder: str, chosen: Sequence[int], lease_s: float, predictions: reading.Predictions
 ) -> tuple[Delivery, ...]:
-    """Take those of the chosen events that nobody else has taken meanwhile."""
+    """Take those of the chosen events that nobody else has taken meanwhile.
+
+    An event is taken by the update of its row: two senders never both find it free. Its job is not deleted before we
+    are done, since that deletes this row first.
+    """
     found: list[Delivery] = []
     for number in chosen:
         if tx.row("outbox_take", holder, tx.now + lease_s, number, tx.now) is None:
@@ -80,7 +84,7 @@ def _give_up(tx: Transaction, row: Row, error: str, tries: int) -> None:
 def drop(tx: Transaction, job_id: str, reason: str) -> int:
     """Give up all events of a job, and write no more. Raises: JobNotFound."""
     number = reading.view(tx, job_id)["id"]
-    rows = tx.rows("outbox_of_job", number)
+    rows = tx.select("outbox_of_job", tx.statements.held("outbox"), number)  # what is just settled is not given up
     for row in rows:
         _give_up(tx, row, reason, row["tries"] + 1)
     tx.run("job_unhook", number)

@@ -110,7 +110,8 @@ class RelationalQueue(OperatorCalls, OrderCalls, StateCalls, SwapCalls):
             tx.flush()
             return reading.get(tx, job_id)
 
-        return self._database.write(work)
+        row = self._database.read(lambda tx: reading.view(tx, job_id))
+        return self._database.write(work, alone=False, model=row["model"])
 
     def retry(self, which: Sequence[str] | JobFilter, *, force: bool = False, dry_run: bool = False) -> tuple[str, ...]:
         """See JobQueue."""
@@ -118,7 +119,17 @@ class RelationalQueue(OperatorCalls, OrderCalls, StateCalls, SwapCalls):
 
     def delete(self, job_id: str) -> Deleted:
         """See JobQueue."""
-        return self._database.write(lambda tx: operating.delete(tx, job_id))
+        while True:  # until it stays what it was found to be: what has ended may be sent back meanwhile, and end again
+            row = self._database.read(lambda tx: reading.view(tx, job_id))
+            if row["status"] is not None:
+                deleted = self._database.write(lambda tx: operating.delete_ended(tx, job_id), alone=False)
+            else:
+                waits = row["model"]
+                deleted = self._database.write(
+                    lambda tx: operating.delete_waiting(tx, job_id), alone=False, model=waits
+                )
+            if deleted is not None:
+                return deleted
 
     def hello(self, info: WorkerInfo) -> Session:
         """See JobQueue."""

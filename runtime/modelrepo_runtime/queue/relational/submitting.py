@@ -20,11 +20,12 @@ from modelrepo_runtime.queue.tiers import unknown
 def submit(tx: Transaction, submission: Submission, key: str | None, predictions: Forecaster) -> str:
     """Add a job, or find the one that the key made before; return its name. Raises: TooLate where its tier wants it."""
     if key is not None:
-        known = tx.row("idempotency_get", submission.tenant, key)
-        if known is not None:
-            if known["body"] != body_digest(submission):
+        held = tx.statements.held("idempotency")  # so that its job is not deleted before we have read it
+        known = tx.select("idempotency_get", held, submission.tenant, key)
+        if known:
+            if known[0]["body"] != body_digest(submission):
                 raise key_reused(key)
-            return str(known["name"])
+            return str(known[0]["name"])
     tiers = {row["name"]: tier_of(row) for row in tx.rows("tiers")}
     tier = (
         submission.tier if submission.tier is not None else next(each.name for each in tiers.values() if each.default)

@@ -24,24 +24,25 @@ class SwapCalls:
         """See Swaps."""
         turn, allowed = (model, kind, slot_key), slots_allowed(max_unavailable, slots_total)
         if not self._database.read(lambda tx: _is_free(tx, turn, allowed, ttl_s)):
-            return False  # thousands ask while few may: only who is likely to get one asks for the whole queue
-        return self._database.write(lambda tx: _take(tx, turn, allowed, ttl_s))
+            return False  # thousands ask while few may: only who is likely to get one keeps others waiting
+        return self._database.write(lambda tx: _take(tx, turn, allowed, ttl_s), alone=False, model=model)
 
     def renew_turn(self, model: str, slot_key: str, ttl_s: float, kind: str = SWAP) -> bool:
         """See Swaps."""
-        return self._database.write(lambda tx: _renew(tx, (model, kind, slot_key), ttl_s))
+        return self._database.write(lambda tx: _renew(tx, (model, kind, slot_key), ttl_s), alone=False)
 
     def end_turn(self, model: str, slot_key: str, kind: str = SWAP) -> None:
         """See Swaps."""
-        self._database.write(lambda tx: tx.run("turn_delete", model, kind, slot_key))
+        self._database.write(lambda tx: tx.run("turn_delete", model, kind, slot_key), alone=False)
 
     def refuse_swap(self, swap: Swap, worker: str, slot: str, reason: str) -> bool:
         """See Swaps."""
-        return self._database.write(lambda tx: _refuse(tx, swap, Refused(worker, slot, reason[:LONGEST_REASON])))
+        found = Refused(worker, slot, reason[:LONGEST_REASON])
+        return self._database.write(lambda tx: _refuse(tx, swap, found), alone=False, model=swap.model)
 
     def accept_swap(self, swap: Swap, worker: str, slot: str) -> None:
         """See Swaps."""
-        self._database.write(lambda tx: tx.run("refusal_delete", *_key(swap), worker, slot))
+        self._database.write(lambda tx: tx.run("refusal_delete", *_key(swap), worker, slot), alone=False)
 
     def halt_of(self, swap: Swap) -> Halt | None:
         """See Swaps."""
@@ -54,6 +55,9 @@ def _is_free(tx: Snapshot, turn: tuple[str, str, str], allowed: int, ttl_s: floa
 
 
 def _take(tx: Transaction, turn: tuple[str, str, str], allowed: int, ttl_s: float) -> bool:
+    # Nobody else takes a turn of the model meanwhile, but one may be renewed. What has run out goes first: whoever
+    # renews it came before that, and is counted, or finds it gone.
+    tx.run("turns_run_out", turn[0], turn[1], tx.now)
     if not _is_free(tx, turn, allowed, ttl_s):
         return False
     tx.run("turn_put", *turn, tx.now + ttl_s)
@@ -62,15 +66,17 @@ def _take(tx: Transaction, turn: tuple[str, str, str], allowed: int, ttl_s: floa
 
 def _renew(tx: Transaction, turn: tuple[str, str, str], ttl_s: float) -> bool:
     """Prolong a turn that has not run out."""
-    if turn[2] not in _turns(tx, turn, ttl_s):
-        return False
-    tx.run("turn_put", *turn, tx.now + ttl_s)
-    return True
+    return tx.row("turn_renew", tx.now + ttl_s, *turn, tx.now, _latest(tx, ttl_s)) is not None
+
+
+def _latest(tx: Snapshot, ttl_s: float) -> float:
+    """Return until when a turn may run at most: another call may work with a moment a little later than ours."""
+    return tx.now + 2 * ttl_s
 
 
 def _turns(tx: Snapshot, turn: tuple[str, str, str], ttl_s: float) -> set[str]:
     model, kind, _ = turn
-    return {row["slot"] for row in tx.rows("turns_of_model", model, kind, tx.now, tx.now + ttl_s)}
+    return {row["slot"] for row in tx.rows("turns_of_model", model, kind, tx.now, _latest(tx, ttl_s))}
 
 
 def _refuse(tx: Transaction, swap: Swap, found: Refused) -> bool:

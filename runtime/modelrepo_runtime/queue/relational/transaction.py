@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -87,6 +87,9 @@ class Transaction(Snapshot):
     """Statement -> its rows; see `later`."""
     sums: dict[tuple[str, tuple[object, ...]], float] = field(default_factory=dict)
     """(statement, all but the last value of its row) -> that value; see `later_sum`."""
+    moves: dict[tuple[str, ...], int] = field(default_factory=dict)
+    """Counters that many transactions move -> by how much this one does; see `move_last`."""
+    _mover: Callable[[Transaction, Mapping[tuple[str, ...], int]], None] | None = None
 
     def run(self, name: str, *values: object) -> None:
         """Run a statement for what it changes."""
@@ -105,6 +108,24 @@ class Transaction(Snapshot):
         """Run a statement at the next `flush`, once for a key, with the key and the sum of its amounts."""
         self.sums[name, key] = self.sums.get((name, key), 0.0) + amount
 
+    def move_last(
+        self,
+        mover: Callable[[Transaction, Mapping[tuple[str, ...], int]], None],
+        key: tuple[str, ...],
+        by: int,
+    ) -> None:
+        """Move a counter at the end of the call: `mover` is told of all of them at once, to lock them in one order."""
+        self.moves[key] = self.moves.get(key, 0) + by
+        self._mover = mover
+
+    def end(self) -> None:
+        """Do what is left to do before the commit."""
+        moves = {key: by for key, by in self.moves.items() if by}
+        self.moves.clear()
+        if self._mover is not None and moves:
+            self._mover(self, moves)
+        self.flush()
+
     def flush(self) -> None:
         """Run what was put off; before anything is read that it changes."""
         for (name, key), amount in self.sums.items():
@@ -118,6 +139,7 @@ class Transaction(Snapshot):
         """Drop what was put off by a call that failed."""
         self.put_off.clear()
         self.sums.clear()
+        self.moves.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +154,14 @@ class Database(Protocol):
 
     url: str
 
-    def write(self, work: Callable[[Transaction], Answer | Refused[Any]], *, alone: bool = True) -> Answer:
+    def write(
+        self, work: Callable[[Transaction], Answer | Refused[Any]], *, alone: bool = True, model: str | None = None
+    ) -> Answer:
         """Run `work` in a transaction and return its answer once that is on disk; it may be run more than once.
 
-        Not `alone`: others of that kind may run at the same time, where the database can do that. They only add rows,
-        or end leases that they hold.
+        Not `alone`: others of that kind may run at the same time, where the database can do that. They add rows, and
+        change only rows that they have locked or find as they expect. With a `model`, which is not `alone` either,
+        nobody claims jobs of that model meanwhile, and no other write that names it runs.
 
         Raises: what `work` raises, and keeps nothing; the error of a Refused, whose writes are kept; Unreachable.
         """

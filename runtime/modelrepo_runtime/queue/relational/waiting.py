@@ -166,7 +166,9 @@ def note(tx: Transaction, job: int, event: str, cause: str | None = None, versio
 def send_back(tx: Transaction, row: Row, event: str, attempt: int = 1) -> None:
     """Make a job that has failed wait for its first stage again, with its clock; `event` says by whose doing."""
     job = row["id"]
-    for name in ("done_delete", "failed_delete", "pinned_delete", "progress_delete", "cancel_delete"):
+    if tx.row("done_withdraw", job) is None:
+        return  # somebody else has just sent it back, or deleted it
+    for name in ("failed_delete", "pinned_delete", "progress_delete", "cancel_delete"):
         tx.run(name, job)
     if row["deadline"] is not None:
         tx.run("deadline_insert", row["deadline"], job)

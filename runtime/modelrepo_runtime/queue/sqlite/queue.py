@@ -50,7 +50,13 @@ class SqliteDatabase:
         self._reading = threading.Lock()
         self._closed = False
 
-    def write(self, work: Callable[[Transaction], Answer | Refused[Any]], *, alone: bool = True) -> Answer:  # noqa: ARG002
+    def write(
+        self,
+        work: Callable[[Transaction], Answer | Refused[Any]],
+        *,
+        alone: bool = True,  # noqa: ARG002
+        model: str | None = None,  # noqa: ARG002
+    ) -> Answer:
         """See Database."""
         return self.writer.run(work)
 

@@ -90,7 +90,7 @@ create table lease (
   attempt integer not null,
   version text not null,
   claimed real not null
-);
+, cancelled integer not null default 0);
 create index lease_session on lease (session, seq);
 create table left_out (
   fence integer primary key,
@@ -107,9 +107,8 @@ create table pinned (
 create table progress (
   job integer primary key,
   fraction real,
-  message text,
-  saved integer not null default 0
-);
+  message text
+, saved integer not null default 0);
 create table cancel (
   job integer primary key,
   at real not null

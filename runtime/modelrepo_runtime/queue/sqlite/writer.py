@@ -172,7 +172,7 @@ def _attempt(connection: sqlite3.Connection, call: _Call[Any], transaction: Tran
         connection.execute("savepoint call")
     try:
         answer = call.work(transaction)
-        transaction.flush()
+        transaction.end()
     except sqlite3.Error:
         raise
     except Exception as error:  # noqa: BLE001 - it belongs to the caller, not to this thread

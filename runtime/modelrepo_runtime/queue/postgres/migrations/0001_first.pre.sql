@@ -104,7 +104,8 @@ create table lease (
   stages text,
   attempt bigint not null,
   version text not null,
-  claimed double precision not null
+  claimed double precision not null,
+  cancelled bigint not null default 0
 );
 create index lease_session on lease (session, seq);
 create index lease_after on lease (after_fence) where after_fence is not null;

@@ -32,7 +32,7 @@ order by store_key;
 
 -- name: idempotency_get
 select idempotency.body, job.name from idempotency join job on job.id = idempotency.job
-where idempotency.tenant = ? and idempotency.idempotency_key = ?;
+where idempotency.tenant = ? and idempotency.idempotency_key = ?
 
 -- name: idempotency_insert
 insert into idempotency (tenant, idempotency_key, body, job) values (?, ?, ?, ?);

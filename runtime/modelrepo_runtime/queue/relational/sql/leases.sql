@@ -7,7 +7,7 @@ values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 select lease.fence, lease.token, lease.job, lease.session, lease.slot, lease.box, lease.stage, lease.stage_index,
   lease.stages, lease.attempt, lease.version, lease.claimed,
   job.name, job.model, job.tier, job.wanted, job.enqueued, job.deadline, job.stages, job.tag,
-  exists (select 1 from cancel where cancel.job = lease.job),
+  lease.cancelled,
   coalesce((select 1 + progress.saved from progress where progress.job = lease.job), 0), job.webhook,
   (select since from breaker where breaker.model = job.model and breaker.version = lease.version), job.size,
   job.tenant, job.over, job.estimate_s

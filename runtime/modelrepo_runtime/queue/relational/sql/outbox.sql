@@ -66,7 +66,7 @@ delete from outbox where id = ?;
 
 -- name: outbox_of_job
 select outbox.id, outbox.message, outbox.kind, outbox.at, outbox.tries, job.name, job.webhook
-from outbox join job on job.id = outbox.job where outbox.job = ? order by outbox.id;
+from outbox join job on job.id = outbox.job where outbox.job = ? order by outbox.id
 
 -- name: outbox_delete_job
 delete from outbox where job = ?;

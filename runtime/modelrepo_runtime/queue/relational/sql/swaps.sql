@@ -6,6 +6,12 @@ select slot, until from turn where model = ? and kind = ? and until > ? and unti
 insert into turn (model, kind, slot, until) values (?, ?, ?, ?)
 on conflict (model, kind, slot) do update set until = excluded.until;
 
+-- name: turn_renew
+update turn set until = ? where model = ? and kind = ? and slot = ? and until > ? and until <= ? returning slot;
+
+-- name: turns_run_out
+delete from turn where model = ? and kind = ? and until <= ?;
+
 -- name: turn_delete
 delete from turn where model = ? and kind = ? and slot = ?;
 

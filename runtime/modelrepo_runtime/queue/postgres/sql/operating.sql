@@ -1,0 +1,3 @@
+-- name: ready_withdraw
+with gone as (delete from again where lane = ?1 and tag = ?2 and job = ?3)
+delete from ready where lane = ?1 and tag = ?2 and job = ?3 returning job;

@@ -73,7 +73,7 @@ def refuse(target: Target, error: BaseException, *, now: float, before: Refusal 
     tries = before.tries + 1 if before is not None and before.target == target.key else 1
     share = TRANSIENT_SHARE if isinstance(error, Unreachable) else 1.0
     delay_s = min(timing.cordon_first_s * 2 ** (tries - 1), timing.cordon_longest_s) * share
-    return Refusal(target.key, _one_line(error), now + delay_s, _next_action(target, error), tries)
+    return Refusal(target.key, one_line(error), now + delay_s, _next_action(target, error), tries)
 
 
 def speaks_against(error: BaseException) -> bool:
@@ -90,6 +90,7 @@ def _next_action(target: Target, error: BaseException) -> str:
     return action
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """Return a reason in one line."""
     text = " ".join(str(error).split())
     return text if text and isinstance(error, ModelRepoError) else f"{type(error).__name__}: {text}"

@@ -9,12 +9,11 @@ from dataclasses import replace
 
 from modelrepo.errors import EntrypointFailed
 from modelrepo_runtime.queue.port import SlotReport
-from modelrepo_runtime.queue.swaps import Swap
 from modelrepo_runtime.worker.breaker import Breaker
 from modelrepo_runtime.worker.device_memory import Withheld
 from modelrepo_runtime.worker.holding import End, Held
 from modelrepo_runtime.worker.preparing import Chosen
-from modelrepo_runtime.worker.refusal import Refusal, refuse, speaks_against
+from modelrepo_runtime.worker.refusal import Refusal, refuse
 from modelrepo_runtime.worker.serving import Serving, SlotChild, SlotParts
 from modelrepo_runtime.worker.slot_report import report_of
 from modelrepo_runtime.worker.swap_plan import SwapPlan
@@ -256,8 +255,8 @@ class Slot:
             old.child.stop(0)
         self.parts.session.tell_soon()
 
-    def refuse(self, target: Target, error: BaseException, swap: Swap | None = None) -> None:
-        """Say why a target does not run here, and tell the fleet of a `swap` that would fail elsewhere as well."""
+    def refuse(self, target: Target, error: BaseException) -> None:
+        """Say why a target does not run here. What serves goes on."""
         with self.changed:
             refusal = refuse(target, error, now=time.monotonic(), before=self.refusal, timing=self.parts.timing)
             if self.target == target:  # a later change, be it of the same version, asks for another try at once
@@ -266,8 +265,6 @@ class Slot:
         self.parts.journal.say(
             "refused", slot=self.parts.name, target=target, reason=refusal.reason, next_action=refusal.next_action
         )
-        if swap is not None and speaks_against(error):
-            self.parts.session.refuse_swap(swap, self.parts.name, refusal.reason)
         self.parts.session.tell_soon()
 
     def accept(self) -> None:

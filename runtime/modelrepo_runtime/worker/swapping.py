@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
-from modelrepo.errors import Corrupt, DeviceHeld, EntrypointFailed, Stopped, Unsuitable
+from modelrepo.errors import Corrupt, Stopped, Unsuitable
+from modelrepo.versions.version import Version
 from modelrepo_runtime.queue.swaps import Swap
-from modelrepo_runtime.worker.child_start import start
-from modelrepo_runtime.worker.device_memory import due_after, free_bytes, look_again, wait_returned, withhold
-from modelrepo_runtime.worker.footprint import Footprint, expected
+from modelrepo_runtime.worker.changeover import Changeover
+from modelrepo_runtime.worker.device_memory import look_again
+from modelrepo_runtime.worker.footprint import Footprint
 from modelrepo_runtime.worker.inplace import hindrances
-from modelrepo_runtime.worker.preparing import Chosen, Prepared, checkpoints_of, child_spec, choose, interpreter
+from modelrepo_runtime.worker.preparing import Chosen, Prepared, checkpoints_of, choose, interpreter
+from modelrepo_runtime.worker.refusal import one_line, speaks_against
 from modelrepo_runtime.worker.serving import Serving
 from modelrepo_runtime.worker.slot import Slot, Superseded
 from modelrepo_runtime.worker.swap_plan import SwapFacts, SwapPlan, plan
@@ -22,11 +24,11 @@ from modelrepo_runtime.worker.target import Target
 from modelrepo_runtime.worker.turn_taking import TurnTaker
 
 
-class Swapper:
+class Swapper(Changeover):
     """The thread that makes a slot serve its target."""
 
     def __init__(self, slot: Slot) -> None:
-        self._slot, self._parts = slot, slot.parts
+        super().__init__(slot)
         self._turns = TurnTaker(slot)
         self._thread = threading.Thread(target=self._run, name=f"swap {slot.parts.name}", daemon=True)
 
@@ -69,25 +71,19 @@ class Swapper:
 
     def _swap(self, target: Target) -> None:
         slot, parts, began = self._slot, self._parts, time.monotonic()
-        swap = _swap_to(target, target.digest) if target.digest is not None else None
         try:
-            version = parts.source.resolve(target.model, target.version)
-            if target.digest is not None and target.digest.removeprefix("sha256:") != version.digest:
-                raise Corrupt(
-                    f"cannot serve {target}: active.yaml means sha256:{target.digest[-64:]}, "
-                    f"the repository holds sha256:{version.digest}",
-                    digest=version.digest,
-                )
-            swap = _swap_to(target, version.digest)
+            version = self._resolve(target)
+            swap = Swap(target.model, target.version, version.digest, target.generation)
             chosen = choose(version, target, parts.box)
             if slot.adopt(chosen):
                 return
             old, before = slot.serving, slot.refusal
             check = partial(self._check_halt, swap, old)
             check()
-            prepared = self._prepare(chosen, partial(slot.superseded, target), check)
+            with self._telling(swap, target):
+                prepared = self._prepare(chosen, partial(slot.superseded, target), check)
             self._edge(target)
-            with self._turn(target, check, needed=old is not None):
+            with self._turn(target, check, needed=old is not None), self._telling(swap, target):
                 check()
                 self._bring_up(prepared)
             slot.accept()
@@ -106,10 +102,31 @@ class Swapper:
             if isinstance(error, Superseded | Stopped) or slot.superseded(target):
                 parts.journal.say("swap-dropped", slot=parts.name, target=target, generation=target.generation)
             else:
-                slot.refuse(target, error, swap)
+                slot.refuse(target, error)
         finally:
             slot.show_plan(None)
             slot.show(None)
+
+    def _resolve(self, target: Target) -> Version:
+        """Read what the target means. Raises: Corrupt, where the repository holds something else under its name."""
+        version = self._parts.source.resolve(target.model, target.version)
+        if target.digest is not None and target.digest.removeprefix("sha256:") != version.digest:
+            raise Corrupt(
+                f"cannot serve {target}: active.yaml means sha256:{target.digest[-64:]}, "
+                f"the repository holds sha256:{version.digest}",
+                digest=version.digest,
+            )
+        return version
+
+    @contextmanager
+    def _telling(self, swap: Swap, target: Target) -> Iterator[None]:
+        """Tell the fleet of a version that would fail elsewhere as well, before anybody else has our turn."""
+        try:
+            yield
+        except Exception as error:
+            if speaks_against(error) and not self._slot.superseded(target):
+                self._parts.session.refuse_swap(swap, self._parts.name, one_line(error))
+            raise
 
     def _check_halt(self, swap: Swap, old: Serving | None) -> None:
         """A slot that serves nothing takes nothing away by trying what others have refused. Raises: SwapHalted."""
@@ -132,15 +149,6 @@ class Swapper:
     def _show_phase(self, target: Target, phase: str) -> None:
         self._slot.show(target, phase)
 
-    def _edge(self, target: Target) -> None:
-        """Between two phases: read the target again, and drop a swap that nobody wants any more."""
-        self._edge_of(target, partial(self._slot.superseded, target))
-
-    def _edge_of(self, target: Target, stop: Callable[[], bool]) -> None:
-        self._parts.look_again(target.model)
-        if stop():
-            raise Superseded
-
     def _bring_up(self, prepared: Prepared) -> None:
         slot, target = self._slot, prepared.target
         slot.show(target, "starting")
@@ -160,114 +168,6 @@ class Swapper:
             case _:
                 self._drain(prepared)
 
-    def _overlap(self, prepared: Prepared) -> None:
-        """The old serves until the new is warm."""
-        slot, target = self._slot, prepared.target
-        new = start(slot, prepared, target)
-        try:
-            self._edge(target)
-            slot.show(target, "ready")
-            old = slot.hand_over(new)
-        except BaseException:
-            new.child.stop(0)
-            raise
-        self._parts.session.tell_soon()
-        if old is not None:
-            self._retire(old, new)
-
-    def _retire(self, old: Serving, new: Serving) -> None:
-        """End the old child. Until its memory is seen to be back no other is started, and then the slot says so."""
-        slot, parts = self._slot, self._parts
-        slot.show(new.target, f"waiting for the memory of {old.prepared.version}")
-        grown = (parts.learnt.of(new.prepared.version.digest) or Footprint()).device_bytes or 0
-        growth = max(0, (self._expected(new.prepared.chosen, old).device_bytes or 0) - grown)
-        due = due_after(slot, old, free_bytes(slot), growth_bytes=growth)
-        old.child.stop(parts.timing.stop_grace_s)
-        try:
-            wait_returned(slot, due)
-        except DeviceHeld as error:
-            withhold(slot, due, error)
-
-    def _take_child(self, prepared: Prepared) -> Serving | None:
-        """Have the serving child once its job is done, while the slot has its turn; None where there is none any more.
-
-        Raises: Superseded, with the child serving on.
-        """
-        slot, parts, target = self._slot, self._parts, prepared.target
-        self._edge(target)
-        if not parts.session.has_turn(target.model, parts.name):
-            raise Superseded
-        slot.show(target, "waiting for the job that runs")
-        old = slot.yield_child(target)
-        # The job may have run for long: look again, just before what cannot be taken back.
-        if old is not None and (slot.superseded(target) or not parts.session.has_turn(target.model, parts.name)):
-            slot.take_back(old)
-            raise Superseded
-        slot.show(target, "starting")
-        return old
-
-    def _drain(self, prepared: Prepared) -> None:
-        """The old finishes its job and goes, then the new comes; if it does not, the old comes back."""
-        slot, parts = self._slot, self._parts
-        old = self._take_child(prepared)
-        if old is None:
-            self._start_or_bring_back(prepared, slot.last_good)
-            return
-        due = due_after(slot, old, free_bytes(slot))
-        old.child.stop(parts.timing.stop_grace_s)
-        try:
-            wait_returned(slot, due)
-        except DeviceHeld as error:
-            parts.journal.say("memory-not-returned", slot=parts.name, reason=error)
-            self._bring_back_after(error, old)
-            raise
-        self._start_or_bring_back(prepared, old)
-
-    def _reload(self, prepared: Prepared) -> None:
-        """The old child takes the new version up between two jobs; where it cannot, it serves on or is started anew."""
-        slot, parts, target = self._slot, self._parts, prepared.target
-        old = self._take_child(prepared)
-        if old is None:
-            self._start_or_bring_back(prepared, slot.last_good)
-            return
-        slot.show(target, "reloading")
-        spec = child_spec(prepared, parts.layout, parts.folder / "children", parts.slot_descriptors)
-        slot.starting(old.child, target)
-        try:
-            seconds = old.child.reload(spec, parts.load_timeout_s)
-        except Exception as error:
-            slot.started(old.child)
-            if old.child.alive:
-                parts.journal.say("reload-taken-back", slot=parts.name, version=old.prepared.version, error=error)
-                slot.take_back(old)
-            elif not slot.superseded(target):
-                self._bring_back_after(error, old)
-            raise
-        slot.started(old.child)
-        phases = {"reload_s": seconds, "ready_at": time.time()}
-        slot.install(Serving(prepared, old.child, target, phases))
-        parts.journal.say(
-            "child-reloaded", slot=parts.name, version=prepared.version, pid=old.child.pid, seconds=seconds
-        )
-
-    def _start_or_bring_back(self, prepared: Prepared, old: Serving | None) -> None:
-        slot, target = self._slot, prepared.target
-        try:
-            slot.install(start(slot, prepared, target))
-        except Exception as error:
-            if slot.stopping or old is None or old.prepared.chosen.runs_as == prepared.chosen.runs_as:
-                raise
-            self._bring_back_after(error, old)
-            raise
-
-    def _bring_back_after(self, error: Exception, old: Serving) -> None:
-        """Start the old version again. Raises: EntrypointFailed with both reasons, where it does not come back."""
-        self._parts.journal.say("old-comes-back", slot=self._parts.name, version=old.prepared.version)
-        try:
-            self._slot.install(start(self._slot, old.prepared, old.target))
-        except Exception as second:  # noqa: BLE001 - told together with the first
-            raise EntrypointFailed(f"{error}; and {old.prepared.version} did not come back: {second}") from error
-
     def _plan(self, chosen: Chosen, old: Serving | None, inplace: tuple[str, ...]) -> SwapPlan:
         parts = self._parts
         neighbour = parts.learnt.of(old.prepared.version.digest) if old else None
@@ -275,12 +175,6 @@ class Swapper:
         host, device = parts.reservations.less(parts.host_room(), parts.device_room(), devices)
         incoming = self._expected(chosen, old)
         return plan(SwapFacts(self._wish(chosen), incoming, neighbour or Footprint(), host, device, inplace))
-
-    def _expected(self, chosen: Chosen, old: Serving | None) -> Footprint:
-        learnt = self._parts.learnt
-        return expected(
-            chosen.needs, learnt.of(chosen.version.digest), learnt.of(old.prepared.version.digest) if old else None
-        )
 
     def _inplace(self, prepared: Prepared, old: Serving | None) -> tuple[str, ...]:
         """Say why the child that serves cannot take a version up in place; empty: it can."""
@@ -294,7 +188,3 @@ class Swapper:
     def _turn(self, target: Target, check: Callable[[], None], *, needed: bool) -> AbstractContextManager[None]:
         """Hold one of the model's turns; a slot that serves nothing takes nothing away and needs none."""
         return self._turns.to_swap(target, check) if needed else nullcontext()
-
-
-def _swap_to(target: Target, digest: str) -> Swap:
-    return Swap(target.model, target.version, digest.removeprefix("sha256:"), target.generation)

@@ -24,7 +24,7 @@ from modelrepo.errors import (
     VersionNotFound,
 )
 from modelrepo.promotion import HistoryEntry, Kind, Promotions
-from modelrepo.promotion.active_file import parse
+from modelrepo.promotion.active_file import Rollout, parse
 from modelrepo.promotion.history import SIDE_BY_SIDE
 from modelrepo.stores.faults import WRITES, Fault, KillNow, Verb, faulty
 from modelrepo.stores.filesystem import FilesystemStore
@@ -103,6 +103,18 @@ def test_an_override_is_taken_back(promotions: Promotions) -> None:
     entry = promotions.promote("m", "active", config_set={"c": 3}, config_unset=["a"])
     assert (entry.kind, dict(entry.config)) == (Kind.CONFIG, {"b": 2, "c": 3})
     assert promotions.promote("m", "v1", config_unset=["a"]).generation == entry.generation
+
+
+def test_how_a_change_spreads_stays_until_it_is_said_otherwise(promotions: Promotions, store: ObjectStore) -> None:
+    promotions.promote("m", "v1", rollout="2", max_fetching=8)
+    assert parse(store.read(ACTIVE)).rollout == Rollout("2", max_fetching=8)
+    assert promotions.promote("m", "v2").rollout == Rollout("2", max_fetching=8)
+    assert promotions.promote("m", "v1", rollout="20%").rollout == Rollout("20%", max_fetching=8)
+    entry = promotions.promote("m", "active", max_fetching=32)
+    assert (entry.kind, entry.rollout) == (Kind.CONFIG, Rollout("20%"))
+    assert b"max_fetching" not in store.read(ACTIVE), "what is as ever is not written down"
+    with pytest.raises(InvalidInput, match="max_fetching 0"):
+        promotions.promote("m", "v2", max_fetching=0)
 
 
 def test_ending_what_runs_goes_with_one_change_only(promotions: Promotions, store: ObjectStore) -> None:

@@ -294,9 +294,11 @@ class Bench:
         """Wait until the threads of every slot have left."""
         return all(threads.join(LIMIT_S) for threads in self.threads)
 
-    def target(self, version: str, *, share: str = "10%", end_running: bool = False, **config: Any) -> Target:
+    def target(
+        self, version: str, *, share: str = "10%", boxes: int = 32, end_running: bool = False, **config: Any
+    ) -> Target:
         self.generation += 1
-        target = Target("m", version, None, self.generation, config, share, end_running)
+        target = Target("m", version, None, self.generation, config, share, end_running, max_fetching=boxes)
         for slot in self.slots:
             slot.set_target(target)
         return target

@@ -3,7 +3,7 @@
 `slo-share` is Kleinrock's time-dependent priority (largest weighted delay): the lane whose oldest job has used the
 largest share of its tier's SLO. All jobs of a lane have one slope, so comparing the lanes' heads is exact: O(lanes) for
 a claim. `lwdf-late` is for overload: largest weighted delay first (Stolyar and Ramanan 2001) among jobs that can still
-be in time.
+be in time, and one pick in ten by the share of the SLO among those that cannot.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class Board:
                 continue
             self._regular.append(self._key(head, 0))
             if policy is Policy.LWDF_LATE and self._is_late(head):
-                self._late.append((False, 0.0, 0.0, head.enqueued, head.lane, 0))
+                self._late.append(self._late_key(head, 0))
         heapq.heapify(self._regular)
         heapq.heapify(self._late)
 
@@ -172,7 +172,7 @@ class Board:
             return
         heapq.heappush(self._regular, self._key(head, state))
         if self._policy is Policy.LWDF_LATE and self._is_late(head):
-            heapq.heappush(self._late, (False, 0.0, 0.0, head.enqueued, lane, state))
+            heapq.heappush(self._late, self._late_key(head, state))
 
     def leading(self, count: int) -> list[int]:
         """Return up to `count` lanes in the order of their rank, those that stand back last."""
@@ -202,6 +202,9 @@ class Board:
         elif self._policy is Policy.STRICT:
             rank = head.slo_s
         return (self._waits_cold(head, enqueued), kind, rank, enqueued, head.lane, state)
+
+    def _late_key(self, head: Head, state: int) -> Key:
+        return (False, 0.0, -slo_share(head.enqueued, self._now, head.slo_s), head.enqueued, head.lane, state)
 
     def _waits_cold(self, head: Head, enqueued: float) -> bool:
         return not head.warm and slo_share(enqueued, self._now, head.slo_s) <= COLD_WAITS_UNTIL
@@ -241,18 +244,18 @@ def first_pick(
 
 def _first_by_lwdf(heads: Sequence[Head], now: float, picks: Picks) -> tuple[Won, Picks]:
     best, least = heads[0], (math.inf, math.inf, math.inf, 0)
-    late = (math.inf, -1)
+    late = (math.inf, math.inf, -1)
     for head in heads:
         late_class, since = (1.0, head.enqueued) if head.on_time is None else (0.0, head.on_time)
         rank = -lwdf_weight(head.slo_s, head.allowed_miss) * max(0.0, now - since)
         if (key := (late_class, rank, since, head.lane)) < least:
             best, least = head, key
         if head.enqueued < on_time_since(now, head.slo_s):
-            late = min(late, (head.enqueued, head.lane))
+            late = min(late, (-slo_share(head.enqueued, now, head.slo_s), head.enqueued, head.lane))
     if best.on_time is None:
         return Won(best.lane, Which.LATE), picks
-    if late[1] < 0:
+    if late[2] < 0:
         return Won(best.lane, Which.ON_TIME), picks
     turn_of_late = picks.late + 1 >= TURN
     picks = Picks(picks.over, 0 if turn_of_late else picks.late + 1, picks.turn)
-    return Won(late[1], Which.LATE) if turn_of_late else Won(best.lane, Which.ON_TIME), picks
+    return Won(late[2], Which.LATE) if turn_of_late else Won(best.lane, Which.ON_TIME), picks

@@ -81,7 +81,7 @@ def _next_of_overload(pool: list[WaitingJob], now: float, picks: Picks) -> tuple
     if late:
         picks = replace(picks, late=(picks.late + 1) % 10)
         if picks.late == 0:
-            lane = min(late, key=lambda job: (job.enqueued, job.lane)).lane
+            lane = min(late, key=lambda job: (-job.share(now), job.enqueued, job.lane)).lane
             return _of_kind(pool, lane, now, late=True), picks
     return _of_kind(pool, min(on_time, key=weighted).lane, now, late=False), picks
 

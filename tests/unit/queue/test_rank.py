@@ -164,6 +164,12 @@ def test_in_overload_late_jobs_go_where_none_is_in_time() -> None:
     assert Lanes(jobs).lanes_picked(3, Policy.LWDF_LATE) == [0, 2, 1]
 
 
+def test_in_overload_the_turn_of_late_jobs_goes_to_the_largest_share_of_an_slo() -> None:
+    jobs = waiting_jobs(("free", 20_000.0), ("api", 200.0), *[("light", 100.0 + n) for n in range(20)])
+    # shares of the late ones: free 2.8, api 3.3; by age the free one would go first
+    assert Lanes(jobs).lanes_picked(20, Policy.LWDF_LATE) == [2] * 9 + [1] + [2] * 9 + [0]
+
+
 def test_the_weight_of_a_tier_grows_with_what_it_promises() -> None:
     assert lwdf_weight(60, 0.01) == pytest.approx(-math.log(0.01) / 60)
     weights = [lwdf_weight(tier.slo_s, tier.allowed_miss) for tier in SHIPPED_TIERS]

@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from modelrepo.errors import NoExtraFits
 
-Kind = Literal["cuda", "rocm", "cpu", "mps"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
-_CONDITION = re.compile(r"\s*([a-z]+)\s*((?:[<>=!~]=?).*)?")
+Kind = str
+KINDS: tuple[Kind, ...] = ("cuda", "rocm", "cpu", "mps")
+OTHER_KIND = re.compile(r"x-[a-z0-9]+")
+"""Of accelerators that a plug-in of the worker's box brings; the prefix keeps misspelt names out."""
+_CONDITION = re.compile(r"\s*((?:x-)?[a-z][a-z0-9]*)\s*((?:[<>=!~]=?).*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +47,16 @@ def parse_condition(when: str) -> tuple[Kind, SpecifierSet]:
     """Read `cuda >= 12.8`. Raises: ValueError."""
     match = _CONDITION.fullmatch(when)
     kind = match[1] if match else when
-    if match is None or kind not in KINDS:
-        raise ValueError(f"{when!r} is no condition; write it like 'cuda >= 12.8' (kinds: {', '.join(KINDS)})")
+    if match is None or not (kind in KINDS or OTHER_KIND.fullmatch(kind)):
+        kinds = ", ".join((*KINDS, "x-NAME of a plug-in"))
+        raise ValueError(f"{when!r} is no condition; write it like 'cuda >= 12.8' (kinds: {kinds})")
     try:
         versions = SpecifierSet(match[2] or "")
     except InvalidSpecifier:
         raise ValueError(f"{when!r} holds no version comparison; write it like 'cuda >= 12.8, < 14'") from None
     if match[2] and kind in ("cpu", "mps"):
         raise ValueError(f"{when!r}: {kind} has no version; write just {kind!r}")
-    return cast(Kind, kind), versions
+    return kind, versions
 
 
 def satisfies(facts: AcceleratorFacts, when: str) -> bool:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
+from modelrepo.errors import InvalidInput
 from modelrepo_runtime.accelerators.amd import Amd
 from modelrepo_runtime.accelerators.cpu import Apple, Cpu
 from modelrepo_runtime.accelerators.fake import FakeAccelerator
+from modelrepo_runtime.accelerators.faults import Fault, FaultKind
 from modelrepo_runtime.accelerators.layout import SlotLayout, lay_out
 from modelrepo_runtime.accelerators.nvidia import Nvidia
 from modelrepo_runtime.accelerators.port import Accelerator, Device, DriverVersions
@@ -18,12 +21,17 @@ from modelrepo_runtime.accelerators.visible import child_environment, torch_devi
 if TYPE_CHECKING:
     from modelrepo.contract.conditions import AcceleratorFacts
 
+PLUG_INS = "modelrepo.accelerators"
+"""The group of entry points under which packages bring further accelerators: callables of the environment."""
+
 __all__ = [
     "Accelerator",
     "Box",
     "Device",
     "DriverVersions",
     "FakeAccelerator",
+    "Fault",
+    "FaultKind",
     "SlotLayout",
     "child_environment",
     "facts",
@@ -51,7 +59,9 @@ class Box:
 def find_box(environ: Mapping[str, str] | None = None) -> Box:
     """Find the first vendor with devices that this process may use; the CPU where there is none."""
     environ = os.environ if environ is None else environ
-    for accelerator in (Nvidia(environ), Amd(environ), Apple()):
+    own: list[Callable[[Mapping[str, str]], Accelerator]] = [Nvidia, Amd, lambda _: Apple()]
+    for make in (*own, *others()):
+        accelerator = make(environ)
         devices = accelerator.probe()
         if devices:
             return Box(accelerator, devices)
@@ -80,8 +90,25 @@ def facts(devices: Sequence[Device], versions: DriverVersions | None = None) -> 
     )
 
 
+def others() -> Iterator[Callable[[Mapping[str, str]], Accelerator]]:
+    """Yield the factories of accelerators that other packages bring, by the names of their entry points.
+
+    Raises: InvalidInput for one that cannot be loaded: a box that would silently serve on its CPU helps nobody.
+    """
+    for entry in sorted(entry_points(group=PLUG_INS), key=lambda entry: entry.name):
+        try:
+            yield entry.load()
+        except Exception as error:
+            raise InvalidInput(
+                f"cannot load the accelerator plug-in {entry.name} ({entry.value}): {error}; mend or uninstall it"
+            ) from error
+
+
 def _versions_of(device: Device) -> DriverVersions:
-    accelerator: Accelerator = (
-        {"cuda": Nvidia, "rocm": Amd}[device.kind](os.environ) if device.kind != "mps" else Apple()
-    )
-    return accelerator.versions()
+    if device.kind == "mps":
+        return Apple().versions()
+    own: dict[str, Callable[[Mapping[str, str]], Accelerator]] = {"cuda": Nvidia, "rocm": Amd}
+    if device.kind in own:
+        return own[device.kind](os.environ).versions()
+    made = (other(os.environ) for other in others())
+    return next((each.versions() for each in made if each.kind == device.kind), DriverVersions())

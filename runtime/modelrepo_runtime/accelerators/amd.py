@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from modelrepo_runtime.accelerators.amd_health import KernelHealth
+from modelrepo_runtime.accelerators.faults import Fault
 from modelrepo_runtime.accelerators.port import Device, DriverVersions, Environ, Kind
 from modelrepo_runtime.accelerators.tools import json_of, number
 from modelrepo_runtime.accelerators.visible import visible
@@ -28,6 +30,7 @@ class Amd:
 
     def __init__(self, environ: Environ, root: Path = Path("/")) -> None:
         self._environ, self._root = environ, root
+        self._health = KernelHealth()
 
     def probe(self) -> tuple[Device, ...]:
         devices = [card.device for card in self._cards()]
@@ -38,6 +41,12 @@ class Amd:
             if card.device.index == device.index and card.used_bytes is not None:
                 return max(0, card.device.memory_total_bytes - card.used_bytes)
         return None
+
+    def faults(self, device: Device) -> tuple[Fault, ...]:
+        return self._health.faults(device, self._kernel_folders())
+
+    def forget_faults(self, device: Device) -> None:
+        self._health.forget(device)
 
     def versions(self) -> DriverVersions:
         answer = json_of(["amd-smi", "version", "--json"], self._environ)

@@ -6,6 +6,7 @@ import platform
 
 import psutil
 
+from modelrepo_runtime.accelerators.faults import Fault
 from modelrepo_runtime.accelerators.port import Device, DriverVersions, Kind
 
 
@@ -20,6 +21,11 @@ class Cpu:
 
     def free_bytes(self, device: Device) -> int | None:  # noqa: ARG002
         return int(psutil.virtual_memory().available)
+
+    def faults(self, device: Device) -> tuple[Fault, ...]:  # noqa: ARG002
+        return ()
+
+    def forget_faults(self, device: Device) -> None: ...
 
     def versions(self) -> DriverVersions:
         return DriverVersions()
@@ -37,6 +43,11 @@ class Apple:
 
     def free_bytes(self, device: Device) -> int | None:  # noqa: ARG002
         return int(psutil.virtual_memory().available)
+
+    def faults(self, device: Device) -> tuple[Fault, ...]:  # noqa: ARG002
+        return ()
+
+    def forget_faults(self, device: Device) -> None: ...
 
     def versions(self) -> DriverVersions:
         return DriverVersions(driver=platform.mac_ver()[0] or None)

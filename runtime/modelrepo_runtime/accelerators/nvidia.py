@@ -8,6 +8,8 @@ import threading
 from types import ModuleType
 from typing import Any
 
+from modelrepo_runtime.accelerators.faults import Fault, FaultKind
+from modelrepo_runtime.accelerators.nvml_health import NvmlHealth
 from modelrepo_runtime.accelerators.port import Device, DriverVersions, Environ, Kind
 from modelrepo_runtime.accelerators.tools import number, output_of
 from modelrepo_runtime.accelerators.visible import visible
@@ -24,6 +26,8 @@ class Nvidia:
     def __init__(self, environ: Environ, *, library: bool = True) -> None:
         self._environ = environ
         self._nvml = _Nvml.open() if library else None
+        self._listed: set[str] = set()
+        """UUIDs that nvidia-smi has listed once."""
 
     def probe(self) -> tuple[Device, ...]:
         devices = self._nvml.devices() if self._nvml else tuple(row for row, _, _ in self._smi())
@@ -33,6 +37,20 @@ class Nvidia:
         if self._nvml:
             return self._nvml.free_bytes(device)
         return next((free for row, free, _ in self._smi() if row.uuid == device.uuid), None)
+
+    def faults(self, device: Device) -> tuple[Fault, ...]:
+        if self._nvml:
+            return self._nvml.health.faults(device)
+        rows = self._smi()
+        if any(row.uuid == device.uuid for row, _, _ in rows):
+            self._listed.add(device.uuid)
+        elif rows and device.uuid in self._listed:  # a tool that shows nothing at all says nothing of any device
+            return (Fault(FaultKind.LOST, "nvidia-smi does not list the device any more"),)
+        return ()
+
+    def forget_faults(self, device: Device) -> None:
+        if self._nvml:
+            self._nvml.health.forget(device)
 
     def versions(self) -> DriverVersions:
         if self._nvml:
@@ -61,6 +79,7 @@ class _Nvml:
     def __init__(self, library: ModuleType) -> None:
         self._library: Any = library
         self._lock = threading.Lock()
+        self.health = NvmlHealth(library, self._lock)
 
     @classmethod
     def open(cls) -> _Nvml | None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
-Kind = Literal["cuda", "rocm", "cpu", "mps"]
+from modelrepo_runtime.accelerators.faults import Fault
+
+Kind = str
+"""`cuda`, `rocm`, `cpu`, `mps`, or `x-` and the name that another vendor's plug-in gives it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +23,10 @@ class Device:
     uuid: str = ""
     vendor: str = ""
     mig: bool = False
+    torch: str = ""
+    """What torch calls such devices; needed of other vendors' only."""
+    visible_in: str = ""
+    """The variable that says which devices a child sees, by their indices; needed of other vendors' only."""
 
     @property
     def label(self) -> str:
@@ -48,6 +55,17 @@ class Accelerator(Protocol):
 
     def free_bytes(self, device: Device) -> int | None:
         """Ask the driver how much memory of `device` is free now; None where it will not say."""
+        ...
+
+    def faults(self, device: Device) -> tuple[Fault, ...]:
+        """Say what is wrong with `device`: what is now, and what lasts of what was since the first call for it.
+
+        Called with every beat. A driver that says nothing is no fault; a device that it has lost is.
+        """
+        ...
+
+    def forget_faults(self, device: Device) -> None:
+        """Begin anew: somebody has seen to `device`."""
         ...
 
     def versions(self) -> DriverVersions: ...

@@ -46,6 +46,8 @@ def child_environment(devices: Sequence[Device]) -> dict[str, str]:
         environment = {"CUDA_VISIBLE_DEVICES": ",".join(names), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     elif "rocm" in kinds:
         environment = {"ROCR_VISIBLE_DEVICES": ",".join(str(device.index) for device in devices)}
+    elif devices and devices[0].visible_in:
+        environment[devices[0].visible_in] = ",".join(str(device.index) for device in devices)
     return environment
 
 
@@ -53,4 +55,6 @@ def torch_devices(devices: Sequence[Device]) -> tuple[str, ...]:
     """Name `devices` as the child's framework sees them: ROCm builds say `cuda` too."""
     if any(device.kind in ("cuda", "rocm") for device in devices):
         return tuple(f"cuda:{place}" for place in range(len(devices)))
+    if devices and devices[0].torch:
+        return tuple(f"{device.torch}:{place}" for place, device in enumerate(devices))
     return tuple(device.kind for device in devices) or ("cpu",)

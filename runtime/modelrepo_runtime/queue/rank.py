@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
+from typing import NamedTuple
 
 from modelrepo_runtime.jobs import StageNeed
 
@@ -48,8 +49,7 @@ class Which(StrEnum):
     """The first one if it is late, else the oldest."""
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """A lane that is not empty, as far as it is compared with others."""
 
     lane: int
@@ -78,8 +78,7 @@ class Picks:
 NO_PICKS = Picks()
 
 
-@dataclass(frozen=True, slots=True)
-class Won:
+class Won(NamedTuple):
     """The lane that is next, and which of its rows."""
 
     lane: int

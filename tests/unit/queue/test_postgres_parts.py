@@ -31,7 +31,11 @@ def test_placeholders_are_numbered_but_not_in_text_or_comments() -> None:
 def test_plain_inserts_and_deletes_take_many_rows_as_arrays() -> None:
     insert = "-- why?\ninsert into t (a, b) values (?, ?) on conflict do nothing"
     assert over_arrays(insert, TYPES) == (
-        "insert into t (a, b) select * from unnest($1::bigint[], $2::text[]) on conflict do nothing"
+        "insert into t (a, b) select c1, c2 from unnest($1::bigint[], $2::text[]) as given (c1, c2)"
+        " on conflict do nothing"
+    )
+    assert over_arrays("insert into t (a, b) values (?, ?)", TYPES, (1,)) == (
+        "insert into t (a, b) select c1, $2::text from unnest($1::bigint[]) as given (c1)"
     )
     assert over_arrays("delete from t where a = ? and b = ?", TYPES) == (
         "delete from t using unnest($1::bigint[], $2::text[]) as given (a, b) where t.a = given.a and t.b = given.b"

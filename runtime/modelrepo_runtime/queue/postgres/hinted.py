@@ -40,6 +40,10 @@ class HintedStatements:
                 self._hints.saw(row["id"], True, (row["entered"], -1))
         return found
 
+    def tuples(self, name: str, values: Sequence[object], tail: str = "") -> Sequence[Sequence[Any]]:
+        """See Statements."""
+        return self._runner.tuples(name, values, tail)
+
     def each(self, name: str, rows: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
         """See Statements."""
         by_age = _BY_AGE.get(name)

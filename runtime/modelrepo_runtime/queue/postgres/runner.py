@@ -17,9 +17,11 @@ from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
 
 from modelrepo.errors import InvalidInput
-from modelrepo_runtime.queue.postgres.statements import array, dumped, for_each, numbered, over_arrays
+from modelrepo_runtime.queue.postgres.statements import array, dumped, for_each, inserts, numbered, over_arrays
 from modelrepo_runtime.queue.postgres.translating import Dropped
 
+MANY = 8
+"""Rows from which on it pays to look for what they have in common."""
 _GOOD = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK)
 
 
@@ -49,14 +51,27 @@ class Catalog:
 
     texts: Mapping[str, str]
     types: Mapping[tuple[str, str], str]
-    _many: dict[str, str | None] = field(default_factory=dict)
+    _many: dict[tuple[str, tuple[int, ...]], str | None] = field(default_factory=dict)
+    _inserts: dict[str, bool] = field(default_factory=dict)
 
-    def many(self, name: str) -> str | None:
-        """Return the statement over arrays, None where it must be run row by row."""
-        if name not in self._many:
+    def inserts(self, name: str) -> bool:
+        """True where `many` can leave columns out that are the same in all rows."""
+        if name not in self._inserts:
+            self._inserts[name] = f"{name}_many" not in self.texts and inserts(self.texts[name])
+        return self._inserts[name]
+
+    def many(self, name: str, same: tuple[int, ...] = ()) -> str | None:
+        """Return the statement over arrays, None where it must be run row by row; see `over_arrays`."""
+        if (name, same) not in self._many:
             own = self.texts.get(f"{name}_many")
-            self._many[name] = numbered(own) if own is not None else over_arrays(self.texts[name], self.types)
-        return self._many[name]
+            text = numbered(own) if own is not None else over_arrays(self.texts[name], self.types, same)
+            self._many[name, same] = text
+        return self._many[name, same]
+
+
+def _same(columns: Sequence[Sequence[object]]) -> tuple[int, ...]:
+    """Return the places of columns with one value in all rows; never of all columns."""
+    return tuple(n for n, column in enumerate(columns) if n and column.count(column[0]) == len(column))
 
 
 class Runner:
@@ -67,7 +82,7 @@ class Runner:
         self._libpq = connection.pgconn
         self._reader = Transformer(connection)
         self._prepared: dict[tuple[str, str], Prepared] = {}
-        self._many: dict[str, Prepared] = {}
+        self._many: dict[tuple[str, tuple[int, ...]], Prepared] = {}
 
     def begin(self, text: str) -> PGresult:
         """Start a transaction with these statements. Raises: Dropped."""
@@ -103,34 +118,38 @@ class Runner:
 
     def rows(self, name: str, values: Sequence[object], tail: str = "") -> Sequence[Row]:
         """See Statements."""
-        prepared = self._prepared.get((name, tail))
-        if prepared is None:
-            text = self._catalog.texts[name]
-            prepared = self._prepare(numbered(f"{text} {tail}" if tail else text))
-            self._prepared[name, tail] = prepared
-        return self._run(prepared, [dumped(value) for value in values])
+        return self._run(self._named(name, tail), [dumped(value) for value in values])
+
+    def tuples(self, name: str, values: Sequence[object], tail: str = "") -> Sequence[Sequence[Any]]:
+        """See Statements."""
+        return self._run(self._named(name, tail), [dumped(value) for value in values], tuple)
 
     def run_many(self, name: str, rows: Sequence[Sequence[object]]) -> None:
-        """See Statements."""
+        """See Statements. What is the same in all rows is sent once."""
         if len(rows) == 1:
             self.rows(name, rows[0])
             return
-        text = self._catalog.many(name)
-        if text is None:
-            for row in rows:
-                self.rows(name, row)
-            return
-        prepared = self._many.get(name)
+        columns = list(zip(*rows, strict=True))
+        same = _same(columns) if len(rows) >= MANY and self._catalog.inserts(name) else ()
+        known = (name, same)
+        prepared = self._many.get(known)
         if prepared is None:
-            prepared = self._many[name] = self._prepare(text)
-        self._run(prepared, [array(column).encode() for column in zip(*rows, strict=True)])
+            text = self._catalog.many(name, same)
+            if text is None:
+                for row in rows:
+                    self.rows(name, row)
+                return
+            prepared = self._many[known] = self._prepare(text)
+        values = [dumped(column[0]) if n in same else array(column).encode() for n, column in enumerate(columns)]
+        self._run(prepared, values)
 
     def each(self, name: str, rows: Sequence[Sequence[object]]) -> Sequence[Sequence[Any]]:
         """See Statements."""
-        prepared = self._many.get(f"each {name}")
+        known = (f"each {name}", ())
+        prepared = self._many.get(known)
         if prepared is None:
             text = for_each(self._catalog.texts[name], [type(value) for value in rows[0]])
-            prepared = self._many[f"each {name}"] = Prepared(self._prepare(text).name, tuple)  # known by place only
+            prepared = self._many[known] = Prepared(self._prepare(text).name, tuple)  # known by place only
         found: list[list[Sequence[Any]]] = [[] for _ in rows]
         for row in self._run(prepared, [array(column).encode() for column in zip(*rows, strict=True)]):
             found[row[-1] - 1].append(row[:-1])
@@ -148,6 +167,14 @@ class Runner:
         """See Statements."""
         return f"for update of {table}"
 
+    def _named(self, name: str, tail: str) -> Prepared:
+        prepared = self._prepared.get((name, tail))
+        if prepared is None:
+            text = self._catalog.texts[name]
+            prepared = self._prepare(numbered(f"{text} {tail}" if tail else text))
+            self._prepared[name, tail] = prepared
+        return prepared
+
     def _prepare(self, text: str) -> Prepared:
         name = f"s{len(self._prepared) + len(self._many)}".encode()
         self._checked(self._libpq.prepare(name, text.encode()))
@@ -156,14 +183,16 @@ class Runner:
         places = {column: number for number, column in reversed(list(enumerate(names)))}
         return Prepared(name, type("Row", (Row,), {"__slots__": (), "places": places}))
 
-    def _run(self, prepared: Prepared, values: list[bytes | None]) -> Sequence[Row]:
+    def _run(
+        self, prepared: Prepared, values: list[bytes | None], make: Callable[[Sequence[Any]], Any] | None = None
+    ) -> Sequence[Any]:
         if any(value is not None and 0 in value for value in values):
             raise InvalidInput("the queue cannot hold text with a NUL character; leave it out")
         result = self._checked(self._libpq.exec_prepared(prepared.name, values))  # type: ignore[arg-type]
         if result.status != ExecStatus.TUPLES_OK:
             return ()
         self._reader.set_pgresult(result)
-        return self._reader.load_rows(0, result.ntuples, prepared.make)
+        return self._reader.load_rows(0, result.ntuples, make or prepared.make)
 
     def _checked(self, result: PGresult) -> PGresult:
         if result.status in _GOOD:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 _TOKEN = re.compile(r"'(?:[^']|'')*'|--[^\n]*|\?(\d*)")
 _INSERT = re.compile(r"insert into (\w+) \(([\w\s,]+)\)\s*values \(([?,\s]+)\)\s*(on conflict.*)?", re.DOTALL)
@@ -30,10 +30,16 @@ def numbered(text: str) -> str:
     return _TOKEN.sub(place, text)
 
 
-def over_arrays(text: str, types: Mapping[tuple[str, str], str]) -> str | None:
+def inserts(text: str) -> bool:
+    """True for a plain insert, of which `over_arrays` can take some values as they are."""
+    return _INSERT.fullmatch(_COMMENT.sub("", text).strip()) is not None
+
+
+def over_arrays(text: str, types: Mapping[tuple[str, str], str], same: Collection[int] = ()) -> str | None:
     """Return the statement that does for arrays, one a column, what `text` does for a row; None where it is not plain.
 
-    `types` has the type of every (table, column).
+    `types` has the type of every (table, column). Columns of an insert whose places are in `same` are no arrays: they
+    are the same in all rows.
     """
     plain = _COMMENT.sub("", text).strip()
     insert = _INSERT.fullmatch(plain)
@@ -41,8 +47,13 @@ def over_arrays(text: str, types: Mapping[tuple[str, str], str]) -> str | None:
         table, columns = insert[1], [column.strip() for column in insert[2].split(",")]
         if len(columns) != insert[3].count("?"):
             return None
-        given = _arrays(types[table, column] for column in columns)
-        return f"insert into {table} ({', '.join(columns)}) select * from unnest({given}) {insert[4] or ''}".strip()
+        kinds = [types[table, column] for column in columns]
+        chosen = [f"${n}::{kind}" if n - 1 in same else f"c{n}" for n, kind in enumerate(kinds, start=1)]
+        places = [n for n in range(1, len(columns) + 1) if n - 1 not in same]
+        given = ", ".join(f"${n}::{kinds[n - 1]}[]" for n in places)
+        names = ", ".join(f"c{n}" for n in places)
+        rows = f"select {', '.join(chosen)} from unnest({given}) as given ({names}) {insert[4] or ''}"
+        return f"insert into {table} ({', '.join(columns)}) {rows}".strip()
     delete = _DELETE.fullmatch(plain)
     if delete is None:
         return None

@@ -17,7 +17,7 @@ from modelrepo_runtime.queue.relational import crediting, handovers, staging
 from modelrepo_runtime.queue.relational.breaking import NONE_FAILING, Probing, probing
 from modelrepo_runtime.queue.relational.crediting import Grants, needs_one
 from modelrepo_runtime.queue.relational.ranking import Picked, Ranking
-from modelrepo_runtime.queue.relational.rows import JobRow, LeaseRow, ReadyRow, leases
+from modelrepo_runtime.queue.relational.rows import JobRow, LeaseRow, ReadyRow, jobs_to_claim, leases
 from modelrepo_runtime.queue.relational.stages import read_stages
 from modelrepo_runtime.queue.relational.telling import tell_started
 from modelrepo_runtime.queue.relational.transaction import Snapshot, Transaction
@@ -190,7 +190,7 @@ def lease(tx: Transaction, holder: Holder, offer: Offer, rows: Sequence[ReadyRow
     number = tx.only("fences_take", len(rows))[0] - len(rows)
     tokens, at = secrets.token_hex(TOKEN_BYTES * len(rows)), 0
     place = holder.place(offer).key
-    jobs = _jobs(tx, [row.job for row in rows])
+    jobs = jobs_to_claim(tx, [row.job for row in rows])
     handed = handovers.of_jobs(tx, [row.job for row in rows if row.stage_index])
     claims: list[Claim] = []
     taken: list[tuple[object, ...]] = []
@@ -219,11 +219,6 @@ def lease(tx: Transaction, holder: Holder, offer: Offer, rows: Sequence[ReadyRow
         return [replace(claim, staged=True) for claim in claims]
     crediting.started(tx, begun)
     return claims
-
-
-def _jobs(tx: Snapshot, numbers: Sequence[int]) -> dict[int, JobRow]:
-    rows = tx.rows("jobs_to_claim", tx.array(numbers))
-    return {job.id: job for job in map(JobRow._make, rows)}
 
 
 def _plan(tx: Snapshot, job: JobRow, row: ReadyRow, offer: Offer) -> tuple[tuple[StageNeed, ...], str | None, object]:
@@ -265,7 +260,7 @@ def _claim(
 
 def claim_again(tx: Snapshot, row: LeaseRow) -> Claim:
     """Return the claim of a lease that is held already."""
-    job = _jobs(tx, [row.job])[row.job]
+    job = jobs_to_claim(tx, [row.job])[row.job]
     previous = None
     if row.stage_index:
         previous = json.loads(tx.only("pinned_get", row.job)["previous"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from modelrepo.errors import StaleFence
 from modelrepo_runtime.attempts import Attempt
@@ -17,7 +17,7 @@ from modelrepo_runtime.queue.relational.claiming import claim_again, holder_of, 
 from modelrepo_runtime.queue.relational.rows import SAVED, LeaseRow, ReadyRow, leases, leases_to_end
 from modelrepo_runtime.queue.relational.stages import read_stages
 from modelrepo_runtime.queue.relational.transaction import Refused, Transaction
-from modelrepo_runtime.queue.relational.waiting import Entry, Last, drop_states, end, enqueue
+from modelrepo_runtime.queue.relational.waiting import NOT_TOLD, Entry, Last, drop_states, end, enqueue
 from modelrepo_runtime.queue.steps import AFTER_NO_CLAIM, Held, Step, digest_of, stale, step_after
 from modelrepo_runtime.timing import Timing
 
@@ -26,8 +26,7 @@ DONE = Step(Status.SUCCEEDED)
 PLAIN_END = FinishReply(Status.SUCCEEDED)
 
 
-@dataclass(frozen=True, slots=True)
-class Finish:
+class Finish(NamedTuple):
     """One finish as its worker sent it; `text` is the outcome as JSON."""
 
     session: str
@@ -109,13 +108,13 @@ def close(tx: Transaction, row: LeaseRow, outcome: Outcome, text: str, timing: T
     if row.cancelled:
         tx.later("cancel_delete", row.job)
     held = (row.fence, row.token, row.session, row.slot, row.claimed)
-    last = Last(row.version, row.stage, row.attempt, text, len(plan) > 1, row.webhook)
-    if step is DONE and outcome.counted:
-        last = replace(last, held=held)
-    else:
+    told_by_end = step is DONE and outcome.counted
+    if not told_by_end:
         what = (row.job, event, tx.now, outcome.cause.value, int(outcome.counted), row.stage, row.attempt)
         tx.later("history_insert", *what, *held, row.box, row.version, digest_of(text), step.status.value)
     if step.status is not Status.QUEUED:
+        by = held if told_by_end else NOT_TOLD
+        last = Last(row.version, row.stage, row.attempt, text, len(plan) > 1, row.webhook, by)
         end(tx, row.job, row.name, step.status, last, step.error)
     elif step.stage_index > row.stage_index:
         _pin(tx, row, step, outcome)

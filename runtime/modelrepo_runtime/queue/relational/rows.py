@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 from modelrepo_runtime.jobs import Fence, StageNeed
@@ -86,16 +88,27 @@ class LeaseRow(NamedTuple):
         return self.name, Fence(self.fence, self.token)
 
 
+_lease_row = partial(tuple.__new__, LeaseRow)
+_job_row = partial(tuple.__new__, JobRow)
+"""As `_make`, in a third of the time."""
+
+
+def jobs_to_claim(tx: Snapshot, numbers: Sequence[int]) -> dict[int, JobRow]:
+    """Return what claims carry of these jobs, by their numbers."""
+    found = map(_job_row, tx.statements.tuples("jobs_to_claim", (tx.array(numbers),)))
+    return {row.id: row for row in found}
+
+
 def leases(tx: Snapshot, condition: str, *values: object) -> list[LeaseRow]:
     """Return leases under a condition, the oldest fence first."""
-    rows = tx.select("lease_view", f"where {condition} order by lease.fence", *values)
-    return [LeaseRow._make(row) for row in rows]
+    tail = f"where {condition} order by lease.fence"
+    return list(map(_lease_row, tx.statements.tuples("lease_view", values, tail)))
 
 
 def leases_to_end(tx: Snapshot, condition: str, *values: object) -> list[LeaseRow]:
     """Return leases that nobody else can end before this transaction does, the oldest fence first."""
-    rows = tx.select("lease_view", f"where {condition} order by lease.fence {tx.statements.held('lease')}", *values)
-    return [LeaseRow._make(row) for row in rows]
+    tail = f"where {condition} order by lease.fence {tx.statements.held('lease')}"
+    return list(map(_lease_row, tx.statements.tuples("lease_view", values, tail)))
 
 
 def leases_of_session(tx: Snapshot, session: str) -> list[LeaseRow]:

@@ -28,6 +28,9 @@ class Statements(Protocol):
     def rows(self, name: str, values: Sequence[object], tail: str = "") -> Sequence[Row]:
         """Run a statement, with `tail` appended to its text, and return all of its rows."""
 
+    def tuples(self, name: str, values: Sequence[object], tail: str = "") -> Sequence[Sequence[Any]]:
+        """Do as `rows`, for less; columns are known by their place only."""
+
     def run_many(self, name: str, rows: Sequence[Sequence[object]]) -> None:
         """Run a statement once for each row of values."""
 

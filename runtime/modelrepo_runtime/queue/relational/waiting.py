@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from modelrepo_runtime.jobs import JobError, Status
 from modelrepo_runtime.queue.lanes import Lane, read_avoid, write_avoid
@@ -107,8 +108,10 @@ def unstage(tx: Transaction, job: int) -> None:
         tx.run("lease_delete", row["fence"])
 
 
-@dataclass(frozen=True, slots=True)
-class Last:
+NOT_TOLD = (None,) * 5
+
+
+class Last(NamedTuple):
     """The attempt with which a job ended; `outcome` is its outcome as JSON."""
 
     version: str | None = None
@@ -118,7 +121,7 @@ class Last:
     several_stages: bool = False
     webhook: str | None = None
     """Whom to tell, as the job's row has it; of an end without an attempt it is looked up."""
-    held: tuple[object, ...] = (None,) * 5
+    held: tuple[object, ...] = NOT_TOLD
     """Fence, token, session, slot and moment of the claim, where no row of the history says so."""
 
 

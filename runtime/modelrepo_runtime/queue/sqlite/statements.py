@@ -28,6 +28,12 @@ class SqliteStatements:
         text = f"{self._texts[name]} {tail}" if tail else self._texts[name]
         return self.connection.execute(text, values).fetchall()
 
+    def tuples(self, name: str, values: Sequence[object], tail: str = "") -> Sequence[Sequence[Any]]:
+        """See Statements."""
+        cursor = self.connection.cursor()
+        cursor.row_factory = None
+        return cursor.execute(f"{self._texts[name]} {tail}" if tail else self._texts[name], values).fetchall()
+
     def run_many(self, name: str, rows: Sequence[Sequence[object]]) -> None:
         """See Statements."""
         self.connection.executemany(self._texts[name], rows)

@@ -49,12 +49,13 @@ class WakeFolder:
             names = os.listdir(self.path)  # noqa: PTH208 - names only, for each commit
         except OSError:
             return
-        ready = _datagram(models) if models else None
-        changed = _datagram(jobs) if jobs else None
+        told: dict[bool, bytes] = {}
         for name in names:
-            body = ready if name.startswith("m") else changed
-            if body is not None:
-                self._send(name, body)
+            of_models = name.startswith("m")
+            if words := models if of_models else jobs:
+                if of_models not in told:
+                    told[of_models] = _datagram(words)
+                self._send(name, told[of_models])
 
     def _send(self, name: str, body: bytes) -> None:
         address = self.address(name)

@@ -62,7 +62,12 @@ def slots(workers: Sequence[WorkerReport]) -> str:
             rows.append((worker.info.name, "-", "-", "-", "-", "-", heard(worker)))
     text = table(("WORKER", "SLOT", "DEVICE", "STATE", "SERVES", "DOES", "HEARD"), rows)
     notes = [note for worker in workers for slot in worker.slots for note in _notes(worker.info.name, slot)]
-    return "\n".join([text, *notes])
+    pools = [
+        f"  {worker.info.name}: pool: {worker.slots[0].extra['pool']}"
+        for worker in workers
+        if worker.slots and worker.slots[0].extra.get("pool")
+    ]
+    return "\n".join([text, *notes, *pools])
 
 
 def models(standings: Sequence[Standing]) -> str:

@@ -35,8 +35,10 @@ from modelrepo.repository import Repository
 from modelrepo.versions.manifest import Manifest
 from modelrepo.versions.version import Version
 from modelrepo_runtime.accelerators import Device, child_environment, facts, probe, torch_devices
+from modelrepo_runtime.pool.checkpoints import CheckpointPool, Pooled
 from modelrepo_runtime.supervision import ChildSpec
 
+POOL_VARIABLE = "MODELREPO_POOL"
 UNPUBLISHED = "unpublished"
 """`ctx.version` of a folder that is run as it lies there."""
 
@@ -97,6 +99,8 @@ class LocalModel:
     """Of `config:`, as active.yaml has them."""
     holds: tuple[Hold, ...] = ()
     """What keeps the box's cache from evicting it, for as long as this is referred to or a child of it runs."""
+    pooled: Pooled = field(default_factory=Pooled)
+    """Its checkpoint files in the host pool, held likewise."""
 
     def child_spec(self, folder: Path) -> ChildSpec:
         """Say how a child of it is started on this box's devices."""
@@ -111,6 +115,7 @@ class LocalModel:
             stages=tuple(stage.name for stage in fit.stages),
             folder=folder,
             checkpoints=self.checkpoints,
+            pooled=self.pooled.entries(),
             config=effective_config(spec, self.overrides),
             secrets=fit.secrets,
             env=spec.env,
@@ -118,7 +123,7 @@ class LocalModel:
             devices=names,
             device_env=child_environment(fit.devices),
             max_batch={stage.name: stage.max_batch for stage in fit.stages},
-            keep_open_fds=tuple(hold.fileno() for hold in self.holds),
+            keep_open_fds=(*(hold.fileno() for hold in self.holds), *self.pooled.descriptors()),
         )
 
 
@@ -182,7 +187,9 @@ def version_model(repository: Repository, reference: str, box: Box, *, stage: st
     python = given or cache.with_room(build, what=f"the environment of {version}")
     named = parse_reference(reference).version
     overrides = repository.promotions.state(version.model).config if named in (None, "active") else {}
-    return LocalModel(version.spec, version.version, local.code, python, local.checkpoints, fit, overrides, local.holds)
+    pooled = CheckpointPool.open(os.environ.get(POOL_VARIABLE)).bring(local)
+    paths = local.checkpoints
+    return LocalModel(version.spec, version.version, local.code, python, paths, fit, overrides, local.holds, pooled)
 
 
 def build_environment(folder: Path, spec: ModelSpec, box: Box, fit: Fit, work: Path, holds: list[Hold]) -> Path:

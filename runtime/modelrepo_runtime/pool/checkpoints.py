@@ -31,6 +31,10 @@ class Pooled:
     files: Mapping[Path, Attached] = field(default_factory=dict)
     problem: str | None = None
 
+    def entries(self) -> dict[Path, tuple[Path, int, int]]:
+        """Return each file's entry, with the size and time of change in nanoseconds by which a child knows it."""
+        return {path: (one.path, one.size_bytes, one.mtime_ns) for path, one in self.files.items()}
+
     def descriptors(self) -> tuple[int, ...]:
         """Return what a child holds on to, so that its entries outlive the worker."""
         return tuple(attached.fileno() for attached in self.files.values())

@@ -28,6 +28,7 @@ def start_message(spec: ChildSpec, scratch: Path, nonce: str, *, mode: str = "se
         "config": dict(spec.config),
         "secrets": dict(spec.secrets),
         "checkpoints": _texts(spec.checkpoints),
+        "pool": {str(path): [str(entry), size, mtime_ns] for path, (entry, size, mtime_ns) in spec.pooled.items()},
         "scratch": str(scratch),
         "post_mortem": spec.post_mortem,
     }

@@ -23,6 +23,8 @@ class ChildSpec:
     folder: Path
     """The child's own: scratch, log of its start, record of its process. Made if absent."""
     checkpoints: Mapping[str, Path] = field(default_factory=dict)
+    pooled: Mapping[Path, tuple[Path, int, int]] = field(default_factory=dict)
+    """File of a checkpoint -> its entry in the host pool, with the size and time of change that it must show."""
     config: Mapping[str, Json] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)

@@ -53,6 +53,7 @@ class LiveWorker:
                 "files": str(box.folder / "files"),
                 "cache": str(box.folder / f"cache-{name}"),
                 "name": name,
+                "pool": "none",
                 **options,
             },
             "timing": asdict(timing),

@@ -17,6 +17,7 @@ from modelrepo.environments import EnvironmentCache, IndexSettings
 from modelrepo.errors import Corrupt, InvalidActiveFile, InvalidInput, ModelRepoError, NewerFormat
 from modelrepo_runtime.accelerators import Box, SlotLayout, facts, find_box, lay_out
 from modelrepo_runtime.jobstore import JobStore
+from modelrepo_runtime.pool.checkpoints import CheckpointPool
 from modelrepo_runtime.queue.port import BeatReply, SlotReport, WorkerInfo
 from modelrepo_runtime.queue.reaper import Reaper
 from modelrepo_runtime.supervision.child import Child
@@ -46,6 +47,8 @@ from modelrepo_runtime.worker.swap_plan import Room
 from modelrepo_runtime.worker.target import Look, Target, TargetWatcher, pinned_target, target_of
 from modelrepo_runtime.worker.upkeep import SWEEP_EVERY_S, forget_old, let_go, reap
 
+# Others take memory by the second; what nobody uses of the pool goes before anybody is ended for lack of it.
+POOL_LOOK_S = 1.0
 # Models that get their first active version are looked for this much more seldom than known ones are read.
 POLLS_PER_MODEL_LIST = 8
 # What a job's stages handed over is forgotten with the job; of a job that ended elsewhere, a day later.
@@ -97,7 +100,8 @@ class Worker:
         environments = EnvironmentCache(
             settings.cache, index=index, allow_builds=settings.allow_builds, link_mode=settings.link_mode
         )
-        self._source = RepositorySource(self._repository, self._versions, environments)
+        self._pool = CheckpointPool.open(settings.pool, settings.pool_size, settings.pool_numa_node)
+        self._source = RepositorySource(self._repository, self._versions, environments, self._pool)
 
     def start(self) -> None:
         """Take the slots, begin the session, and serve. Returns at once; models come up in their own time."""
@@ -120,7 +124,8 @@ class Worker:
                 at_each_poll=self._look_for_models,
                 ask=self._ask_gateway,
             )
-            self._upkeep = self._make_upkeep()
+            pool = Periodic("pool", self._pool.relieve, POOL_LOOK_S, self._journal)
+            self._upkeep = (*self._make_upkeep(), pool)
         except BaseException:
             self._places.release()
             raise
@@ -208,9 +213,13 @@ class Worker:
         """Describe every slot, also those without a model."""
         with self._lock:
             slots = {name: each.slot for name, each in self._slots.items()}
-        return tuple(
+        found = (
             slots[name].report() if name in slots else self._empty(name, place) for name, place in self._places.items()
         )
+        pool = self._pool.report()
+        if pool is None or not pool.entries:
+            return tuple(found)
+        return tuple(replace(report, extra={**report.extra, "pool": str(pool)}) for report in found)
 
     def _empty(self, name: str, place: Place) -> SlotReport:
         why = self._keeper.cordon(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -28,6 +28,7 @@ from modelrepo.versions.version import LocalVersion, Version
 from modelrepo_runtime.accelerators import SlotLayout, child_environment, torch_devices
 from modelrepo_runtime.jobs import Json, StageNeed
 from modelrepo_runtime.plans import plan_of
+from modelrepo_runtime.pool.checkpoints import CheckpointPool, Pooled
 from modelrepo_runtime.supervision.spec import ChildSpec
 from modelrepo_runtime.worker.footprint import Footprint, declared
 from modelrepo_runtime.worker.settings import WorkerSettings
@@ -53,6 +54,10 @@ class Source(Protocol):
 
     def build(self, version: Version, extra: str | None, accelerator: AcceleratorFacts, stop: Stop) -> Path:
         """Return the folder of the version's environment. Raises EnvironmentFailed, Unsuitable, NoSpace, Stopped."""
+        ...
+
+    def pool(self, local: LocalVersion, stop: Stop) -> Pooled:
+        """Bring its checkpoints into the box's memory, as far as they fit, and hold them. Raises Corrupt, Stopped."""
         ...
 
 
@@ -89,6 +94,7 @@ class Prepared:
     chosen: Chosen
     local: LocalVersion
     python: Path
+    pooled: Pooled = field(default_factory=Pooled)
 
     @property
     def target(self) -> Target:
@@ -176,6 +182,7 @@ def child_spec(prepared: Prepared, layout: SlotLayout, folder: Path, slot_descri
         stages=tuple(stage.name for stage in chosen.stages),
         folder=folder,
         checkpoints=prepared.local.checkpoints,
+        pooled=prepared.pooled.entries(),
         config=chosen.config,
         secrets=chosen.secrets,
         env=spec.env,
@@ -184,7 +191,11 @@ def child_spec(prepared: Prepared, layout: SlotLayout, folder: Path, slot_descri
         device_env=child_environment(layout.devices),
         max_batch={stage.name: stage.max_batch for stage in chosen.stages},
         # What runs is not evicted, even where it outlives its worker.
-        keep_open_fds=(*slot_descriptors, *(hold.fileno() for hold in prepared.local.holds)),
+        keep_open_fds=(
+            *slot_descriptors,
+            *(hold.fileno() for hold in prepared.local.holds),
+            *prepared.pooled.descriptors(),
+        ),
         # What the author promises, and a tenth more: only a child that breaks its promise is ended for it.
         memory_limit_bytes=None if limit is None else limit + limit // 10,
     )
@@ -214,8 +225,15 @@ def stages_for(spec: ModelSpec, box: SlotBox) -> tuple[StageSpec, ...]:
 class RepositorySource:
     """Versions from a repository, through the box's caches."""
 
-    def __init__(self, repository: Repository, versions: VersionCache, environments: EnvironmentCache) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        versions: VersionCache,
+        environments: EnvironmentCache,
+        pool: CheckpointPool | None = None,
+    ) -> None:
         self._repository, self._versions, self._environments = repository, versions, environments
+        self._pool = pool or CheckpointPool(None)
 
     def resolve(self, model: str, version: str) -> Version:
         return self._repository.version(model, version)
@@ -235,6 +253,9 @@ class RepositorySource:
             self._environments.ensure, record, extra=extra, wheels=wheels, accelerator=accelerator, stop=stop
         )
         return self._versions.with_room(ensure, what=f"the environment of {version}")
+
+    def pool(self, local: LocalVersion, stop: Stop) -> Pooled:
+        return self._pool.bring(local, stop)
 
 
 def interpreter(environment: Path) -> Path:

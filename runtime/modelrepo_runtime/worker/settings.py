@@ -44,6 +44,9 @@ class WorkerSettings:
     cluster: str = "local"
     handover: str | None = None
     stages: str = "auto"
+    pool: str | None = None
+    pool_size: int | None = None
+    pool_numa_node: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +137,9 @@ OPTIONS = (
     Option("token_file", _path, lambda: None, "a file with the token for a gateway; else MODELREPO_TOKEN"),
     Option("cache", _path, lambda: user_cache_path("modelrepo"), "versions, environments and locks of this box"),
     Option("cache_size", _size, lambda: None, "what the cache may hold, such as 500GB; default the whole disk"),
+    Option("pool", _text, lambda: None, "a folder on tmpfs to load checkpoints from, or none; default on /dev/shm"),
+    Option("pool_size", _size, lambda: None, "what the pool may hold, such as 200GiB; default half of the memory"),
+    Option("pool_numa_node", _count, lambda: None, "the memory node that the pool lies on, such as far or CXL memory"),
     Option("models", _names, tuple, "serve only these models; default every model that has an active version"),
     Option("slots", _text, lambda: "auto", "auto, none, 8x1 (eight slots of one device), 2x4, or 0,1,2,3;4,5"),
     Option("cpu_slots", _count, lambda: 0, "slots on the CPU, beside those on accelerators"),

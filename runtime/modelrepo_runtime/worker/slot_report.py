@@ -55,6 +55,8 @@ def report_of(
         extra["memory_group"] = serving.child.has_memory_group
     if pinned:
         extra["pinned"] = pinned
+    if serving is not None and serving.prepared.pooled.problem:
+        notes = (*notes, serving.prepared.pooled.problem)
     if notes:
         extra["notes"] = list(notes)
     return SlotReport(

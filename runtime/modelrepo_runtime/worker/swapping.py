@@ -144,7 +144,10 @@ class Swapper(Changeover):
             self._show_phase(target, "building")
             environment = source.build(chosen.version, chosen.extra, self._parts.box.accelerator, stop)
             self._edge_of(target, stop)
-        return Prepared(chosen, local, interpreter(environment))
+        self._show_phase(target, "pooling")
+        pooled = source.pool(local, stop)
+        self._edge_of(target, stop)
+        return Prepared(chosen, local, interpreter(environment), pooled)
 
     def _show_phase(self, target: Target, phase: str) -> None:
         self._slot.show(target, phase)

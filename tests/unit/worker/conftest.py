@@ -18,6 +18,7 @@ from modelrepo.errors import EntrypointFailed, Stopped
 from modelrepo.versions.version import LocalVersion, Version
 from modelrepo_runtime.accelerators import SlotLayout
 from modelrepo_runtime.jobs import Cause, Fence, Job, JobError, OutputFile, StageNeed, Submission
+from modelrepo_runtime.pool.checkpoints import Pooled
 from modelrepo_runtime.queue.memory import MemoryQueue
 from modelrepo_runtime.queue.port import BeatReply, SlotReport, WorkerInfo
 from modelrepo_runtime.supervision.spec import ChildOutcome, ChildSpec, JobRequest
@@ -146,6 +147,7 @@ class Plant:
     yaml: dict[str, str] = field(default_factory=dict)
     errors: dict[str, Exception] = field(default_factory=dict)
     build_errors: dict[str, Exception] = field(default_factory=dict)
+    pool_problems: dict[str, str] = field(default_factory=dict)
     build_gates: dict[str, threading.Event] = field(default_factory=dict)
     start_errors: list[Exception] = field(default_factory=list)
     fetched: list[str] = field(default_factory=list)
@@ -193,6 +195,9 @@ class Plant:
         if version.version in self.build_errors:
             raise self.build_errors[version.version]
         return Path("/nowhere/environment")
+
+    def pool(self, local: LocalVersion, stop: Stop) -> Pooled:
+        return Pooled(problem=self.pool_problems.get(local.version.version))
 
 
 class FakeFiles:

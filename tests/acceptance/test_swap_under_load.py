@@ -11,7 +11,7 @@ from modelrepo_runtime.jobs import Status
 from modelrepo_runtime.queue.port import JobFilter
 from modelrepo_runtime.testing.live import LiveBox, size_of, slope
 
-SWAPS = 200 if os.environ.get("MODELREPO_ACCEPTANCE") == "full" else 30
+SWAPS = 200 if os.environ.get("MODELREPO_ACCEPTANCE") == "full" else 20
 VERSIONS = 6
 SLOTS = 2
 QUEUED = 12

@@ -161,6 +161,8 @@ class HistoryReader:
     def __init__(self, store: ObjectStore, model: str) -> None:
         self._store, self._model = store, model
         self._entries: dict[int, HistoryEntry] = {}
+        self._whole = False
+        """Whether all of it was wanted once, and so may be again."""
 
     def since(self, generation: int) -> tuple[HistoryEntry, ...]:
         """Return the entries from `generation` on, () where that one does not exist; found by probing upward."""
@@ -177,6 +179,7 @@ class HistoryReader:
         Raises:
             Corrupt: an entry is missing between two others.
         """
+        self._whole = True
         if 1 in self._entries and set(range(1, len(self._entries) + 1)) == self._entries.keys():
             return self.since(1)
         listed = (layout.generation_of(stat.key) for stat in self._store.list(layout.history_folder(self._model)))
@@ -189,6 +192,12 @@ class HistoryReader:
                     raise Corrupt(f"{key} is missing, and later ones are there; restore it from a copy", path=key)
                 self._entries[number] = entry
         return self.since(1)
+
+    def forget_before(self, generation: int) -> None:
+        """Let go of what somebody who follows the newest change alone will not ask for again."""
+        if not self._whole:
+            for number in [each for each in self._entries if each < generation]:
+                del self._entries[number]
 
     def _read_all(self, numbers: Sequence[int]) -> Sequence[HistoryEntry | None]:
         if len(numbers) < SIDE_BY_SIDE:

@@ -84,6 +84,7 @@ class Looker:
                 return known
             state = self._complete(derive(model, data, self._enough(polled.reader, data)))
             polled.data, polled.state = data, state
+            polled.reader.forget_before(state.generation)
             return state
 
     def view(self, model: str) -> View:

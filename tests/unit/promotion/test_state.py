@@ -282,6 +282,21 @@ def test_a_gap_in_the_history_is_an_error() -> None:
         HistoryReader(store, "m").all()
 
 
+def test_who_follows_the_newest_change_keeps_no_history() -> None:
+    store = MemoryStore("x", MemoryBucket())
+    entries, _ = written(*V123)
+    for entry in entries:
+        store.create(f"models/m/history/{entry.generation:08d}.yaml", entry.to_bytes())
+    follower, writer = HistoryReader(store, "m"), HistoryReader(store, "m")
+    assert follower.since(1) == writer.all() == tuple(entries)
+    for reader in (follower, writer):
+        reader.forget_before(3)
+    for generation in (1, 2):
+        store.delete(f"models/m/history/{generation:08d}.yaml")
+    assert follower.since(2) == () and follower.since(3) == (entries[2],), "what it let go of is read again"
+    assert writer.all() == tuple(entries), "what was wanted whole is kept whole"
+
+
 def test_files_of_others_in_the_history_are_passed_over() -> None:
     store = MemoryStore("x", MemoryBucket())
     entries, _ = written(*V123)

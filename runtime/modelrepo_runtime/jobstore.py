@@ -2,6 +2,7 @@
 
 jobs/<date>/<job>/input/<name>       handed over with the submission
 jobs/<date>/<job>/<fence>/<name>     made by one attempt; only the accepted one's are named by the job
+jobs/<date>/<job>/<fence>/state-<n>  saved by one attempt for the next
 jobs/<date>/<job>/<fence>.log        what that attempt printed
 uploads/<date>/<file>/<name>         handed over beforehand, named by id in a submission
 """
@@ -118,6 +119,12 @@ class JobStore:
         size = self._put(key, path, "output")
         kind = content_type or mimetypes.guess_type(stored)[0] or "application/octet-stream"
         return OutputFile(name, key, size, kind)
+
+    def put_state(self, job_id: str, created_at: float, fence: Fence, number: int, path: Path) -> str:
+        """Keep what a running stage has saved; return its key. Raises as `put_output`."""
+        key = f"{_job_folder(job_id, created_at)}{fence}/state-{number}"
+        self._put(key, path, "state")
+        return key
 
     def put_log(self, job_id: str, created_at: float, fence: Fence, path: Path) -> str:
         """Keep what an attempt printed; return its key."""

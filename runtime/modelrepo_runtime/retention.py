@@ -54,6 +54,17 @@ def sweep(queue: JobQueue, files: JobStore, retention: Retention, clock: Callabl
     return Swept(jobs, swept)
 
 
+def delete_dropped(queue: JobQueue, files: JobStore) -> int:
+    """Delete saved states that nobody needs any more; return how many. Several may do so. Raises: Unreachable."""
+    deleted = 0
+    while keys := queue.dropped_states(PAGE):
+        for key in keys:
+            files.delete(key)
+        queue.forget_dropped_states(keys)
+        deleted += len(keys)
+    return deleted
+
+
 def _old_jobs(queue: JobQueue, tier: str, age_s: float) -> list[str]:
     old = queue.list(JobFilter(tier=tier, older_than_s=age_s, ended=True, limit=PAGE))
     return [job.id for job in old]

@@ -43,6 +43,7 @@ FLAGS: tuple[tuple[str, dict[str, Any]], ...] = (
         {"metavar": "URL", "help": "The cluster's storage for what stages hand over; else the files."},
     ),
     ("stages", {"metavar": "KIND", "help": "cpu or gpu: only stages on it; auto: what the slot can run."}),
+    ("state_memory", {"metavar": "DIR", "help": "On tmpfs, for states that jobs save; in /dev/shm unless given."}),
 )
 
 

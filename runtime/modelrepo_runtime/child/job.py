@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 import os
-import pickle
 import re
+import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from . import state_file
+from .ballot import Ballot
 from .frames import Channel, Message
 from .process import end_now
+from .saving import Saver
 
 RESULT_LIMIT_BYTES = 256 * 1024
 """What a stage may return as JSON; more belongs in an output file."""
@@ -48,12 +51,22 @@ class Job:
         # Held while the channel is used; a signal handler of the model may ask in the midst of it.
         self._telling = threading.RLock()
         self._cancelled = False
+        self._heard = False
+        """The supervisor has said that it is cancelled; in a group of ranks the ballot says from which question on."""
+        self._ballot = Ballot(request["ballot"], request["rank"]) if "ballot" in request else None
+        self._leads = self._ballot is None or request["rank"] == 0
+        """Whether it is this process that speaks for the job; the other ranks of a group run it in silence."""
         self._batch: list[Job] = [self]
         # All jobs of this call: whichever of them looks, reads what is said to any.
         self._files: dict[str, str] = request["files"]
         self._outputs = Path(request["output_dir"])
         self._handover = Path(request["handover_dir"])
-        self._state = Path(request["state_dir"])
+        kept = request.get("state") or {}
+        self._found: str | None = kept.get("found")
+        self._saver = Saver(kept) if kept.get("folders") else None
+        self._least = 0.0
+        """How far the attempt was whose state this one goes on from."""
+        self._shown: dict[str, Any] = {"fraction": None, "message": None}
         self.id: str = request["job_id"]
         self.attempt: int = request["attempt"]
         self.inputs: dict[str, Any] = request["inputs"]
@@ -81,8 +94,7 @@ class Job:
         self.check()
         value = float(fraction)
         value = 0.0 if math.isnan(value) else min(1.0, max(0.0, value))
-        text = None if message is None else str(message)[:_MESSAGE_LIMIT]
-        self._send({"t": "progress", "n": self._nonce, "fraction": value, "message": text})
+        self._tell_progress(max(self._least, value), None if message is None else str(message)[:_MESSAGE_LIMIT])
 
     def check(self) -> None:
         """Raise Cancelled once the job was cancelled."""
@@ -94,7 +106,9 @@ class Job:
         """True once the job was cancelled."""
         with self._telling:
             if not self._cancelled and self._ours():
-                self._look()
+                if self._leads:
+                    self._look()
+                self._cancelled = self._heard if self._ballot is None else self._ballot.ask(self._heard)
         return self._cancelled
 
     def _look(self) -> None:
@@ -103,7 +117,7 @@ class Job:
                 self._channel.give_back(message)
                 continue
             for job in self._batch:
-                job._cancelled = job._cancelled or message.get("n") == job._nonce
+                job._heard = job._heard or message.get("n") == job._nonce
         if self._channel.ended:
             end_now(1)
 
@@ -116,31 +130,49 @@ class Job:
         raise Retry(str(message))
 
     def save_state(self, state: Mapping[str, Any]) -> None:
-        """Keep what a later attempt at this stage can go on from; the two newest are held on this box."""
-        self._state.mkdir(parents=True, exist_ok=True)
-        kept = self._saved_states()
-        number = int(kept[-1].name) + 1 if kept else 1
-        partial = self._state / f"{number}.part"
-        with partial.open("wb") as file:
-            pickle.dump(dict(state), file, protocol=4)
-        partial.replace(self._state / str(number))
-        for old in kept[:-1]:
-            old.unlink()
+        """Keep what a later attempt at this stage can go on from; returns once it is copied. The two newest are held.
+
+        Values are what JSON has, bytes, tensors, numpy arrays, and dicts, lists and tuples of these; anything else is a
+        TypeError that names its key. In a group of ranks rank 0 saves.
+        """
+        if self._saver is None or not self._leads or os.getpid() != self._process:
+            state_file.pack(state, {})
+            return
+        saved = self._saver.save(state, self._shown)
+        if saved.path is None:
+            print(f"modelrepo: state {saved.number} was not saved: {saved.why}", file=sys.stderr)
+        self._send(
+            {
+                "t": "saved",
+                "n": self._nonce,
+                "number": saved.number,
+                "path": None if saved.path is None else str(saved.path),
+                "bytes": saved.size_bytes,
+                "blocked_s": saved.blocked_s,
+                "in_memory": saved.in_memory,
+                "why": saved.why,
+            }
+        )
 
     @property
     def state(self) -> dict[str, Any] | None:
-        """What an earlier attempt saved last, on this box; None where there is nothing."""
-        kept = self._saved_states()
-        if not kept:
+        """What an earlier attempt at this stage saved last, tensors on the CPU; None where there is nothing.
+
+        What this attempt saves does not change it. From here on no less progress is told than was made then.
+        """
+        found = self._found
+        if found is None:
             return None
-        with kept[-1].open("rb") as file:
-            state: dict[str, Any] = pickle.load(file)
+        state, about = state_file.read(Path(found)), state_file.read_about(Path(found))
+        fraction = about.get("fraction")
+        if isinstance(fraction, float) and fraction > self._least:
+            self._least = fraction
+            self._tell_progress(fraction, about.get("message"))
         return state
 
-    def _saved_states(self) -> list[Path]:
-        if not self._state.is_dir():
-            return []
-        return sorted((file for file in self._state.iterdir() if file.name.isdigit()), key=lambda file: int(file.name))
+    def _tell_progress(self, fraction: float, message: str | None) -> None:
+        self._shown = {"fraction": fraction, "message": message}
+        self._send({"t": "progress", "n": self._nonce, "fraction": fraction, "message": message})
 
     def _partial(self, value: Any) -> None:
         self._send({"t": "partial", "n": self._nonce, "value": value})
@@ -148,11 +180,15 @@ class Job:
     def _end(self) -> None:
         """Say and read nothing more: a thread that outlives the stage must not speak for the next job."""
         with self._telling:
+            if self._ballot is not None and not self._over:
+                self._ballot.close()
             self._over = True
+        if self._saver is not None and os.getpid() == self._process:
+            self._saver.close()
 
     def _send(self, message: Message) -> None:
         with self._telling:
-            if self._ours():
+            if self._leads and self._ours():
                 self._channel.send(message)
 
     def _ours(self) -> bool:

@@ -10,7 +10,7 @@ from modelrepo.errors import Unreachable
 from modelrepo_runtime.jobstore import JobStore
 from modelrepo_runtime.queue.port import JobQueue
 from modelrepo_runtime.queue.reaper import Reaper
-from modelrepo_runtime.retention import Retention, sweep
+from modelrepo_runtime.retention import Retention, delete_dropped, sweep
 from modelrepo_runtime.timing import Timing
 
 log = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ STOP_S = 2.0
 
 
 class Upkeep:
-    """Two threads. Other gateways do the same: what one leaves undone, the next one does."""
+    """Three threads. Other gateways do the same: what one leaves undone, the next one does."""
 
     def __init__(self, queue: JobQueue, files: JobStore, timing: Timing) -> None:
         self._queue, self._files = queue, files
@@ -28,7 +28,11 @@ class Upkeep:
         self._stopped = threading.Event()
         self._threads = [
             threading.Thread(target=self._repeat, args=(act, every_s), name=f"gateway-{name}", daemon=True)
-            for name, act, every_s in (("reaper", self._reap, timing.beat_s), ("sweep", self._sweep, SWEEP_EVERY_S))
+            for name, act, every_s in (
+                ("reaper", self._reap, timing.beat_s),
+                ("sweep", self._sweep, SWEEP_EVERY_S),
+                ("states", self._drop_states, timing.lease_s),
+            )
         ]
 
     def start(self) -> None:
@@ -51,6 +55,9 @@ class Upkeep:
         swept = sweep(self._queue, self._files, Retention())
         if swept.jobs or swept.files:
             log.info("let go by age", extra={"facts": {"jobs": swept.jobs, "files": swept.files}})
+
+    def _drop_states(self) -> None:
+        delete_dropped(self._queue, self._files)
 
     def _repeat(self, act: Callable[[], None], every_s: float) -> None:
         while not self._stopped.wait(every_s):

@@ -22,7 +22,7 @@ from .memory_group import MemoryGroups
 from .messages import batch_message, empty, reload_message, run_message, start_message
 from .process import ChildProcess
 from .spawner import Spawner
-from .spec import ChildOutcome, ChildSpec, Footprint, JobRequest, StopReport
+from .spec import ChildOutcome, ChildSpec, Footprint, JobRequest, SavedState, StopReport
 from .states import ChildState, may_move
 
 __all__ = ["Child", "ChildGone", "OnPartial", "OnProgress"]
@@ -390,6 +390,10 @@ class Child:
             case "partial":
                 if follow.on_partial is not None:
                     follow.on_partial(message.get("value"))
+            case "saved":
+                state = follow.request.state
+                if state is not None and state.told is not None:
+                    state.told(_saved(message))
             case other:
                 raise _LostError(f"it sent {other!r} during a job")
         return None
@@ -497,6 +501,13 @@ def _share(log: Path, others: Sequence[Path]) -> None:
         with suppress(OSError):
             other.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(log, other)
+
+
+def _saved(message: Message) -> SavedState:
+    try:
+        return outcome.saved(message)
+    except (TypeError, ValueError):
+        raise _LostError("it sent what is no state") from None
 
 
 def _seconds(message: Message) -> float:

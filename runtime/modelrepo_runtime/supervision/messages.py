@@ -8,7 +8,7 @@ from pathlib import Path
 
 from modelrepo_runtime.child.frames import Message
 
-from .spec import ChildSpec, JobRequest
+from .spec import ChildSpec, JobRequest, StateRequest
 
 
 def start_message(spec: ChildSpec, scratch: Path, nonce: str, *, mode: str = "serve") -> Message:
@@ -41,7 +41,6 @@ def reload_message(spec: ChildSpec, scratch: Path, nonce: str) -> Message:
 
 def run_message(request: JobRequest, scratch: Path, nonce: str) -> Message:
     """One job, with its scratch empty; the child makes the job's other folders when they are first asked for."""
-    state = request.state_dir or request.output_dir.parent / f".state-{request.job_id}"
     empty(scratch)
     return {
         "t": "run",
@@ -54,7 +53,7 @@ def run_message(request: JobRequest, scratch: Path, nonce: str) -> Message:
         "previous": request.previous,
         "output_dir": str(request.output_dir),
         "handover_dir": str(request.handover_dir),
-        "state_dir": str(state),
+        "state": None if request.state is None else _state(request.state),
         "scratch": str(scratch),
     }
 
@@ -75,6 +74,15 @@ def empty(folder: Path) -> None:
             shutil.rmtree(entry, ignore_errors=True)
         else:
             entry.unlink(missing_ok=True)
+
+
+def _state(state: StateRequest) -> Message:
+    return {
+        "folders": [None if state.memory is None else str(state.memory), str(state.disk)],
+        "about": dict(state.about),
+        "first": state.first,
+        "found": None if state.found is None else str(state.found),
+    }
 
 
 def _texts(paths: Mapping[str, Path]) -> dict[str, str]:

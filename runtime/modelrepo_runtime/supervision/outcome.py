@@ -12,7 +12,7 @@ from modelrepo_runtime.child.frames import Message
 from modelrepo_runtime.child.job import FILE_NAME
 from modelrepo_runtime.jobs import Cause, JobError
 
-from .spec import ChildOutcome, OutputPath
+from .spec import ChildOutcome, OutputPath, SavedState
 
 _CAUSES = {
     "exception": Cause.EXCEPTION,
@@ -72,6 +72,19 @@ def progress(message: Message) -> tuple[float, str | None]:
     fraction, text = message.get("fraction"), message.get("message")
     value = float(fraction) if isinstance(fraction, (int, float)) else 0.0
     return min(1.0, max(0.0, value)), text if isinstance(text, str) else None
+
+
+def saved(message: Message) -> SavedState:
+    """Read a `saved` message. Raises ValueError, TypeError where something else has written it."""
+    path, why = message.get("path"), message.get("why")
+    return SavedState(
+        int(message.get("number", 0)),
+        Path(path) if isinstance(path, str) else None,
+        int(message.get("bytes", 0)),
+        float(message.get("blocked_s", 0.0)),
+        bool(message.get("in_memory")),
+        why if isinstance(why, str) else "",
+    )
 
 
 def ended(cause: Cause, text: str, runtime_s: float) -> ChildOutcome:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,6 +54,37 @@ class ChildSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class SavedState:
+    """A state that a child has saved. `path` None: it could not, and `why` says why."""
+
+    number: int
+    path: Path | None
+    size_bytes: int
+    blocked_s: float
+    in_memory: bool
+    why: str = ""
+    """Why it is not in shared memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateRequest:
+    """What an attempt may go on from, and where it saves its own states."""
+
+    memory: Path | None
+    """The attempt's folder in shared memory, made if absent; None: the box has none."""
+    disk: Path
+    """Where states go that find no room there."""
+    about: Mapping[str, Json] = field(default_factory=dict)
+    """Written into every state: whose it is."""
+    first: int = 1
+    """The number of its first state."""
+    found: Path | None = None
+    """The state of an earlier attempt."""
+    told: Callable[[SavedState], None] | None = None
+    """Called with each state that was saved, in the thread that runs the attempt."""
+
+
+@dataclass(frozen=True, slots=True)
 class JobRequest:
     """One attempt at one stage. Folders are made if absent; `scratch` is emptied before and after."""
 
@@ -68,8 +99,8 @@ class JobRequest:
     previous: Json = None
     scratch: Path | None = None
     """None: the child's own."""
-    state_dir: Path | None = None
-    """Where `save_state` keeps its bytes, the same for all attempts at a stage on this box. None: lost with the job."""
+    state: StateRequest | None = None
+    """None: `save_state` looks at what it is given, and keeps nothing."""
 
 
 @dataclass(frozen=True, slots=True)

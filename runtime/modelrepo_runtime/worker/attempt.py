@@ -19,9 +19,7 @@ from modelrepo_runtime.worker.handover import Handovers
 from modelrepo_runtime.worker.holding import End, Held
 from modelrepo_runtime.worker.journal import Journal
 from modelrepo_runtime.worker.pace import Pace
-
-STATES = ".states"
-"""Beside what stages hand over; no such name can be handed over."""
+from modelrepo_runtime.worker.states import Resumed, States
 
 
 class Files(Protocol):
@@ -37,13 +35,22 @@ class Files(Protocol):
 
 
 class Attempts:
-    """Runs a slot's attempts. `handovers` is shared by all slots of the box: the next stage may run in another.
+    """Runs a slot's attempts. `handovers` and `states` are shared by all slots of the box.
 
-    So is the state that a stage saves for its next attempt at the same version, which does not leave the box.
+    The next stage, and the next attempt, may run in another.
     """
 
-    def __init__(self, folder: Path, handovers: Handovers, files: Files, timing: Timing, journal: Journal) -> None:
-        self._folder, self._handovers = folder, handovers
+    def __init__(
+        self,
+        folder: Path,
+        handovers: Handovers,
+        files: Files,
+        timing: Timing,
+        journal: Journal,
+        states: States | None = None,
+    ) -> None:
+        """`states` None: what stages save is kept nowhere."""
+        self._folder, self._handovers, self._states = folder, handovers, states
         self._files, self._timing, self._journal = files, timing, journal
         self.pace = Pace()
 
@@ -53,13 +60,16 @@ class Attempts:
         child: Runs,
         *,
         slot: str,
-        version: str,
+        digest: str,
         content_types: Mapping[str, str],
         brought: Brought | Ended | None = None,
     ) -> Ended:
-        """Run an attempt to its end, whatever that is. The files of it on this box are gone when this returns."""
+        """Run an attempt to its end, whatever that is. The files of it on this box are gone when this returns.
+
+        `digest`: of the manifest of the version that `child` runs.
+        """
         known = {held: brought} if brought is not None else {}
-        (ended,) = self.run_batch([held], child, slot=slot, version=version, content_types=content_types, brought=known)
+        (ended,) = self.run_batch([held], child, slot=slot, digest=digest, content_types=content_types, brought=known)
         return ended
 
     def run_batch(
@@ -68,7 +78,7 @@ class Attempts:
         child: Runs,
         *,
         slot: str,
-        version: str,
+        digest: str,
         content_types: Mapping[str, str],
         brought: Mapping[Held, Brought | Ended] = MappingProxyType({}),
     ) -> list[Ended]:
@@ -78,27 +88,30 @@ class Attempts:
         requests: list[tuple[Held, JobRequest]] = []
         try:
             for held in batch:
-                found = brought[held] if held in brought else self.bring(held, slot=slot)
+                found = brought[held] if held in brought else self.bring(held, slot=slot, digest=digest)
                 if isinstance(found, Ended):
                     ended[held] = found
                 else:
-                    requests.append((held, self._request(held, found, version)))
+                    requests.append((held, self._request(held, found, digest)))
             outcomes = run_all(child, requests, self._timing.cancel_grace_s)
             for (held, request), outcome in zip(requests, outcomes, strict=True):
                 took_s = time.monotonic() - began
                 if isinstance(outcome, ChildOutcome):
                     outcome = self._conclude(held, outcome, request.log_path, content_types, slot, took_s)
                 ended[held] = outcome
+                if self._states is not None:
+                    self._states.settle(held, outcome.cause)
             return [ended[held] for held in batch]
         finally:
             for held in batch:
                 self.let_go(held)
 
-    def bring(self, held: Held, *, slot: str) -> Brought | Ended:
+    def bring(self, held: Held, *, slot: str, digest: str) -> Brought | Ended:
         """Fetch what an attempt needs; `let_go` removes it again."""
         claim, began = held.claim, time.monotonic()
         try:
             files = self._fetch(held, self._folder_of(held))
+            resumed = Resumed() if self._states is None else self._states.bring(held, digest)
         except NotFound as error:
             return failed(Cause.REJECTED, "input_missing", error)
         except (Unreachable, OSError) as error:
@@ -106,16 +119,18 @@ class Attempts:
             return Ended(Cause.LOAD_FAILED)
         took_s = time.monotonic() - began
         self.pace.fetched(claim, took_s)
-        return Brought(files, took_s)
+        return Brought(files, took_s, resumed)
 
     def let_go(self, held: Held) -> None:
         """Remove the files of an attempt from this box."""
         shutil.rmtree(self._folder_of(held), ignore_errors=True)
+        if self._states is not None:
+            self._states.let_go(held)
 
     def _folder_of(self, held: Held) -> Path:
         return self._folder / f"{held.claim.job_id}-{held.claim.fence.number}"
 
-    def _request(self, held: Held, brought: Brought, version: str) -> JobRequest:
+    def _request(self, held: Held, brought: Brought, digest: str) -> JobRequest:
         claim, folder = held.claim, self._folder_of(held)
         return JobRequest(
             job_id=claim.job_id,
@@ -126,13 +141,19 @@ class Attempts:
             previous=claim.previous,
             handover_dir=self._handovers.folder_of(claim.job_id),
             output_dir=folder / "outputs",
-            state_dir=self._handovers.folder_of(claim.job_id) / STATES / f"{claim.stage}@{version}",
+            state=None if self._states is None else self._states.request(held, digest, brought.resumed),
             log_path=folder / "job.log",
         )
 
     def forget_job(self, claim: Claim) -> None:
         """The job has ended: what its stages handed over is not needed any more."""
         self._handovers.forget(claim.job_id, claim.handover)
+        self.forget_states(claim)
+
+    def forget_states(self, claim: Claim) -> None:
+        """The stage is over: what it has saved is not needed any more."""
+        if self._states is not None:
+            self._states.forget(claim.job_id)
 
     def _fetch(self, held: Held, folder: Path) -> dict[str, Path]:
         self._handovers.bring(held.claim)

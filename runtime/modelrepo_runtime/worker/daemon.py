@@ -14,12 +14,13 @@ from pathlib import Path
 
 from modelrepo.box_cache.version_cache import VersionCache
 from modelrepo.environments import EnvironmentCache, IndexSettings
-from modelrepo.errors import Corrupt, InvalidActiveFile, InvalidInput, ModelRepoError, NewerFormat
+from modelrepo.errors import Corrupt, InvalidActiveFile, InvalidInput, ModelRepoError, NewerFormat, Unreachable
 from modelrepo_runtime.accelerators import Box, SlotLayout, facts, find_box, lay_out
 from modelrepo_runtime.jobstore import JobStore
 from modelrepo_runtime.pool.checkpoints import CheckpointPool
 from modelrepo_runtime.queue.port import BeatReply, SlotReport, WorkerInfo
 from modelrepo_runtime.queue.reaper import Reaper
+from modelrepo_runtime.retention import delete_dropped
 from modelrepo_runtime.supervision.child import Child
 from modelrepo_runtime.supervision.memory_group import MemoryGroups, find_memory_groups, remove_abandoned
 from modelrepo_runtime.supervision.spawner import shared_spawner
@@ -28,21 +29,25 @@ from modelrepo_runtime.timing import Timing
 from modelrepo_runtime.worker.assignment import assign
 from modelrepo_runtime.worker.attempt import Attempts
 from modelrepo_runtime.worker.claiming import Claimer
+from modelrepo_runtime.worker.flusher import Flusher
 from modelrepo_runtime.worker.footprint import Learnt
 from modelrepo_runtime.worker.handover import Handovers
 from modelrepo_runtime.worker.journal import Journal
+from modelrepo_runtime.worker.leaving import Leaving
 from modelrepo_runtime.worker.memory import Reservations, host_room
 from modelrepo_runtime.worker.order_keeper import OrderKeeper
 from modelrepo_runtime.worker.periodic import Periodic
 from modelrepo_runtime.worker.places import Place, Places
 from modelrepo_runtime.worker.preparing import RepositorySource, SlotBox, only_kind
-from modelrepo_runtime.worker.reach import reach
+from modelrepo_runtime.worker.reach import flush_address, reach
 from modelrepo_runtime.worker.serving import SlotChild, SlotParts
 from modelrepo_runtime.worker.session import WorkerSession
 from modelrepo_runtime.worker.settings import WorkerSettings
 from modelrepo_runtime.worker.signals import serve_until_signalled
 from modelrepo_runtime.worker.slot import Slot
 from modelrepo_runtime.worker.slot_threads import SlotThreads
+from modelrepo_runtime.worker.state_folders import StateFolders
+from modelrepo_runtime.worker.states import States
 from modelrepo_runtime.worker.swap_plan import Room
 from modelrepo_runtime.worker.target import Look, Target, TargetWatcher, pinned_target, target_of
 from modelrepo_runtime.worker.upkeep import SWEEP_EVERY_S, forget_old, let_go, reap
@@ -85,6 +90,9 @@ class Worker:
         self._queue, self._files = self._reach.queue, self._reach.files
         cluster_files = JobStore(_storage_url(settings.handover)) if settings.handover else None
         self._handovers = Handovers(settings.cache / "worker" / "handovers", self._files, cluster_files)
+        address, folders = flush_address(settings), StateFolders.open(settings.cache, settings.state_memory)
+        flusher = Flusher(address, self._journal) if address is not None else None
+        self._states = States(folders, self._files, self._journal, flusher)
         self._learnt, self._reservations = Learnt(settings.cache / "worker" / "footprints.json"), Reservations()
         self._memory_groups: MemoryGroups = find_memory_groups()
         self._slots: dict[str, SlotThreads] = {}
@@ -138,8 +146,10 @@ class Worker:
             repository=self._repository.url,
             queue=self._queue.url,
             slots=",".join(f"{layout.name}={layout.label}" for layout in layouts),
+            states=self._states.place,
             memory_groups="yes" if self._memory_groups.parent else f"no: {self._memory_groups.problem}",
         )
+        self._sweep_states()
         self._session.beat_once()  # brings the orders that stand: a cordoned slot takes no job in between
         self._keeper.catch_up()
         self._session.start()
@@ -157,15 +167,27 @@ class Worker:
     def _make_upkeep(self) -> Sequence[Periodic]:
         """Return what is done now and then. What is done for the whole fleet, a gateway does where there is one."""
         cache = Periodic("cache", self._versions.tidy, SWEEP_EVERY_S, self._journal)
+        states = Periodic("states", self._sweep_states, SWEEP_EVERY_S, self._journal)
         if self._reach.gateway is not None:
-            return (cache,)
-        reaper = Reaper(self._queue, self._timing)
+            return cache, states
+        reaper, lease_s = Reaper(self._queue, self._timing), self._timing.lease_s
         sweep = partial(let_go, self._queue, self._files, self._journal)
         return (
             Periodic("reaper", partial(reap, reaper, self._journal), self._timing.beat_s, self._journal),
             Periodic("retention", sweep, SWEEP_EVERY_S, self._journal),
+            Periodic("dropped states", self._delete_dropped, lease_s, self._journal),
             cache,
+            states,
         )
+
+    def _sweep_states(self) -> None:
+        try:
+            self._states.sweep(self._queue.wanted_states)
+        except Unreachable as error:
+            self._journal.say_once("queue", "queue-unreachable", error=error)
+
+    def _delete_dropped(self) -> None:
+        delete_dropped(self._queue, self._files)
 
     def stop(self, grace_s: float | None = None, *, reason: str = "stop") -> None:
         """Claim nothing more, let jobs finish for the grace, hand back the rest, and go. Twice is legal."""
@@ -180,12 +202,17 @@ class Worker:
         self._session.hurry(grace_s)
         self._keeper.stop(0)
         self._claimer.stop(0)
+        self._states.hurry(until)
         _all_at_once(each.slot.leave for each in slots)
+        leaving = Leaving([each.slot for each in slots])
         self._watcher.stop()
         while not self._hurry.is_set() and time.monotonic() < until:
             if all(each.join(0) for each in slots):
                 break
+            leaving.end_saved()
             self._hurry.wait(0.02)
+        if self._hurry.is_set():
+            self._states.hurry(time.monotonic())
         _all_at_once(each.slot.abandon for each in slots if not each.join(0))
         until = time.monotonic() + self._timing.stop_grace_s
         for each in slots:
@@ -195,6 +222,7 @@ class Worker:
         for upkeep in self._upkeep:
             upkeep.stop()
         self._session.stop()
+        self._states.close()
         self._places.release()
         self._queue.close()
         self._journal.say("worker-left")
@@ -448,7 +476,7 @@ class Worker:
             journal=self._journal,
             session=self._session,
             claimer=self._claimer,
-            attempts=Attempts(attempts, self._handovers, self._files, self._timing, self._journal),
+            attempts=Attempts(attempts, self._handovers, self._files, self._timing, self._journal, self._states),
             source=self._source,
             learnt=self._learnt,
             reservations=self._reservations,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from modelrepo_runtime.jobs import Cause, JobError, Outcome
 from modelrepo_runtime.worker.holding import End
+from modelrepo_runtime.worker.states import Resumed
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,8 @@ class Brought:
 
     files: Mapping[str, Path]
     took_s: float = 0.0
+    resumed: Resumed = field(default_factory=Resumed)
+    """What an earlier attempt has saved."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,8 @@ class Held:
         self._progress: tuple[float | None, str | None] | None = None
         self.fraction: float | None = None
         """How far its model said last that it is."""
+        self.state: int | None = None
+        """The number of the newest state that this attempt has saved."""
 
     @property
     def ended(self) -> End | None:
@@ -66,6 +68,10 @@ class Held:
         with self._lock:
             self._progress = (fraction, message)
             self.fraction = fraction
+
+    def saved(self, number: int) -> None:
+        """A state was saved: a later attempt can go on from there."""
+        self.state = number
 
     def take_progress(self) -> tuple[float | None, str | None] | None:
         """Return what is new since the last call."""

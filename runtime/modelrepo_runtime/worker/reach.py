@@ -20,6 +20,7 @@ from modelrepo_runtime.remote.file_store import FileStore
 from modelrepo_runtime.remote.repository_store import RepositoryStore
 from modelrepo_runtime.remote.talk import Talk, find_token
 from modelrepo_runtime.timing import Timing
+from modelrepo_runtime.worker.flush_messages import Address
 from modelrepo_runtime.worker.settings import WorkerSettings
 
 MOST_WAITING = 1000
@@ -51,6 +52,16 @@ class Reach:
             return self.gateway.standing([model])[model].slots
         live = [worker for worker in self.queue.fleet() if worker.last_beat_age_s <= self.timing.lease_s]
         return sum(1 for worker in live for slot in worker.slots if slot.model == model and slot.on != ("cpu",))
+
+
+def flush_address(settings: WorkerSettings) -> Address | None:
+    """Return how another process of this box reaches queue and files; None where only this process can."""
+    queue_url = default_queue_url(settings.queue)
+    if queue_url.startswith("memory://"):
+        return None
+    if is_gateway(queue_url):
+        return Address(queue_url, settings.files, find_token(settings.token_file))
+    return Address(queue_url, default_files_url(queue_url, settings.files))
 
 
 def reach(settings: WorkerSettings, timing: Timing | None, say: Callable[[str], None]) -> Reach:

@@ -218,8 +218,8 @@ class ServingLoop:
                 parts.session.hand_back(held, Cause.PREEMPTED)
             elif held not in ours:
                 parts.session.drop(held)
-        version, types = serving.prepared.version.version, _content_types(serving)
-        ends = parts.attempts.run_batch(ours, serving.child, slot=parts.name, version=version, content_types=types)
+        digest, types = serving.prepared.version.digest, _content_types(serving)
+        ends = parts.attempts.run_batch(ours, serving.child, slot=parts.name, digest=digest, content_types=types)
         for held, ended in zip(ours, ends, strict=True):
             self._judge(held, ended, serving)
             self._settle(held, ended, serving, follows=False)
@@ -230,7 +230,7 @@ class ServingLoop:
     def _work(self, held: Held, serving: Serving) -> None:
         """Run one attempt, then the job's further stages as they are handed out."""
         parts = self._parts
-        version, types = serving.prepared.version.version, _content_types(serving)
+        digest, types = serving.prepared.version.digest, _content_types(serving)
         following: Held | None = held
         while following is not None:
             held = following
@@ -246,7 +246,7 @@ class ServingLoop:
                 break
             self._stager.watch(held, serving)
             ended = parts.attempts.run(
-                held, serving.child, slot=parts.name, version=version, content_types=types, brought=brought
+                held, serving.child, slot=parts.name, digest=digest, content_types=types, brought=brought
             )
             self._judge(held, ended, serving)
             following = self._settle(held, ended, serving) or self._begin_staged(serving)
@@ -337,6 +337,8 @@ class ServingLoop:
             return None
         if reply.status.ended:
             self._parts.attempts.forget_job(held.claim)
+        elif ended.cause is Cause.SUCCEEDED:
+            self._parts.attempts.forget_states(held.claim)
         if start is not None and reply.started:
             start.requested_at = asked_at
             return start

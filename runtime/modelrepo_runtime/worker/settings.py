@@ -47,6 +47,7 @@ class WorkerSettings:
     pool: str | None = None
     pool_size: int | None = None
     pool_numa_node: int | None = None
+    state_memory: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +155,7 @@ OPTIONS = (
     Option("cluster", _text, lambda: "local", "the boxes that share accelerators: CPU slots work for these"),
     Option("handover", _text, lambda: None, "storage of the cluster for what stages hand over; default with the files"),
     Option("stages", _stages, lambda: "auto", "cpu or gpu: only stages on it; auto: what the slot can run"),
+    Option("state_memory", _path, lambda: None, "a folder on tmpfs for states that jobs save; default in /dev/shm"),
 )
 
 

@@ -114,7 +114,9 @@ class Stager:
             self._changed.wait_for(lambda: self._staged is not None or self._ended.is_set())
             held = self._staged
         if held is not None:
-            self._brought = self._parts.attempts.bring(held, slot=self._parts.name)
+            self._brought = self._parts.attempts.bring(
+                held, slot=self._parts.name, digest=serving.prepared.version.digest
+            )
 
     def _deliver(self, taken: Sequence[Held]) -> None:
         with self._changed:

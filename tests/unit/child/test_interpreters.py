@@ -7,12 +7,14 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import modelrepo_runtime.child
 from modelrepo_runtime.jobs import Cause
+from modelrepo_runtime.supervision.spec import StateRequest
 from modelrepo_runtime.testing.children import a_request, a_spec, started
 
 HARNESS = Path(modelrepo_runtime.child.__file__).parent
@@ -73,7 +75,7 @@ def test_a_child_lives_its_whole_life(version: str, tmp_path: Path) -> None:
         partials: list[object] = []
         outcome = child.run(a_request(tmp_path, {"fail": False}), timeout_s=60, on_partial=partials.append)
         assert outcome.cause is Cause.SUCCEEDED, outcome
-        assert outcome.result == [3, int(version[2:])] and partials == [[1], {"a": 1}]
+        assert outcome.result == [3, int(version[2:])] and partials == [[1], None]
         assert [file.name for file in outcome.outputs] == ["o.txt"]
         assert child.run(a_request(tmp_path, {"fail": True}), timeout_s=60).cause is Cause.EXCEPTION
     finally:
@@ -107,15 +109,18 @@ def test_a_models_modules_may_be_named_like_the_standard_librarys_that_are_read_
     code = """
         def run(self, job):
             job.save_state({"a": 1})
-            return job.state
+            return [job.state, job.attempt]
     """
     spec = a_spec(tmp_path, code)
     for name in ("pickle", "code", "pdb", "mmap", "struct"):
         (spec.code_roots[0] / f"{name}.py").write_text("raise RuntimeError('the wrong one')")
     child = started(spec)
-    outcome = child.run(a_request(tmp_path), timeout_s=10)
+    state = StateRequest(tmp_path / "memory", tmp_path / "disk")
+    child.run(a_request(tmp_path, state=state), timeout_s=10)
+    found = replace(state, first=2, found=tmp_path / "memory" / "1.state")
+    outcome = child.run(a_request(tmp_path, state=found, attempt=2), timeout_s=10)
     child.stop()
-    assert outcome.result == {"a": 1}, outcome
+    assert outcome.result == [{"a": 1}, 2], outcome
 
 
 def test_a_models_modules_may_have_any_name(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What a stage may do and return, through a real process."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from modelrepo_runtime.jobs import Cause
 from modelrepo_runtime.supervision import ChildState
 from modelrepo_runtime.supervision.child import OnProgress
+from modelrepo_runtime.supervision.spec import SavedState, StateRequest
 from modelrepo_runtime.testing.children import a_request, a_spec, started
 
 
@@ -207,26 +209,43 @@ def test_every_progress_call_is_told_in_order_and_in_bounds(tmp_path: Path) -> N
 def test_state_survives_the_attempt_and_its_process(tmp_path: Path) -> None:
     code = """
         def run(self, job):
-            for step in range(3):
-                job.save_state({"step": step, "attempt": job.attempt, "raw": b"x"})
+            found = job.state
+            for step in range(4):
+                job.progress(step / 4, "at " + str(step))
+                job.save_state({"step": step, "attempt": job.attempt, "raw": b"x", "pair": (1, [None, 0.5])})
             if job.attempt == 1:
                 import os; os.abort()
-            return [job.state["step"], job.state["attempt"]]
-        def look(self, job):
-            return job.state and [job.state["step"], job.state["attempt"]]
+            job.progress(0.0)
+            return found and [found["step"], found["attempt"], found["raw"] == b"x", found["pair"] == (1, [None, 0.5])]
     """
-    spec = a_spec(tmp_path, code, stages=("run", "look"))
-    state = tmp_path / "state"
-    child = started(spec)
-    assert child.run(a_request(tmp_path, stage="look", state_dir=state), timeout_s=10).result is None
-    assert child.run(a_request(tmp_path, state_dir=state), timeout_s=10).cause is Cause.CRASH
-    child = started(spec)
+    saved: list[SavedState] = []
+    first = StateRequest(tmp_path / "memory", tmp_path / "disk", {"job": "j"}, told=saved.append)
+    child = started(a_spec(tmp_path, code))
+    assert child.run(a_request(tmp_path, state=first), timeout_s=10).cause is Cause.CRASH
+    assert [(state.number, state.in_memory, state.why) for state in saved] == [(n, True, "") for n in (1, 2, 3, 4)]
+    assert sorted(path.name for path in (tmp_path / "memory").glob("*.state")) == ["3.state", "4.state"]
+    told: list[tuple[float, str | None]] = []
+    second = replace(first, first=5, found=saved[-1].path)
+    child = started(a_spec(tmp_path, code))
     try:
-        assert child.run(a_request(tmp_path, stage="look", state_dir=state), timeout_s=10).result == [2, 1]
-        assert child.run(a_request(tmp_path, attempt=2, state_dir=state), timeout_s=10).result == [2, 2]
-        assert len(list(state.iterdir())) == 2
+        request = a_request(tmp_path, attempt=2, state=second)
+        outcome = child.run(request, timeout_s=10, on_progress=lambda *progress: told.append(progress))
     finally:
         child.stop()
+    assert outcome.result == [3, 1, True, True], outcome
+    assert saved[-1].number == 8
+    assert told[0] == (0.75, "at 3") and all(fraction == 0.75 for fraction, _ in told), "progress went backwards"
+
+
+def test_what_no_state_can_hold_is_an_error_that_names_its_key(tmp_path: Path) -> None:
+    code = """
+        def run(self, job):
+            job.save_state({"deep": [{"it": object()}]})
+    """
+    child = started(a_spec(tmp_path, code))
+    error = child.run(a_request(tmp_path), timeout_s=10).error
+    child.stop()
+    assert error is not None and "state['deep'][0]['it']: it is a object;" in error.message
 
 
 def test_each_job_has_its_own_output_in_its_own_log(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ class Rig:
     def run(self, does: Callable[[JobRequest], ChildOutcome] | Child = good, held: Held | None = None) -> Ended:
         child = does if isinstance(does, Child) else Child(does)
         types = {"card": "text/x-card"}
-        ended = self.attempts.run(held or a_held(), child, slot="s0", version="v1", content_types=types)
+        ended = self.attempts.run(held or a_held(), child, slot="s0", digest="d1", content_types=types)
         assert not list((self.folder / "attempts").glob("*")), "files of the attempt are left"
         return ended
 

@@ -1,9 +1,9 @@
 """Claim and finish at the queue's port: how fast, how steady, and what a million waiting jobs, many lanes or a snapshot
 that is held add to it. PostgreSQL and SQLite, each syncing to disk, and peers on the same PostgreSQL.
 
-A batch is one `claim` of up to 50 jobs and one `finish_all` of them; then as many jobs are added behind the queue's
-back, so that it keeps its size. Figures with `over` compare two queues batch by batch in turns, by the median of what a
-batch spends in the database.
+A batch is one `claim` of up to 50 jobs and one `finish_all` of them. When a twentieth of a queue is gone, as many jobs
+are added behind its back, so that it keeps its size. Figures with `over` compare two queues batch by batch in turns, by
+the median of what a batch spends in the database.
 """
 
 from __future__ import annotations
@@ -34,12 +34,16 @@ from modelrepo_runtime.testing.postgres_server import PostgresServer
 from modelrepo_runtime.timing import Timing
 
 BATCH = 50
+SHRINKS_TO = 0.95
+"""What is left of a queue when it is filled up again."""
 DONE = Outcome(Cause.SUCCEEDED, {"ok": True})
 SERVER = {"shared_buffers": "512MB", "max_wal_size": "8GB", "checkpoint_timeout": "30min"}
 WARM_UP = 20
 BEATING = 5
 """Sessions that beat with every batch where a snapshot is held, and where none is."""
 PROCESSES = 4
+MOST_PER_S = 40_000
+"""Jobs that they finish at the most: so many wait for them."""
 CLIENTS = 2
 """Threads for `batch50_per_s`: while one waits for the database, the other works."""
 
@@ -51,10 +55,10 @@ class Sizes:
     few: int = 1_000
     many: int = 1_000_000
     lanes: tuple[int, int, int] = (20, 200, 2_000)
-    batches: int = 1_500
+    batches: int = 750
     singles: int = 500
-    pairs: int = 200
-    held_s: float = 120.0
+    pairs: int = 120
+    held_s: float = 60.0
     """How long batches are run while the snapshot is held, before they are compared."""
     peer_jobs: int = 3_000
     naive: int = 7
@@ -201,7 +205,8 @@ def together_per_s(filled: Filled, batches: int) -> float:
     took = time.perf_counter() - began
     if errors:
         raise SystemExit(f"a client failed: {errors[0]!r}")
-    filled.fill(batches // CLIENTS * CLIENTS * BATCH)
+    filled.waiting -= batches // CLIENTS * CLIENTS * BATCH
+    filled.fill(filled.size - filled.waiting)
     return batches // CLIENTS * CLIENTS * BATCH / took
 
 
@@ -239,9 +244,12 @@ def filled(make: Any, lanes: int, jobs: int) -> Filled:
 
 
 def one(worker: Worker, limit: int = BATCH) -> tuple[float, float]:
-    """Run a batch and put as many jobs back."""
+    """Run a batch, and fill the queue up again where it has shrunk."""
     took = worker.batch(limit)
-    worker.filled.fill(limit)
+    worker.filled.waiting -= limit
+    missing = worker.filled.size - worker.filled.waiting
+    if missing > (1 - SHRINKS_TO) * worker.filled.size - BATCH:
+        worker.filled.fill(missing)
     return took
 
 
@@ -257,7 +265,7 @@ def over(left: Worker, right: Worker, pairs: int) -> float:
 def four_processes(sizes: Sizes, path: Path) -> dict[str, Any]:
     """Run batches in four processes on one file; return the spread of their times and shares."""
     with closing(OnSqlite(path, sizes.lanes[0])) as queue:
-        queue.fill(min(sizes.many, int(60_000 * sizes.processes_s)))
+        queue.fill(min(sizes.many, int(MOST_PER_S * sizes.processes_s)))
         queue.settle()
     context = multiprocessing.get_context("spawn")
     start, told = context.Barrier(PROCESSES), context.Queue()

@@ -27,7 +27,7 @@ from modelrepo_runtime.timing import Timing
 
 MODEL, STAGE = "m", "run"
 STAGES = write_stages((StageNeed(STAGE),))
-CHUNK = 20_000
+CHUNK = 100_000
 APART_S = 1e-4
 """Between the submissions of two jobs that are filled in."""
 
@@ -36,6 +36,9 @@ class Filled(Protocol):
     """A queue on one model, with as many tiers as lanes."""
 
     queue: JobQueue
+    size: int
+    """Jobs that it was first filled with."""
+    waiting: int
 
     def fill(self, jobs: int) -> None:
         """Add waiting jobs, spread over all lanes."""
@@ -56,7 +59,7 @@ class OnPostgres:
     """See Filled."""
 
     def __init__(self, server: PostgresServer, lanes: int) -> None:
-        self.url = server.create_database()
+        self.url, self.size, self.waiting = server.create_database(), 0, 0
         migrate(self.url)
         self._sql = psycopg.connect(self.url, autocommit=True)
         self._lanes = lanes
@@ -74,6 +77,7 @@ class OnPostgres:
         now = time.time()
         day = partitions.day_of(now) << partitions.DAY_SHIFT
         self._sql.execute(_FILL, (self._lanes, now, APART_S, day, jobs, MODEL, STAGES))
+        self.size, self.waiting = self.size or jobs, self.waiting + jobs
 
     def settle(self) -> None:
         """See Filled."""
@@ -100,7 +104,7 @@ class OnSqlite:
     """See Filled."""
 
     def __init__(self, path: Path, lanes: int) -> None:
-        self.path, self._lanes, self._spent_s = path, lanes, 0.0
+        self.path, self._lanes, self.size, self.waiting = path, lanes, 0, 0
         self.queue = SqliteQueue(path, Timing.embedded())
         self._next = 1
         self._write("insert into tier (name, slo_s, allowed_miss, is_default) values (?, ?, 0.1, 0)", _tiers(lanes))
@@ -110,12 +114,13 @@ class OnSqlite:
         """See Filled."""
         now, first = time.time(), self._next
         self._next += jobs
+        self.size, self.waiting = self.size or jobs, self.waiting + jobs
         for begin in range(first, self._next, CHUNK):
-            numbers = range(begin, min(begin + CHUNK, self._next))
-            rows = [(number, number % self._lanes + 1, now + (number - first) * APART_S) for number in numbers]
-            self._write(_JOB, [(n, f"job_{n}", MODEL, f"t{lane}", at, at, STAGES, at) for n, lane, at in rows])
-            self._write(_PAYLOAD, [row[:1] for row in rows])
-            self._write(_READY, [(lane, at, number, at) for number, lane, at in rows])
+            count = min(CHUNK, self._next - begin)
+            given = (begin, begin + count - 1, self._lanes, now + (begin - first) * APART_S, APART_S)
+            self._write(_JOB, [(*given, MODEL, STAGES)])
+            self._write(_PAYLOAD, [given])
+            self._write(_READY, [given])
 
     def _write(self, text: str, rows: list[tuple[Any, ...]]) -> None:
         def work(tx: Transaction) -> None:
@@ -187,13 +192,20 @@ class _TimedDatabase(PostgresDatabase):
         return runner
 
 
-_JOB = """
-insert into job (id, name, model, tier, tenant, created, enqueued, stages, metadata, tag)
-values (?, ?, ?, ?, 'default', ?, ?, ?, '{}', ?)
+_NUMBERED = """
+with recursive numbers (n) as (values (?1) union all select n + 1 from numbers where n < ?2),
+  numbered (n, lane, at) as (select n, n % ?3 + 1, ?4 + (n - ?1) * ?5 from numbers)
+"""
+_JOB = f"""
+insert into job (id, name, model, tier, tenant, created, enqueued, stages, metadata, tag) {_NUMBERED}
+select n, 'job_' || n, ?6, 't' || lane, 'default', at, at, ?7, '{{}}', at from numbered
 """
 _LANE = "insert into lane (id, model, stage, tier, version, avoid, cluster, over) values (?, ?, ?, ?, '', '', '', 0)"
-_PAYLOAD = """insert into payload (job, inputs, files) values (?, '{"n": 1}', '{}')"""
-_READY = "insert into ready (lane, tag, job, enqueued, stage_index, attempt) values (?, ?, ?, ?, 0, 1)"
+_PAYLOAD = f"""insert into payload (job, inputs, files) {_NUMBERED} select n, '{{"n": 1}}', '{{}}' from numbered"""
+_READY = f"""
+insert into ready (lane, tag, job, enqueued, stage_index, attempt) {_NUMBERED}
+select lane, at, n, at, 0, 1 from numbered order by lane, at
+"""
 _FILL = """
 with asked as materialized (
   select %s::bigint as lanes, %s::double precision as now, %s::double precision as apart, %s::bigint as day,

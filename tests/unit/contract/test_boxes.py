@@ -58,6 +58,8 @@ def test_no_rule_that_fits_lists_rules_and_finding() -> None:
         ("cuda", "12.8", "cuda >= 12.8, < 13", True),
         ("cuda", "13.1", "cuda>=12.8,<13", False),
         ("cuda", "odd", "cuda >= 1", False),
+        ("x-boards", "2.1", "x-boards >= 2.0", True),
+        ("x-boards", "2.1", "x-other", False),
     ],
 )
 def test_a_condition_fits_or_not(kind: str, version: str | None, when: str, fits: bool) -> None:

@@ -93,6 +93,7 @@ def test_on_is_a_key_and_no_is_no_boolean() -> None:
         ("[t5]", "[t6]", 16, "'t6' is no key of checkpoints; known: pipeline, t5, vae"),
         ('size: "steps"', 'size: "stepz * 2"', 14, "size: 'stepz' is no input; did you mean 'steps'?"),
         ("cuda >= 12.8", "coda >= 12.8", 20, "'coda >= 12.8' is no condition"),
+        ("cuda >= 12.8", "x- >= 12.8", 20, "'x- >= 12.8' is no condition"),
         ("cuda >= 12.8", "cuda >= twelve", 20, "holds no version comparison"),
         ("source: \"hf", "sorce: \"hf", 7, "unknown key 'sorce'; did you mean 'source'?"),
         ("hf://org/t5@abcdef", "hf://org/t5", 7, "is not a path inside the model's folder, hf://org/name@commit"),

@@ -46,5 +46,5 @@ def test_one_that_finds_nothing_leaves_the_box_to_its_cpu(monkeypatch: pytest.Mo
 
 def test_one_that_cannot_be_loaded_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     installed(monkeypatch, "no_such_module_here:Boards")
-    with pytest.raises(InvalidInput, match="cannot load the accelerator plug-in p0 .*mend or uninstall it"):
+    with pytest.raises(InvalidInput, match=r"cannot load the accelerator plug-in p0 .*mend or uninstall it"):
         find_box({"PATH": ""})

@@ -63,7 +63,7 @@ def test_no_rule_that_fits_lists_rules_and_finding() -> None:
     ],
 )
 def test_a_condition_fits_or_not(kind: str, version: str | None, when: str, fits: bool) -> None:
-    assert satisfies(AcceleratorFacts(kind, version), when) is fits  # type: ignore[arg-type]
+    assert satisfies(AcceleratorFacts(kind, version), when) is fits
 
 
 def test_every_unmet_need_is_named_at_once() -> None:

@@ -115,6 +115,8 @@ def _notes(worker: str, slot: SlotReport) -> list[str]:
     lines += [f"{where}{note}" for note in slot.extra.get("notes", ())]
     if slot.extra.get("memory_group") is False:
         lines.append(f"{where}no memory group of its own: a child that runs out of memory may take the worker along")
+    if slot.extra.get("ranks"):
+        lines.append(f"{where}{slot.extra['ranks']} ranks, one process a device")
     if slot.plan:
         lines.append(f"{where}swap: {slot.plan}")
     return lines

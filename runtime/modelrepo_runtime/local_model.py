@@ -25,7 +25,7 @@ from modelrepo.contract import (
     resolve_secrets,
 )
 from modelrepo.environments import EnvironmentCache, IndexSettings, LinkMode, named_interpreter, prepare
-from modelrepo.errors import InvalidInput
+from modelrepo.errors import HostNeedUnmet, InvalidInput
 from modelrepo.holds import Hold
 from modelrepo.names import near_names, parse_reference
 from modelrepo.progress import Progress
@@ -35,6 +35,7 @@ from modelrepo.repository import Repository
 from modelrepo.versions.manifest import Manifest
 from modelrepo.versions.version import Version
 from modelrepo_runtime.accelerators import Device, child_environment, facts, probe, torch_devices
+from modelrepo_runtime.plans import ranks_of
 from modelrepo_runtime.pool.checkpoints import CheckpointPool, Pooled
 from modelrepo_runtime.supervision import ChildSpec
 
@@ -54,6 +55,8 @@ class Box:
     lock: bool = False
     """Make a missing lock also where CI is set."""
     secrets_dir: Path | None = None
+    ranks: int | None = None
+    """How many processes run a model together; None: one for each device that a run takes."""
     allow_builds: bool = False
     link_mode: LinkMode = "hardlink"
 
@@ -83,6 +86,7 @@ class Fit:
     extra: str | None
     accelerator: AcceleratorFacts | None
     secrets: Mapping[str, str]
+    ranks: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +127,7 @@ class LocalModel:
             devices=names,
             device_env=child_environment(fit.devices),
             max_batch={stage.name: stage.max_batch for stage in fit.stages},
+            ranks=fit.ranks,
             keep_open_fds=(*(hold.fileno() for hold in self.holds), *self.pooled.descriptors()),
         )
 
@@ -131,12 +136,13 @@ def fit_to_run(spec: ModelSpec, box: Box, stage: str | None = None) -> Fit:
     """Hold a model's stages, or one of them, against this box. Raises: Unsuitable, InvalidInput (no such stage)."""
     stages = _stages(spec, stage)
     found = probe()
-    devices = _devices(found, stages)
+    ranks = box.ranks or ranks_of(stages)
+    devices = _devices(found, stages, ranks)
     on_gpu = any(each.on == "gpu" for each in stages)
     check_host(spec.host, gather_host_facts(facts(devices) if on_gpu else None))
     extra = None if box.python else choose_extra(spec.accelerators, facts(found))
     secrets = resolve_secrets(spec, box.secrets_dir, os.environ)
-    return Fit(stages, devices, extra, facts(devices) if on_gpu else None, secrets)
+    return Fit(stages, devices, extra, facts(devices) if on_gpu else None, secrets, ranks)
 
 
 def fit_to_check(spec: ModelSpec, box: Box) -> Fit:
@@ -229,10 +235,16 @@ def _stages(spec: ModelSpec, stage: str | None) -> tuple[StageSpec, ...]:
     return (spec.stage(stage),)
 
 
-def _devices(found: Sequence[Device], stages: Sequence[StageSpec]) -> tuple[Device, ...]:
-    """Take as many devices as the largest stage asks for; fewer where there are not so many."""
-    wanted = max((stage.gpus for stage in stages if stage.on == "gpu"), default=0)
-    return tuple(device for device in found if device.kind != "cpu")[:wanted]
+def _devices(found: Sequence[Device], stages: Sequence[StageSpec], ranks: int) -> tuple[Device, ...]:
+    """Take the devices that one run asks for, one a rank or more; none on a box without. Raises: HostNeedUnmet."""
+    if all(stage.on == "cpu" for stage in stages):
+        return ()
+    here = tuple(device for device in found if device.kind != "cpu")
+    if here and len(here) < ranks:
+        raise HostNeedUnmet(
+            f"{ranks} ranks take {ranks} devices, and this box shows {len(here)}; run fewer with --ranks {len(here)}"
+        )
+    return here[: max(ranks_of(stages), ranks)]
 
 
 def _folder_checkpoints(

@@ -16,10 +16,19 @@ from types import TracebackType
 from typing import Self
 
 from modelrepo.contract import ModelSpec, StageSpec, inputs
-from modelrepo.errors import EntrypointFailed, InvalidJobInput
+from modelrepo.errors import EntrypointFailed, InvalidInput, InvalidJobInput
 from modelrepo_runtime.jobs import Cause, JobError, Json
 from modelrepo_runtime.local_model import LocalModel
-from modelrepo_runtime.supervision import Child, ChildGone, ChildOutcome, ChildSpec, JobRequest, shared_spawner
+from modelrepo_runtime.supervision import (
+    Child,
+    ChildGone,
+    ChildOutcome,
+    ChildSpec,
+    JobRequest,
+    RankGroup,
+    shared_spawner,
+    start_child,
+)
 from modelrepo_runtime.supervision.messages import start_message
 from modelrepo_runtime.supervision.process import ChildProcess
 
@@ -63,12 +72,15 @@ class LocalRun:
         self.options = options or RunOptions()
         self.phases: Mapping[str, float] = {}
         self._cleanup = ExitStack()
-        self._child: Child | None = None
+        self._child: Child | RankGroup | None = None
         self._spec: ChildSpec | None = None
         self._folder = Path()
         self._done = 0
 
     def __enter__(self) -> Self:
+        ranks = self.model.fit.ranks
+        if self.options.debug and ranks > 1:
+            raise InvalidInput(f"cannot debug {ranks} ranks on one terminal; pass --ranks 1, or leave --pdb out")
         with ExitStack() as cleanup:
             self._folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="modelrepo-run-")))
             spec = self.model.child_spec(self._folder / "child")
@@ -135,7 +147,7 @@ class LocalRun:
             Cause.CRASH, error=JobError("crash", f"{self.model.spec.name} ended between two jobs", True)
         )
 
-    def _loaded(self) -> Child:
+    def _loaded(self) -> Child | RankGroup:
         if self._child is None or not self._child.alive:
             self._stop()
             self._start()
@@ -144,7 +156,7 @@ class LocalRun:
 
     def _start(self) -> None:
         assert self._spec is not None
-        self._child = Child.start(self._spec, shared_spawner())
+        self._child = start_child(self._spec, shared_spawner())
         try:
             self.phases = self._child.load(None)
         except EntrypointFailed as error:
@@ -179,7 +191,7 @@ def run_model(
 def open_shell(model: LocalModel) -> int:
     """Open an interactive Python in the model's environment, on this terminal, with `ctx` at hand; its exit code."""
     with tempfile.TemporaryDirectory(prefix="modelrepo-shell-") as folder, _interrupts_go_to_the_child(True):
-        spec = replace(model.child_spec(Path(folder)), terminal=True)
+        spec = replace(model.child_spec(Path(folder)), terminal=True, ranks=1)
         process = ChildProcess(spec, shared_spawner(), None)
         try:
             process.tell(start_message(spec, process.scratch, secrets.token_hex(8), mode="shell"))

@@ -66,7 +66,7 @@ def write(path: Path, tensors: dict[str, tuple[str, list[int], bytes]], pad: int
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRun]:
+def run(tmp_path_factory: pytest.TempPathFactory, torch_cache: Path) -> Iterator[LocalRun]:
     base = tmp_path_factory.mktemp("tensors")
     folder = base / "model"
     (folder / "weights" / "part").mkdir(parents=True)
@@ -91,7 +91,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRun]:
     )
     write(folder / "weights" / "a.safetensors", {"a": ("F32", [3], data)})
     write(folder / "weights" / "part" / "b.safetensors", {"b": ("F32", [3], data)}, pad=3)
-    box = Box(cache=base / "cache", lock=True)
+    box = Box(cache=torch_cache, lock=True)
     with folder_model(folder, box) as model, LocalRun(model, RunOptions(outputs=base / "out")) as started:
         yield started
 

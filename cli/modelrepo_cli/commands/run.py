@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     "--output", type=click.Path(path_type=Path), metavar="DIR", default="outputs", help="Where files go; ./outputs."
 )
 @click.option("--pdb", is_flag=True, help="Open the debugger where model code fails.")
+@click.option("--ranks", type=click.IntRange(1, 64), metavar="N", help="Run N processes together; one a device.")
 @click.option("--python", type=click.Path(path_type=Path), metavar="PATH", help="An interpreter that has its packages.")
 @click.option(
     "--secrets-dir", type=click.Path(path_type=Path), metavar="DIR", help="Files named like the secrets of the model."
@@ -48,6 +49,7 @@ def command(
     stage: str | None,
     output: Path,
     pdb: bool,
+    ranks: int | None,
     python: Path | None,
     secrets_dir: Path | None,
     allow_builds: bool,
@@ -66,11 +68,20 @@ def command(
 
     if pdb and (source == "-" or (repeat and source is None)):
         raise InvalidInput("cannot debug with --pdb and read inputs from standard input at once; pass --input @FILE")
+    if pdb and ranks is not None and ranks > 1:
+        raise InvalidInput(f"cannot debug {ranks} ranks on one terminal; pass --ranks 1, or leave --pdb out")
     spec = targets.read_spec(call, target)
     jobs = _lines(source or "-", pairs, spec) if repeat else iter([_checked(spec, pairs, source)])
     options = RunOptions(outputs=output, debug=pdb, on_progress=_progress(call, pdb), on_partial=_show_partial)
     index = package_index.settings(index_url, extra_index_url, find_links)
-    box = Box(python=python, index=index, secrets_dir=secrets_dir, allow_builds=allow_builds, link_mode=link_mode)
+    box = Box(
+        python=python,
+        index=index,
+        secrets_dir=secrets_dir,
+        ranks=ranks,
+        allow_builds=allow_builds,
+        link_mode=link_mode,
+    )
     with targets.ready(call, target, box, stage) as model:
         if repeat:
             _repeat(call, run_model(model, jobs, options))

@@ -2,6 +2,7 @@
 
 from .child import Child, ChildGone
 from .memory_group import MemoryGroups, find_memory_groups, remove_abandoned
+from .rank_group import RankGroup, start_child
 from .record import end_recorded_group
 from .spawner import Spawner, shared_spawner
 from .spec import ChildOutcome, ChildSpec, Footprint, JobRequest, OutputPath, StopReport
@@ -18,10 +19,12 @@ __all__ = [
     "JobRequest",
     "MemoryGroups",
     "OutputPath",
+    "RankGroup",
     "Spawner",
     "StopReport",
     "end_recorded_group",
     "find_memory_groups",
     "remove_abandoned",
     "shared_spawner",
+    "start_child",
 ]

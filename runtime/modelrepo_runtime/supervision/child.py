@@ -7,7 +7,7 @@ import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,8 +17,8 @@ from modelrepo_runtime.jobs import Cause
 
 from . import outcome
 from .follow import Follow, OnPartial, OnProgress
-from .logs import BoundedLog
-from .memory_group import MemoryGroups
+from .logs import BoundedLog, Log, OpenLog
+from .memory_group import MakesGroups
 from .messages import batch_message, empty, reload_message, run_message, start_message
 from .process import ChildProcess
 from .spawner import Spawner
@@ -58,6 +58,12 @@ class Child:
         self.spec = spec
         self.failure: str | None = None
         """Why it could not start, once `load` has failed."""
+        self.failed_at = 0.0
+        """When that was seen, by the monotonic clock."""
+        self.died = False
+        """Whether it said nothing of it."""
+        self.when_running: Callable[[], None] | None = None
+        """Called in the thread that runs a job, once `cancel` reaches it."""
         self.reloads = False
         """Once it is ready: whether its model has a method `reload`."""
         self._process = process
@@ -77,9 +83,11 @@ class Child:
         self._cancel_asked_at: float | None = None
 
     @classmethod
-    def start(cls, spec: ChildSpec, spawner: Spawner, *, memory: MemoryGroups | None = None) -> Child:
+    def start(
+        cls, spec: ChildSpec, spawner: Spawner, *, memory: MakesGroups | None = None, open_log: OpenLog = BoundedLog
+    ) -> Child:
         """Start the process; it imports the entrypoint at once. Raises OSError where it cannot be started."""
-        child = cls(spec, ChildProcess(spec, spawner, memory))
+        child = cls(spec, ChildProcess(spec, spawner, memory, open_log))
         mode = "inspect" if spec.import_only else "serve"
         child._process.tell(start_message(spec, child._process.scratch, child._nonce, mode=mode))
         return child
@@ -130,7 +138,7 @@ class Child:
             ChildGone: it had ended before.
         """
         with self._busy:
-            if not self._is_usable():
+            if not self.is_usable():
                 self._finish()
                 raise ChildGone(f"{self.spec.name} had ended before it was to become {spec.name}")
             return self._reload(spec, timeout_s)
@@ -151,7 +159,7 @@ class Child:
         """
         follow = Follow(request, timeout_s, cancel_grace_s, on_progress, on_partial)
         with self._busy:
-            if not self._is_usable():
+            if not self.is_usable():
                 self._finish()
                 raise ChildGone(f"{self.spec.name} had ended before job {request.job_id} was handed to it")
             return self._run(follow)
@@ -174,7 +182,7 @@ class Child:
             for request, tell in zip(requests, tells, strict=True)
         ]
         with self._busy:
-            if not self._is_usable():
+            if not self.is_usable():
                 self._finish()
                 raise ChildGone(f"{self.spec.name} had ended before {len(requests)} jobs were handed to it")
             return self._run_batch(follows)
@@ -223,8 +231,9 @@ class Child:
                     self.dump_stacks()
                     raise _UnfitError(f"it was not ready after {timeout_s:g} s")
         except _LostError as lost:
+            self.failed_at, self.died = time.monotonic(), not isinstance(lost, _UnfitError)
             self._finish()
-            how = "" if isinstance(lost, _UnfitError) else f" ({self._how_it_ended()})"
+            how = "" if isinstance(lost, _UnfitError) else f" ({self.how_it_ended()})"
             self.failure = f"{lost}{how}"
             where = "" if self.spec.live_output or self.spec.terminal else f"; its output is in {self.log_path}"
             raise EntrypointFailed(
@@ -279,7 +288,7 @@ class Child:
             self._finish()
             told = problem if isinstance(lost, _UnfitError) else f"{spec.name} did not reload: {lost}"
             raise EntrypointFailed(
-                f"{told} ({self._how_it_ended()}); its output is in {self.log_path}", log=self._process.last_output
+                f"{told} ({self.how_it_ended()}); its output is in {self.log_path}", log=self._process.last_output
             ) from None
         except BaseException:
             self._finish()
@@ -314,7 +323,7 @@ class Child:
         scratch = request.scratch or self._process.scratch
         nonce = secrets.token_hex(8)
         message = run_message(request, scratch, nonce)
-        log = BoundedLog(request.log_path)
+        log = self._process.open_log(request.log_path)
         try:
             self._process.drain.switch(log)
             self._process.note_memory_kills()
@@ -324,6 +333,8 @@ class Child:
                 self._move(ChildState.RUNNING)
                 self._nonces, self._cancel_asked_at = {request.job_id: nonce}, None
             self._process.channel.send(message)
+            if self.when_running is not None:
+                self.when_running()
             while True:
                 ended = self._ends(self._next(nonce, follow.earliest(self._cancel_asked_at)), follow)
                 if ended is not None:
@@ -345,7 +356,7 @@ class Child:
         nonce = secrets.token_hex(8)
         each = {secrets.token_hex(8): follow for follow in follows}
         message = batch_message([follow.request for follow in follows], scratch, nonce, list(each))
-        log = BoundedLog(first.request.log_path)
+        log = self._process.open_log(first.request.log_path)
         try:
             self._process.drain.switch(log)
             self._process.note_memory_kills()
@@ -356,9 +367,13 @@ class Child:
                 self._nonces = {follow.request.job_id: own for own, follow in each.items()}
                 self._cancel_asked_at = None
             self._process.channel.send(message)
+            if self.when_running is not None:
+                self.when_running()
             while True:
                 news = self._next(frozenset({nonce, *each}), first.earliest(self._cancel_asked_at))
                 if news is not None and news["n"] == nonce:
+                    if self.spec.rank and news["t"] == "done":
+                        return [ChildOutcome(Cause.SUCCEEDED, runtime_s=first.runtime_s()) for _ in follows]
                     killed = self._process.killed_for_memory()
                     return outcome.of_batch(news, [f.request.output_dir for f in follows], first.runtime_s(), killed)
                 if news is not None:
@@ -380,6 +395,8 @@ class Child:
         if message is None:
             return None
         match message["t"]:
+            case "done" if self.spec.rank:
+                return ChildOutcome(Cause.SUCCEEDED, runtime_s=follow.runtime_s())
             case "done":
                 return outcome.succeeded(message, follow.request.output_dir, follow.runtime_s())
             case "failed":
@@ -431,7 +448,7 @@ class Child:
             raise _LostError("something wrote a message that is not its own to its control channel")
         return message
 
-    def _is_usable(self) -> bool:
+    def is_usable(self) -> bool:
         """True where the child is ready, alive and has said nothing that nobody asked for."""
         with self._lock:
             if self._state is not ChildState.READY or self._process.watch.has_ended():
@@ -448,7 +465,7 @@ class Child:
 
     def _lose(self, text: str, follow: Follow) -> ChildOutcome:
         self._finish()
-        how = self._how_it_ended()
+        how = self.how_it_ended()
         if self._killed_for_memory:
             cause, text = Cause.OUT_OF_MEMORY, "the kernel ended it for want of memory"
         elif self._stop_asked:
@@ -459,7 +476,8 @@ class Child:
             cause = Cause.CRASH
         return outcome.ended(cause, f"{text} ({how})", follow.runtime_s())
 
-    def _how_it_ended(self) -> str:
+    def how_it_ended(self) -> str:
+        """Say how its process ended, once it has."""
         return f"its process {self._process.how_it_ended()}"
 
     def _finish(self, *, polite_s: float = 0.0, terminate_s: float = 0.0) -> StopReport:
@@ -479,7 +497,7 @@ class Child:
                 self._process.let_go(report.gone)
         return report
 
-    def _leave_job(self, log: BoundedLog, scratch: Path) -> None:
+    def _leave_job(self, log: Log, scratch: Path) -> None:
         with self._lock:
             self._nonces = {}
             if self._state is ChildState.RUNNING:

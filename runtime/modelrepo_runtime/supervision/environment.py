@@ -34,6 +34,8 @@ INHERITED_PREFIXES = (
 
 TOKEN_VARIABLE = "MODELREPO_CHILD"
 """Names the child in the environment of everything that it starts."""
+RENDEZVOUS_VARIABLE = "MODELREPO_RENDEZVOUS"
+"""A URL at which the ranks of a group may meet without a port: `init_process_group(init_method=..)`."""
 
 
 def allowed(variables: Mapping[str, str]) -> dict[str, str]:
@@ -44,14 +46,9 @@ def allowed(variables: Mapping[str, str]) -> dict[str, str]:
 def child_environment(spec: ChildSpec, variables: Mapping[str, str], token: str) -> dict[str, str]:
     """Make a child's environment from the worker's. The slot's devices win over everything."""
     return {
+        **_gloo(spec),
         **allowed(variables),
-        "RANK": "0",
-        "LOCAL_RANK": "0",
-        "WORLD_SIZE": "1",
-        "LOCAL_WORLD_SIZE": "1",
-        "GROUP_RANK": "0",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(_free_port()),
+        **_rank(spec),
         **spec.env,
         **spec.secrets,
         **spec.device_env,
@@ -59,7 +56,31 @@ def child_environment(spec: ChildSpec, variables: Mapping[str, str], token: str)
     }
 
 
-def _free_port() -> int:
+def _rank(spec: ChildSpec) -> dict[str, str]:
+    """What `torch.distributed` reads, of a single process too."""
+    place, ranks = spec.place, str(spec.ranks)
+    port = place.master_port if place else free_port()
+    variables = {
+        "RANK": str(spec.rank),
+        "LOCAL_RANK": str(spec.rank),
+        "WORLD_SIZE": ranks,
+        "LOCAL_WORLD_SIZE": ranks,
+        "GROUP_RANK": "0",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    return variables if place is None else {**variables, RENDEZVOUS_VARIABLE: f"file://{place.rendezvous}"}
+
+
+def _gloo(spec: ChildSpec) -> dict[str, str]:
+    """Keep ranks on the CPU off every network: gloo listens where the box's name leads, unless it is told otherwise."""
+    loopback = [name for _, name in socket.if_nameindex() if name in ("lo", "lo0")]
+    on_cpu = spec.place is not None and spec.device == "cpu"
+    return {"GLOO_SOCKET_IFNAME": loopback[0]} if on_cpu and loopback else {}
+
+
+def free_port() -> int:
+    """Find a port of the loopback address that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -7,13 +7,29 @@ import os
 import select
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 LOG_LIMIT_BYTES = 10 << 20
 _PIPE_BYTES = 1 << 20
 _F_SETPIPE_SZ = 1031
 """Linux's number; Python 3.9 has no name for it."""
+
+
+class Log(Protocol):
+    """What a child's output is read into."""
+
+    path: Path
+
+    def write(self, data: bytes | memoryview) -> None: ...
+
+    def recent(self, size_bytes: int = ...) -> str: ...
+
+    def close(self) -> None: ...
+
+
+OpenLog = Callable[[Path], Log]
 
 
 class BoundedLog:
@@ -105,9 +121,9 @@ class LogDrain:
     The end of the pipe says nothing about the child: it may close its output, or leave it open in what it forked.
     """
 
-    def __init__(self, name: str, log: BoundedLog) -> None:
-        self._start_log = log
-        self._current = log
+    def __init__(self, name: str, log: Log) -> None:
+        self._start_log: Log = log
+        self._current: Log = log
         self._lock = threading.Lock()
         self._moved = threading.Condition(self._lock)
         self._seen_bytes = 0
@@ -127,7 +143,7 @@ class LogDrain:
         """Close our copy of the writing end; call once the child was spawned."""
         os.close(self.write_end)
 
-    def switch(self, log: BoundedLog | None) -> None:
+    def switch(self, log: Log | None) -> None:
         """Give what was printed so far to the current log, what comes to `log` (None: the start's)."""
         with self._lock:
             self._read_some()

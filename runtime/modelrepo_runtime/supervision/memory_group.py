@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from .descendants import kill_all
 
@@ -35,6 +37,42 @@ class MemoryGroups:
             group.remove()
             raise
         return group
+
+
+class MakesGroups(Protocol):
+    """Where a process gets its cgroup from."""
+
+    def create(self, name: str, limit_bytes: int | None) -> MemoryGroup | None: ...
+
+
+class SharedMemory:
+    """One cgroup for all ranks of a group: made for the first of them, and removed with the last."""
+
+    def __init__(self, groups: MakesGroups) -> None:
+        self._groups = groups
+        self._lock = threading.Lock()
+        self._group: MemoryGroup | None = None
+        self._members = 0
+
+    def create(self, name: str, limit_bytes: int | None) -> MemoryGroup | None:
+        """Make the cgroup, or join it. A limit that cannot be set is an OSError."""
+        with self._lock:
+            if self._group is None:
+                self._group = self._groups.create(name, limit_bytes)
+            if self._group is None:
+                return None
+            self._members += 1
+            return _Member(self._group.folder, self._group.version, self)
+
+    def leave(self) -> bool:
+        """One rank and all that it has started are gone."""
+        with self._lock:
+            self._members -= 1
+            if self._group is None or self._members > 0:
+                return False
+            group, self._group = self._group, None
+        group.kill()
+        return group.remove()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +127,19 @@ class MemoryGroup:
         except OSError:
             return False
         return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Member(MemoryGroup):
+    """One rank's share of a cgroup: what ends it leaves the other ranks alone."""
+
+    shared: SharedMemory
+
+    def kill(self) -> None:
+        """Leave the others to whoever ends the group."""
+
+    def remove(self) -> bool:
+        return self.shared.leave()
 
 
 def find_memory_groups(

@@ -31,6 +31,8 @@ def start_message(spec: ChildSpec, scratch: Path, nonce: str, *, mode: str = "se
         "pool": {str(path): [str(entry), size, mtime_ns] for path, (entry, size, mtime_ns) in spec.pooled.items()},
         "scratch": str(scratch),
         "post_mortem": spec.post_mortem,
+        "rank": spec.rank,
+        "ranks": spec.ranks,
     }
 
 
@@ -42,7 +44,7 @@ def reload_message(spec: ChildSpec, scratch: Path, nonce: str) -> Message:
 def run_message(request: JobRequest, scratch: Path, nonce: str) -> Message:
     """One job, with its scratch empty; the child makes the job's other folders when they are first asked for."""
     empty(scratch)
-    return {
+    message = {
         "t": "run",
         "n": nonce,
         "job_id": request.job_id,
@@ -56,6 +58,7 @@ def run_message(request: JobRequest, scratch: Path, nonce: str) -> Message:
         "state": None if request.state is None else _state(request.state),
         "scratch": str(scratch),
     }
+    return message if request.ballot is None else {**message, "ballot": str(request.ballot), "rank": request.rank}
 
 
 def batch_message(requests: Sequence[JobRequest], scratch: Path, nonce: str, nonces: Sequence[str]) -> Message:

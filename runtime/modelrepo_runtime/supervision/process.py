@@ -19,8 +19,8 @@ from modelrepo_runtime.child.frames import FROM_CHILD_BYTES, Channel, Message
 
 from . import descendants
 from .environment import child_environment
-from .logs import BoundedLog, LogDrain
-from .memory_group import MemoryGroup, MemoryGroups
+from .logs import BoundedLog, LogDrain, OpenLog
+from .memory_group import MakesGroups, MemoryGroup
 from .outcome import describe_exit
 from .record import remove_record, write_record
 from .spawner import Spawned, Spawner, SpawnRequest
@@ -37,7 +37,9 @@ _KILL_S = 10.0
 class ChildProcess:
     """The process and its descriptors, from spawn to the last of its descendants."""
 
-    def __init__(self, spec: ChildSpec, spawner: Spawner, memory: MemoryGroups | None) -> None:
+    def __init__(
+        self, spec: ChildSpec, spawner: Spawner, memory: MakesGroups | None, open_log: OpenLog = BoundedLog
+    ) -> None:
         self.folder = spec.folder
         self.scratch = spec.folder / "scratch"
         self.scratch.mkdir(parents=True, exist_ok=True)
@@ -48,7 +50,8 @@ class ChildProcess:
         self._memory: MemoryGroup | None = None
         self._memory_kills = 0
         self._peak_bytes = 0
-        self.log = BoundedLog(spec.folder / START_LOG)
+        self.open_log = open_log
+        self.log = open_log(spec.folder / START_LOG)
         self.drain = LogDrain(spec.name, self.log)
         ours, theirs = socket.socketpair()
         try:

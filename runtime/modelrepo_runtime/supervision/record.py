@@ -14,6 +14,8 @@ from . import descendants
 from .environment import TOKEN_VARIABLE
 
 RECORD_NAME = "process.json"
+RANK_FOLDERS = "rank-*"
+"""In a child's folder: those of the further ranks of its group, each with a record of its own."""
 _LIMIT_S = 10.0
 
 
@@ -44,12 +46,22 @@ def remove_record(folder: Path) -> None:
     (folder / RECORD_NAME).unlink(missing_ok=True)
 
 
+def is_recorded(folder: Path) -> bool:
+    """Say whether a folder still records a process of a child, or of a rank of its group."""
+    return (folder / RECORD_NAME).exists() or any(folder.glob(f"{RANK_FOLDERS}/{RECORD_NAME}"))
+
+
 def end_recorded_group(folder: Path) -> tuple[int, ...]:
     """End what is left of the child that a folder records, and return the pids that were ended.
 
     Only the holder of the slot's `owner.lock` may call this: nobody else can know that the child's supervisor is gone.
     A pid that meanwhile belongs to another process is left alone. Raises TimeoutError where a process survives SIGKILL.
     """
+    ranks = [pid for rank in sorted(folder.glob(RANK_FOLDERS)) for pid in end_recorded_group(rank)]
+    return tuple(sorted({*_end_recorded(folder), *ranks}))
+
+
+def _end_recorded(folder: Path) -> tuple[int, ...]:
     path = folder / RECORD_NAME
     try:
         record = ProcessRecord(**json.loads(path.read_text()))

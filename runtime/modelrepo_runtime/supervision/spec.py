@@ -10,6 +10,17 @@ from modelrepo_runtime.jobs import Cause, JobError, Json
 
 
 @dataclass(frozen=True, slots=True)
+class RankPlace:
+    """Which process of a group one is, and where the group meets."""
+
+    rank: int
+    master_port: int
+    """Of the loopback address."""
+    rendezvous: Path
+    """A file that is not there yet; the ranks may meet in it instead."""
+
+
+@dataclass(frozen=True, slots=True)
 class ChildSpec:
     """One version's process: its interpreter, its code, and everything that its `ctx` shows."""
 
@@ -47,10 +58,18 @@ class ChildSpec:
     """Open pdb after an exception; wants `terminal`."""
     import_only: bool = False
     """Import the entrypoint and look at its methods, no more: `load` ends after that."""
+    ranks: int = 1
+    """How many processes run it together, each on a device of its own."""
+    place: RankPlace | None = None
+    """Of one of several such processes."""
 
     @property
     def name(self) -> str:
         return f"{self.model}@{self.version}"
+
+    @property
+    def rank(self) -> int:
+        return 0 if self.place is None else self.place.rank
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +120,9 @@ class JobRequest:
     """None: the child's own."""
     state: StateRequest | None = None
     """None: `save_state` looks at what it is given, and keeps nothing."""
+    ballot: Path | None = None
+    """Of a group of ranks: what its ranks agree in on when the job is cancelled."""
+    rank: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 
 
@@ -39,6 +39,25 @@ CHILD_TRANSITIONS: Mapping[ChildState, frozenset[ChildState]] = {
     ChildState.DRAINING: frozenset({ChildState.STOPPING}),
     ChildState.STOPPING: frozenset(),
 }
+
+
+_LEAST_FIRST = (
+    ChildState.STOPPING,
+    ChildState.DRAINING,
+    ChildState.FETCHING,
+    ChildState.BUILDING,
+    ChildState.STARTING,
+    ChildState.LOADING,
+    ChildState.WARMING,
+    ChildState.RELOADING,
+    ChildState.RUNNING,
+    ChildState.READY,
+)
+
+
+def joint_state(states: Collection[ChildState]) -> ChildState:
+    """Return the state of a group of ranks: that of the one which is furthest from taking a job."""
+    return next(state for state in _LEAST_FIRST if state in states)
 
 
 def may_move(old: ChildState, new: ChildState) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from modelrepo_runtime.supervision import Child, ChildSpec, JobRequest, MemoryGroups, shared_spawner
+from modelrepo_runtime.supervision import Child, ChildSpec, JobRequest, MemoryGroups, RankGroup, shared_spawner
 
 _numbers = itertools.count(1)
 
@@ -41,6 +41,13 @@ def started(spec: ChildSpec, *, memory: MemoryGroups | None = None) -> Child:
     child = Child.start(spec, shared_spawner(), memory=memory)
     child.load(30)
     return child
+
+
+def started_group(spec: ChildSpec, *, memory: MemoryGroups | None = None) -> RankGroup:
+    """A group of ranks that is ready."""
+    group = RankGroup.start(spec, shared_spawner(), memory=memory)
+    group.load(30)
+    return group
 
 
 def a_request(folder: Path, inputs: Mapping[str, Any] | None = None, **changes: Any) -> JobRequest:

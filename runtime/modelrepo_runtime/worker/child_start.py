@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from modelrepo_runtime.supervision.record import is_recorded
 from modelrepo_runtime.worker.device_memory import free_bytes
 from modelrepo_runtime.worker.footprint import expected
 from modelrepo_runtime.worker.preparing import Prepared, child_spec
@@ -62,6 +63,6 @@ def _sweep(children: Path) -> None:
     """Remove the folders of earlier children but the newest; one that still records a process stays."""
     if not children.is_dir():
         return
-    ended = sorted(folder for folder in children.iterdir() if not (folder / "process.json").exists())
+    ended = sorted(folder for folder in children.iterdir() if not is_recorded(folder))
     for folder in ended[: -KEPT_FOLDERS or None]:
         shutil.rmtree(folder, ignore_errors=True)

@@ -21,8 +21,8 @@ from modelrepo_runtime.pool.checkpoints import CheckpointPool
 from modelrepo_runtime.queue.port import BeatReply, SlotReport, WorkerInfo
 from modelrepo_runtime.queue.reaper import Reaper
 from modelrepo_runtime.retention import delete_dropped
-from modelrepo_runtime.supervision.child import Child
 from modelrepo_runtime.supervision.memory_group import MemoryGroups, find_memory_groups, remove_abandoned
+from modelrepo_runtime.supervision.rank_group import start_child
 from modelrepo_runtime.supervision.spawner import shared_spawner
 from modelrepo_runtime.supervision.spec import ChildSpec
 from modelrepo_runtime.timing import Timing
@@ -490,7 +490,7 @@ class Worker:
         )
 
     def _start_child(self, spec: ChildSpec) -> SlotChild:
-        return Child.start(spec, shared_spawner(), memory=self._memory_groups)
+        return start_child(spec, shared_spawner(), memory=self._memory_groups)
 
     def _device_room(self, layout: SlotLayout) -> Callable[[], Room | None]:
         if layout.on_cpu or not layout.devices:

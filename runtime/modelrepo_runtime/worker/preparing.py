@@ -27,7 +27,7 @@ from modelrepo.repository import Repository
 from modelrepo.versions.version import LocalVersion, Version
 from modelrepo_runtime.accelerators import SlotLayout, child_environment, torch_devices
 from modelrepo_runtime.jobs import Json, StageNeed
-from modelrepo_runtime.plans import plan_of
+from modelrepo_runtime.plans import plan_of, ranks_of
 from modelrepo_runtime.pool.checkpoints import CheckpointPool, Pooled
 from modelrepo_runtime.supervision.spec import ChildSpec
 from modelrepo_runtime.worker.footprint import Footprint, declared
@@ -80,6 +80,11 @@ class Chosen:
     @property
     def needs(self) -> Footprint:
         return declared(self.stages)
+
+    @property
+    def ranks(self) -> int:
+        """How many processes run it together."""
+        return ranks_of(self.stages)
 
     @property
     def plan(self) -> tuple[StageNeed, ...]:
@@ -190,6 +195,7 @@ def child_spec(prepared: Prepared, layout: SlotLayout, folder: Path, slot_descri
         devices=devices,
         device_env=child_environment(layout.devices),
         max_batch={stage.name: stage.max_batch for stage in chosen.stages},
+        ranks=chosen.ranks,
         # What runs is not evicted, even where it outlives its worker.
         keep_open_fds=(
             *slot_descriptors,
@@ -211,13 +217,19 @@ def only_kind(settings: WorkerSettings, layout: SlotLayout) -> str | None:
 
 
 def stages_for(spec: ModelSpec, box: SlotBox) -> tuple[StageSpec, ...]:
-    """Return the stages that a slot serves. Raises: HostNeedUnmet, where there is none for it."""
+    """Return the stages that a slot serves. Raises: HostNeedUnmet, where there is none for it, or too few devices."""
     stages = tuple(stage for stage in spec.stages if stage.on in box.on)
     if not stages:
         here, there = ("the CPU", "on accelerators") if "cpu" in box.on else ("an accelerator", "on the CPU")
         raise HostNeedUnmet(
             f"slot {box.layout.name} on {here} cannot serve {spec.name}: all its stages are on: "
             f"{spec.stages[0].on}; leave them to the slots {there}"
+        )
+    wanted, here_are = ranks_of(stages), len(box.layout.devices)
+    if wanted > here_are and not box.layout.on_cpu:
+        raise HostNeedUnmet(
+            f"slot {box.layout.name} has {here_are} of the {wanted} devices that one run of {spec.name} takes (gpus: "
+            f"{wanted}); start the worker with slots of {wanted} devices, such as --slots 1x{wanted}"
         )
     return stages
 

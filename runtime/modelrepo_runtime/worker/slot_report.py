@@ -53,6 +53,8 @@ def report_of(
     if serving is not None:
         extra["pid"] = serving.child.pid
         extra["memory_group"] = serving.child.has_memory_group
+        if serving.prepared.chosen.ranks > 1:
+            extra["ranks"] = serving.prepared.chosen.ranks
     if pinned:
         extra["pinned"] = pinned
     if serving is not None and serving.prepared.pooled.problem:

@@ -12,7 +12,8 @@ How to write one:
 - The commands of one document run in one shell, in order, in an empty folder of their own, with a home of their own and
   no MODELREPO_* variables. What they start in the background is ended with the shell.
 - `<!-- setup: command -->` on a line of its own runs a command that the reader does not see, such as making what an
-  earlier page made. `$TESTS` is this folder.
+  earlier page made. `$TESTS` is this folder. `$HELLO` holds a model `hello`, a `repository` in which its v1 is live and
+  a `modelrepo.toml` that names it and `queue.db`: made once, for `cp -r $HELLO/. .`.
 - `<!-- not run: reason -->` on the line above a block leaves that block out. Such blocks are listed and counted.
 - Shell commands in blocks of other kinds (```sh, ```bash, ```shell) are refused, so that none escapes.
 """
@@ -33,6 +34,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 LIMIT_S = 240  # for one document
+
+CONFIGURED = r"printf 'repo = \"repository\"\nqueue = \"queue.db\"\n' > modelrepo.toml"
 
 SETUP = re.compile(r"<!-- setup: (.+) -->")
 NOT_RUN = re.compile(r"<!-- not run: (.+) -->")
@@ -130,7 +133,7 @@ def matches(shown: tuple[str, ...], printed: str) -> bool:
     return re.fullmatch(pattern, "".join(f"{line}\n" for line in lines)) is not None
 
 
-def run(commands: tuple[Command, ...], folder: Path) -> list[str]:
+def run(commands: tuple[Command, ...], folder: Path, hello: Path | None = None) -> list[str]:
     """Run commands in one shell, and return what was not as shown."""
     home = folder / "home"
     home.mkdir()
@@ -141,6 +144,7 @@ def run(commands: tuple[Command, ...], folder: Path) -> list[str]:
     environment |= {
         "HOME": str(home),
         "TESTS": str(Path(__file__).parent),
+        "HELLO": str(hello),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PIP_CONFIG_FILE": os.environ.get("PIP_CONFIG_FILE", str(Path.home() / ".config" / "pip" / "pip.conf")),
         "UV_CACHE_DIR": os.environ.get("UV_CACHE_DIR", str(Path.home() / ".cache" / "uv")),
@@ -183,12 +187,25 @@ def _differences(commands: tuple[Command, ...], printed: list[str]) -> Iterator[
             yield f"line {command.line}: $ {command.text}\nshown:\n{shown}\nprinted:\n{text}"
 
 
+@pytest.fixture(scope="module")
+def hello(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("hello")
+    lines = (
+        "modelrepo new hello",
+        "modelrepo init --repo repository",
+        CONFIGURED,
+        "modelrepo push hello --lock --promote",
+    )
+    assert run(tuple(Command(number, line) for number, line in enumerate(lines)), folder) == []
+    return folder / "work"
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_commands_of_the_document_do_what_it_shows(document: Path, tmp_path: Path) -> None:
+def test_commands_of_the_document_do_what_it_shows(document: Path, tmp_path: Path, hello: Path) -> None:
     blocks = read(document.read_text(encoding="utf-8"))
     assert not blocks.refused, f"write these blocks as ```console: lines {blocks.refused}"
     if blocks.commands:
-        differences = run(blocks.commands, tmp_path)
+        differences = run(blocks.commands, tmp_path, hello)
         assert not differences, "\n\n".join(differences)
 
 

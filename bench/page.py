@@ -26,7 +26,10 @@ LIMIT_S = 3600.0
 
 BENCHMARKS: dict[str, tuple[str, list[str]]] = {
     "overhead.py": ("Submit to done of a no-op, beside an established queue; milliseconds.", ["--jobs", "40"]),
-    "swap.py": ("Swaps of a torch-free child, with jobs always queued.", ["--swaps", "20"]),
+    "swap.py": (
+        "Swaps of a torch-free child in each mode, with jobs always queued; a small model and one of 1 GiB.",
+        ["--swaps", "20", "--heavy-swaps", "2", "--heavy-mib", "8"],
+    ),
     "dedup.py": ("What a push sends of a changed model, beside Xet's local:// store; bytes.", ["--layers", "2"]),
     "env.py": (
         "From a lock with torch to an environment, beside uv sync; seconds.",

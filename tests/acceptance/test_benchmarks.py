@@ -14,8 +14,11 @@ BENCH = Path(__file__).resolve().parents[2] / "bench"
 
 PROMISED = {
     "overhead.py --jobs 5": "ours_ms_p50 ours_ms_p99 fsync_ms_p50 fsyncs peer peer_ms_p50 jobs",
-    "swap.py --swaps 10": "swaps jobs failed lost visible_s_p50 visible_s_p99 phases_s overlap_gap_ms_p50"
-    " overlap_gap_ms_p99 drain_gap_ms_p50 rss_slope_kib_per_swap fd_slope_per_swap",
+    "swap.py --swaps 10 --heavy-swaps 2 --heavy-mib 4": "swaps jobs failed lost visible_s_p50 visible_s_p99 phases_s"
+    " overlap_gap_ms_p50"
+    " overlap_gap_ms_p99 drain_gap_ms_p50 rss_slope_kib_per_swap fd_slope_per_swap heavy_swaps"
+    " heavy_mib heavy_visible_s_p50 heavy_gap_ms_p50 inplace_gap_ms_p50 rollback_s_p50 peak_over_one_copy heavy_jobs"
+    " heavy_failed heavy_lost",
     "dedup.py --layers 2": "three_of_64 lora_in_2_layers one_of_3_models full_fine_tune one_10_kb_tensor"
     " one_of_many_small worst_ours_over_changed",
     "env.py --rounds 1 --package packaging": "attach_s first_build_s offline_restore_s uv_sync_s uv_sync_cold_s"

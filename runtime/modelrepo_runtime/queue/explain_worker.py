@@ -32,6 +32,9 @@ def _explain_slot(
     versions = ", ".join(serves(report)) or "no version yet"
     what = f"serves {report.model} ({versions})" if report.model else "serves nothing"
     lines = [f"{slot.place.key} is {report.state}, {what}, {' and '.join(report.on)} stages, and {does}."]
+    if report.reason and report.state != "open":
+        then = f" Next: {report.next_action}." if report.next_action else ""
+        lines.append(f"  {report.reason.rstrip('.')}.{then}")
     own = [lane for lane in lanes if lane.model == report.model]
     judged = [(lane, hindrance(lane, slot, rules)) for lane in own if lane.depth]
     able = [lane for lane, found in judged if found is None]

@@ -49,6 +49,14 @@ class SwapContract:
         assert (event.model, event.version) == ("m", "v2")
         assert "halted: a/0, b/0, c/0 refused it" in event.text and "promote m@v2 --retry" in event.text
 
+    def test_what_a_slot_refuses_is_explained(self, bench: Bench) -> None:
+        session = bench.queue.hello(WorkerInfo("a", "box-a", 1, "c", ("0",)))
+        reason = "the swap to m@v2 is halted: x/0, y/0, z/0 refused it, the last one since no such layer"
+        refused = SlotReport("0", "refused", "m", "v1", reason=reason, next_action="roll back")
+        bench.queue.beat(session, (), [refused])
+        lines = bench.queue.explain_worker("a").lines
+        assert f"  {reason}. Next: roll back." in lines
+
     def test_another_generation_or_another_version_is_not_halted(self, bench: Bench) -> None:
         queue = bench.queue
         serve(bench, "a", "b")

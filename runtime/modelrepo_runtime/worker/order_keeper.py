@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from typing import Protocol
 
-from modelrepo.errors import InvalidInput, ModelRepoError, NotFound, StaleSession
+from modelrepo.errors import Forbidden, InvalidInput, ModelRepoError, NotFound, StaleSession, VersionDeleted
 from modelrepo.names import parse_reference
 from modelrepo_runtime.queue.orders import Order, OrderDone, Verb
 from modelrepo_runtime.worker.journal import Journal
@@ -34,6 +34,9 @@ class Ruled(Protocol):
 
     def slots_total(self, model: str) -> int:
         """Count the slots of the fleet that serve a model."""
+
+    def forget_faults(self, slot: str) -> None:
+        """Take a slot's devices for well: somebody has seen to them."""
 
 
 class OrderKeeper:
@@ -94,7 +97,7 @@ class OrderKeeper:
             )
         try:
             finished, answer = self._carry_out(order)
-        except (InvalidInput, NotFound) as error:
+        except (InvalidInput, NotFound, VersionDeleted, Forbidden) as error:
             return OrderDone(order.id, str(error), refused=True)
         self._begun.add(order.id)
         return OrderDone(order.id, answer) if finished else None
@@ -139,6 +142,7 @@ class OrderKeeper:
             return
         for name in names:
             self._cordons.pop(name, None)
+            self._worker.forget_faults(name)
             slot = self._worker.slot_of(name)
             if slot is not None:
                 slot.probe_now()

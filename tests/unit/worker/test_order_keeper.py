@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from modelrepo.errors import InvalidInput
+from modelrepo.errors import Forbidden, InvalidInput, ModelNotFound, ModelRepoError, VersionDeleted
 from modelrepo_runtime.jobs import Status
 from modelrepo_runtime.queue.orders import GivenOrder, OrderDraft, Verb
 from modelrepo_runtime.worker.order_keeper import OrderKeeper
@@ -21,6 +21,13 @@ if TYPE_CHECKING:
     from tests.unit.worker.conftest import Bench
 
 LIMIT_S = 20.0
+
+REFUSALS: Mapping[str, ModelRepoError] = {
+    "other": InvalidInput("this worker serves only m"),
+    "nowhere": ModelNotFound("no model nowhere"),
+    "deleted": VersionDeleted("deleted@v1 is deleted"),
+    "hidden": Forbidden("the token is not for hidden"),
+}
 
 
 class Boss:
@@ -41,8 +48,8 @@ class Boss:
         return next((slot for slot in self.bench.slots if slot.parts.name == name), None)
 
     def assign_slot(self, name: str, model: str, version: str | None) -> bool:
-        if model == "other":
-            raise InvalidInput("this worker serves only m")
+        if model in REFUSALS:
+            raise REFUSALS[model]
         self.assigned.append((name, model, version))
         return len(self.assigned) > 1
 
@@ -153,8 +160,13 @@ def test_opening_a_slot_that_its_own_breaker_cordoned_lets_it_try_one_job_at_onc
 def test_an_assignment_is_followed_until_the_slot_serves_it(boss: Boss, bench: Bench) -> None:
     boss.done(boss.order(Verb.ASSIGN, "s1", "m@v7"))
     assert boss.assigned[:2] == [("s1", "m", "v7")] * 2
-    refused = boss.done(boss.order(Verb.ASSIGN, "s0", "other"))
-    assert refused.refused and refused.answer == "this worker serves only m"
+
+
+@pytest.mark.parametrize("model", ["other", "nowhere", "deleted", "hidden"])
+def test_an_assignment_that_never_can_be_followed_is_refused(boss: Boss, bench: Bench, model: str) -> None:
+    refused = boss.done(boss.order(Verb.ASSIGN, "s0", model))
+    assert refused.refused and refused.answer == str(REFUSALS[model])
+    assert bench.queue.take_back_orders([refused.order.id]) == 0, "it still stands"
 
 
 def test_the_last_lines_are_brought(boss: Boss, bench: Bench) -> None:

@@ -122,7 +122,8 @@ def confirm(tx: Transaction, session: str, done: Sequence[OrderDone]) -> None:
         tx.run("order_heard_insert", each.id, session)
         row = tx.row("order_confirm", tx.now, each.answer, int(each.refused), each.id)
         if row is not None and each.refused:
-            fleet_events.note(tx, Happened.ORDER_REFUSED, each.answer or "refused", worker=row["worker"])
+            why = each.answer or "refused"
+            fleet_events.note(tx, Happened.ORDER_REFUSED, why, worker=row["worker"], slot=row["slot"])
 
 
 def sweep(tx: Transaction) -> None:

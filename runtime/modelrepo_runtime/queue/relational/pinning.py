@@ -95,10 +95,14 @@ def _ask_for_a_slot(tx: Transaction, lane: Lane, kind: str | None, live: Sequenc
     wanted = f"{lane.model}@{lane.version}"
     if any(row["argument"] == wanted for row in tx.rows("slots_assigned", BY_THE_QUEUE)):
         return
+    refused = {(row["worker"], row["slot"]) for row in tx.rows("slots_that_refused", wanted)}
     could = [
         slot
         for slot in live
-        if slot.model == lane.model and lane.cluster in (None, slot.cluster) and (kind is None or kind in slot.on)
+        if slot.model == lane.model
+        and lane.cluster in (None, slot.cluster)
+        and (kind is None or kind in slot.on)
+        and (slot.place.worker, slot.place.slot) not in refused
     ]
     for slot in sorted(could, key=lambda slot: (slot.state != "open", slot.place.key))[:1]:
         reason = f"jobs that began with {lane.version} wait for it, and may not begin again"

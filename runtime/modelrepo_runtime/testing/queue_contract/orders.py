@@ -84,6 +84,23 @@ class WorkerOrderContract:
         (event,) = bench.queue.fleet_events(kind=Happened.ORDER_REFUSED)
         assert event.worker == "w"
 
+    def test_an_order_that_stood_and_is_refused_later_stands_no_longer(self, bench: Bench) -> None:
+        session = begin(bench)
+        (given,) = bench.queue.give_orders([OrderDraft("w", Verb.ASSIGN, "0", "m@v2")])
+        bench.queue.confirm_orders(session, [OrderDone(given.order.id)])
+        later = begin(bench)
+        assert told(bench, later) == [("assign", "0")]
+        for _ in range(2):  # an answer that was lost is given again
+            bench.queue.confirm_orders(later, [OrderDone(given.order.id, "v2 is deleted", refused=True)])
+        (shown,) = bench.queue.orders("w")
+        assert shown.refused and shown.answer == "v2 is deleted"
+        (event,) = bench.queue.fleet_events(kind=Happened.ORDER_REFUSED)
+        assert (event.worker, event.slot) == ("w", "0")
+        assert told(bench, begin(bench)) == [] and bench.queue.take_back_orders([given.order.id]) == 0
+        bench.clock.advance(25 * 3600)
+        bench.queue.tend()
+        assert bench.queue.orders("w") == ()
+
     def test_the_lines_of_a_worker_come_with_the_confirmation(self, bench: Bench) -> None:
         session = begin(bench)
         (given,) = bench.queue.give_orders([OrderDraft("w", Verb.LOGS)])

@@ -14,6 +14,7 @@ from modelrepo_runtime.jobs import (
     StageNeed,
     Status,
 )
+from modelrepo_runtime.queue.orders import OrderDone
 from modelrepo_runtime.queue.port import SlotReport
 from modelrepo_runtime.testing.queue_contract.bench import ONE_STAGE, SUCCEEDED, TWO_STAGES, Bench, Rows, offer_of
 from modelrepo_runtime.testing.queue_contract.credits import CPU, GPU, a_box, generates, prepared, report, waiting
@@ -174,3 +175,23 @@ class StageContract:
         bench.queue.tend()
         (released,) = bench.queue.beat(gpu, (), [told]).orders
         assert (released.verb, released.argument) == ("assign", "m")
+
+    def test_a_slot_that_refuses_a_version_is_not_asked_again_but_another_is(self, bench: Bench) -> None:
+        waiting(bench, 1)
+        cpu, first = a_box(bench, "cpu", CPU), a_box(bench, "gpu-1", GPU)
+        for version in ("v1", "v2", "v3"):
+            report(bench, first, GPU, version=version)
+            bench.finish(cpu, bench.claim_one(cpu, version=version, stages=("prepare",), plan=generates().plan))
+            report(bench, first, GPU, version="v9")
+            bench.queue.restart_pinned("m", version)
+        told = SlotReport("0", "open", "m", "v9", on=GPU)
+        (order,) = bench.queue.beat(first, (), [told]).orders
+        bench.queue.confirm_orders(first, [OrderDone(order.id, "v3 is deleted", refused=True)])
+        bench.queue.restart_pinned("m", "v3")
+        assert bench.queue.beat(first, (), [told]).orders == ()
+        second = a_box(bench, "gpu-2", GPU)
+        report(bench, second, GPU, version="v9")
+        bench.queue.restart_pinned("m", "v3")
+        assert bench.queue.beat(first, (), [told]).orders == ()
+        (order,) = bench.queue.beat(second, (), [told]).orders
+        assert (order.verb, order.argument) == ("assign", "m@v3")

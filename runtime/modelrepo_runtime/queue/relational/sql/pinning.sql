@@ -18,5 +18,8 @@ select tag, job, enqueued, attempt from ready where lane = ? and stage_index = 0
 -- Slots that this queue itself has asked to serve one version.
 select id, worker, slot, argument from worker_order where given_by = ? and verb = 'assign' and standing = 1;
 
+-- name: slots_that_refused
+select worker, slot from worker_order where verb = 'assign' and refused = 1 and argument = ?;
+
 -- name: version_is_waited_for
 select exists (select 1 from pinned join job on job.id = pinned.job where pinned.version = ?2 and job.model = ?1);

@@ -97,6 +97,11 @@ class Child:
         return self._process.pid
 
     @property
+    def pids(self) -> tuple[int, ...]:
+        """The first process of each rank: of this one, there is one."""
+        return (self.pid,)
+
+    @property
     def state(self) -> ChildState:
         return self._state
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
 from itertools import islice
 
-from modelrepo_runtime.attempts import Attempt
 from modelrepo_runtime.jobs import Cause, Outcome, Status
 from modelrepo_runtime.queue import credits as dispatch
-from modelrepo_runtime.queue.lanes import Lane
 from modelrepo_runtime.queue.port import Offer
 from modelrepo_runtime.queue.rank import Policy
-from modelrepo_runtime.queue.steps import Held, Step, enqueued_after, step_after
-from modelrepo_runtime.queue.version_breaker import WINDOW_S, VersionRecord
+from modelrepo_runtime.queue.steps import enqueued_after
 from modelrepo_runtime.simulation.agenda import Agenda
+from modelrepo_runtime.simulation.breakers import Breakers, Turn
+from modelrepo_runtime.simulation.courses import Courses
+from modelrepo_runtime.simulation.credit_book import CreditBook, Key
 from modelrepo_runtime.simulation.day import MODEL, Day, Rollout
 from modelrepo_runtime.simulation.fleet import Fleet, Slot, Target
 from modelrepo_runtime.simulation.ledger import Ledger
@@ -26,11 +25,10 @@ MOST_ASKED = 8
 """Idle slots that are asked for one new job: more than a job can have attempts that it avoids."""
 SAMPLES = 288
 """Moments of a day at which it is looked at for plots; every 2.5 minutes of 12 hours."""
-_FINE = Outcome(Cause.SUCCEEDED)
 
 
 class Run:
-    """Runs a day once. The columns are parallel, by job."""
+    """Runs a day once."""
 
     def __init__(self, day: Day, work: Workload, policy: Policy, timing: Timing | None = None) -> None:
         self.day, self.work, self.timing = day, work, timing or Timing()
@@ -38,34 +36,18 @@ class Run:
         self.ledger = Ledger(day, work)
         self.waiting = Waiting(policy, day.stages[0].name)
         self.tenancy = Tenancy(day, work)
-        self.fleet = Fleet(day, self.agenda, self.poll, self.fed, self.failing)
-        self.records: dict[str, VersionRecord] = {}
-        """Version -> its breaker's record of the accelerator stage."""
-        self.stage = bytearray(len(work.at_s))
+        self.courses = Courses(day, work, self.waiting, self.timing)
+        self.credits = CreditBook(day, self.ledger)
+        self.breakers = Breakers()
+        self.fleet = Fleet(day, self.agenda, self.poll, self.fed, self.breakers.failing)
         self._claimed = bytearray(len(work.at_s))
-        self.version: list[str | None] = [None] * len(work.at_s)
-        """Of the stages that a job has behind it, or of its running one."""
-        self.credit: dict[int, tuple[int, str]] = {}
-        """Job -> (cluster, version) whose credit it holds."""
-        self.attempts: dict[int, list[Attempt]] = {}
-        """Of the jobs that have attempts that ended badly."""
-        self.bound: dict[int, int] = {}
-        """Job -> the cluster in whose storage its hand-over lies."""
-        self._in_flight: Counter[tuple[int, str]] = Counter()
-        self._limits: dict[tuple[int, str], int] = {}
         self._cpus_free = [0] * len(day.clusters)
         self._cpus = [0] * len(day.clusters)
-        self._gpu_polls: dict[tuple[int, str], Poll] = {}
+        self._gpu_polls: dict[Key, Poll] = {}
         self._cpu_polls: list[Poll] = []
-        self._lanes: dict[tuple[int, int, str | None, int, bool], int] = {}
-        self._steps: dict[tuple[int, str], Step] = {}
-        self._recent: deque[tuple[float, int, str]] = deque()
-        """(moment, job, version) of attempts that ended badly, within the breaker's window."""
         self._unserved: set[str] = set()
         self._gpu_stage = day.gpu_stage
         self._on_gpu = [stage.on == "gpu" for stage in day.stages]
-        self._with_credits = dispatch.takes_credits(day.stages)
-        self._ratio = dispatch.ratio(day.mean_s(0), day.mean_s(self._gpu_stage))
         self._newest: float | None = None
         self._rolled_out: list[str] = [self.fleet.target.version]
 
@@ -112,29 +94,12 @@ class Run:
 
     def enter(self, job: int, avoid: frozenset[str] = frozenset()) -> None:
         """Make a job ready for its stage, and let a slot that has nothing to do look for it."""
-        stage, version = self.stage[job], self.version[job]
-        tier, over = self.work.tier[job], bool(self.tenancy.over[job])
-        cluster = self.bound.get(job, -1) if self.bound else -1
-        key = (stage, tier, version, cluster, over)
-        if avoid or key not in self._lanes:
-            names = self.day.clusters
-            lane = Lane(
-                MODEL,
-                self.day.stages[stage].name,
-                self.day.tiers[tier].name,
-                version,
-                avoid,
-                names[cluster].name if cluster >= 0 else None,
-                over,
-            )
-            number = self.waiting.lane(lane, self.day.tiers[tier])
-            if not avoid:
-                self._lanes[key] = number
-        else:
-            number = self._lanes[key]
-        self.waiting.add(number, Row(self.tenancy.tag[job], self.ledger.enqueued[job], job))
+        courses = self.courses
+        stage, cluster = courses.stage[job], courses.cluster(job)
+        lane = courses.lane(job, bool(self.tenancy.over[job]), avoid)
+        self.waiting.add(lane, Row(self.tenancy.tag[job], self.ledger.enqueued[job], job))
         if self._on_gpu[stage]:
-            self._wake_gpu(version, cluster)
+            self._wake_gpu(courses.version[job], cluster)
         else:
             for there in range(len(self._cpus_free)) if cluster < 0 else (cluster,):
                 if self._cpus_free[there] > 0 and self.poll_cpu(there):
@@ -151,10 +116,9 @@ class Run:
             self._miss(version)
 
     def _end(self, job: int, status: Status) -> None:
-        key = self.credit.pop(job, None)
+        key = self.credits.take_from(job)
         self.ledger.ended(job, status, self.agenda.now)
-        if key is not None:
-            self._give_back(key)
+        self._give_back(key)
 
     # CPU slots: alike but for their cluster, so they are only counted.
 
@@ -174,13 +138,12 @@ class Run:
         if found is None:
             return False
         row = found[1]
-        job, stage = row.job, self.stage[row.job]
+        job, stage = row.job, self.courses.stage[row.job]
         self._cpus_free[cluster] -= 1
         if stage == 0:
             assert version is not None
-            self.version[job] = version
-            if self._with_credits and job not in self.credit:
-                self._take_credit(job, (cluster, version))
+            self.courses.version[job] = version
+            self.credits.grant(job, (cluster, version))
             self._claimed_first(job)
             if stage == self._gpu_stage:  # no stage on an accelerator: the wait ends here
                 self.ledger.started(job, self.agenda.now)
@@ -191,24 +154,17 @@ class Run:
     def _cpu_done(self, what: tuple[int, int]) -> None:
         cluster, job = what
         self._cpus_free[cluster] += 1
-        if self.day.clusters[cluster].bound and self.stage[job] == 0:
-            self.bound[job] = cluster
+        if self.day.clusters[cluster].bound and self.courses.stage[job] == 0:
+            self.courses.bound[job] = cluster
         self._go_on(job)
         if self._cpus_free[cluster] > 0:
             self.poll_cpu(cluster)
 
     def _go_on(self, job: int) -> None:
         """A stage has succeeded."""
-        stage, version = self.stage[job], self.version[job]
-        assert version is not None
-        earlier = self.attempts.get(job, ()) if self.attempts else ()
-        step = self._steps.get((stage, version)) if not earlier else None
-        if step is None:
-            step = step_after(self._held(job, "", ""), _FINE, earlier, self.agenda.now, self.timing)
-            if not earlier:
-                self._steps[stage, version] = step
+        step = self.courses.succeeded(job, self.agenda.now)
         if step.status is Status.QUEUED:
-            self.stage[job] = step.stage_index
+            self.courses.stage[job] = step.stage_index
             self.enter(job, step.avoid)
         else:
             self._end(job, step.status)
@@ -221,39 +177,21 @@ class Run:
     # Credits.
 
     def _version_to_prepare(self, cluster: int) -> str | None:
-        """Return the version of which most credits are free; None where there is none."""
-        best, most = None, 0
-        for version in self._rolled_out:
-            if not self._with_credits:
-                return self.fleet.target.version
-            limit = self._limits.get((cluster, version), 0)
-            free = dispatch.grants(limit, self._in_flight[cluster, version])
-            if free > most:
-                best, most = version, free
-        return best
+        if not self.credits.taken:
+            return self.fleet.target.version
+        return self.credits.version_to_prepare(cluster, self._rolled_out)
 
-    def _take_credit(self, job: int, key: tuple[int, str]) -> None:
-        taken = self._in_flight[key]
-        self.ledger.overshoot = max(self.ledger.overshoot, taken + 1 - self._limits.get(key, 0))
-        self._enter_credit(job, key)
-
-    def _enter_credit(self, job: int, key: tuple[int, str]) -> None:
-        self.credit[job] = key
-        self._in_flight[key] += 1
-        name = self.day.clusters[key[0]].name
-        taken = sum(count for (cluster, _), count in self._in_flight.items() if cluster == key[0])
-        if taken > self.ledger.most_prepared.get(name, 0):
-            self.ledger.most_prepared[name] = taken
-
-    def _give_back(self, key: tuple[int, str]) -> None:
-        self._in_flight[key] -= 1
+    def _give_back(self, key: Key | None) -> None:
+        if key is None:
+            return
+        self.credits.give_back(key)
         if self._cpus_free[key[0]] > 0:
             self.poll_cpu(key[0])
 
     def fed(self, cluster: int) -> None:
         """The slots that a cluster's CPU workers prepare for have changed."""
         for version in self._rolled_out:
-            self._limits[cluster, version] = dispatch.limit(self.fleet.feeding[cluster, version], self._ratio)
+            self.credits.feed((cluster, version), self.fleet.feeding[cluster, version])
             if not self.fleet.served(version):
                 self._miss(version)
         while self._cpus_free[cluster] > 0 and self.poll_cpu(cluster):
@@ -268,7 +206,7 @@ class Run:
 
     def _take(self, slot: Slot) -> bool:
         now, key = self.agenda.now, (slot.cluster, slot.version)
-        record = self.records.get(slot.version)
+        record = self.breakers.record(slot.version)
         cluster = self.day.clusters[slot.cluster].name
         if record is not None and not record.allowed(cluster, 1):
             return False
@@ -279,27 +217,29 @@ class Run:
         self.fleet.takes(slot, job, now)
         if record is not None:
             record.claimed(cluster)
-        self.version[job] = slot.version
+        self.courses.version[job] = slot.version
         self.ledger.started(job, now)
-        if self.stage[job] == 0:
+        if self.courses.stage[job] == 0:
             self._claimed_first(job)
-        held = self.credit.pop(job, None)
-        size = self.day.sizes[self.work.size[job]]
-        taken_s = size.stages_s[self._gpu_stage] * self.work.factor[job]
-        cause = Cause.SUCCEEDED
-        troubles = self.work.trouble.get(job)
-        tried = len(self.attempts.get(job, ())) if self.attempts else 0
-        if self._failing_share.get(slot.version, 0.0) > self.work.luck[job]:
-            cause, taken_s = Cause.EXCEPTION, taken_s * self.work.luck[job]
-        elif troubles is not None and tried < len(troubles):
-            cause = troubles[tried].cause
-            taken_s = (
-                self.day.stages[self._gpu_stage].timeout_s if cause is Cause.HANG else taken_s * troubles[tried].part
-            )
+        held = self.credits.take_from(job)
+        cause, taken_s = self._luck(job, slot.version)
         self.agenda.after(taken_s, self._gpu_done, (slot, slot.life, cause, taken_s))
-        if held is not None:
-            self._give_back(held)
+        self._give_back(held)
         return True
+
+    def _luck(self, job: int, version: str) -> tuple[Cause, float]:
+        """Return how an attempt at the accelerator stage will end, and after how many seconds."""
+        size, stage = self.day.sizes[self.work.size[job]], self._gpu_stage
+        taken_s = size.stages_s[stage] * self.work.factor[job]
+        if self._failing_share.get(version, 0.0) > self.work.luck[job]:
+            return Cause.EXCEPTION, taken_s * self.work.luck[job]
+        troubles, tried = self.work.trouble.get(job, ()), self.courses.tried(job)
+        if tried >= len(troubles):
+            return Cause.SUCCEEDED, taken_s
+        trouble = troubles[tried]
+        if trouble.cause is Cause.HANG:
+            return trouble.cause, self.day.stages[stage].timeout_s
+        return trouble.cause, taken_s * trouble.part
 
     def _gpu_done(self, what: tuple[Slot, int, Cause, float]) -> None:
         slot, life, cause, taken_s = what
@@ -308,7 +248,7 @@ class Run:
         job, claimed_at = slot.job, slot.claimed_at
         self.fleet.ends(slot)
         counted = self._report(slot, job, cause, claimed_at)
-        self.tenancy.took(job, len(self.attempts.get(job, ())) + 1, taken_s, counted=counted)
+        self.tenancy.took(job, self.courses.tried(job) + 1, taken_s, counted=counted)
         if cause is Cause.SUCCEEDED:
             self._go_on(job)
         else:
@@ -319,23 +259,16 @@ class Run:
         """Tell the version's breaker; return whether the attempt counts."""
         if not self.day.rollouts:
             return True
-        version, now = slot.version, self.agenda.now
-        record = self.records.setdefault(version, VersionRecord())
-        since = record.since
-        cluster = self.day.clusters[slot.cluster].name
-        counted = record.ended(slot.key, cluster, cause, claimed_at=claimed_at, now=now)
-        if cause is not Cause.SUCCEEDED and record.since is None:
-            self._recent.append((now, job, version))
-        while self._recent and self._recent[0][0] < now - WINDOW_S:
-            self._recent.popleft()
-        if since is None and record.since is not None:
+        span = (claimed_at, self.agenda.now)
+        counted, turn = self.breakers.ended(slot, self.day.clusters[slot.cluster].name, job, cause, span)
+        if turn is Turn.OPENED:
             self.ledger.events["breaker opened"] += 1
-            self._refund(version)
-        elif since is not None and record.since is None:
+            self._refund(slot.version)
+        elif turn is Turn.CLOSED:
             self.ledger.events["breaker closed"] += 1
-            self._wake_all(version)
-        elif since is not None:
-            self.agenda.after(0.0, self._wake_one, (slot.cluster, version))
+            self._wake_all(slot.version)
+        elif turn is Turn.PROBED:
+            self.agenda.after(0.0, self._wake_one, (slot.cluster, slot.version))
         return counted
 
     def _wake_one(self, what: tuple[int, str]) -> None:
@@ -349,42 +282,19 @@ class Run:
                 if not self._take(slot):
                     break
 
-    def failing(self, version: str) -> bool:
-        """True while a version's breaker is open; slots that have not swapped to it do not."""
-        record = self.records.get(version)
-        return record is not None and record.since is not None
-
     def _failed(self, job: int, slot: Slot, outcome: Outcome) -> None:
-        earlier = self.attempts.setdefault(job, [])
-        held = self._held(job, slot.key, slot.box)
-        step = step_after(held, outcome, earlier, self.agenda.now, self.timing)
-        earlier.append(Attempt(outcome.cause, outcome.counted, slot.key, slot.box))
+        step = self.courses.failed(job, slot, outcome, self.agenda.now)
         self.ledger.events[outcome.cause.value] += 1
         if step.status is not Status.QUEUED:
             self._end(job, step.status)
             return
         if dispatch.enters_again(self.day.stages, step.stage_index):
-            self._enter_credit(job, (slot.cluster, slot.version))
-        self.stage[job], self.version[job] = step.stage_index, step.version
+            self.credits.enter(job, (slot.cluster, slot.version))
+        self.courses.stage[job], self.courses.version[job] = step.stage_index, step.version
         self.agenda.after(step.delay_s, self._due, (job, step.avoid))
 
     def _due(self, what: tuple[int, frozenset[str]]) -> None:
         self.enter(*what)
-
-    def _held(self, job: int, slot: str, box: str) -> Held:
-        stage, version = self.stage[job], self.version[job]
-        assert version is not None
-        return Held(
-            stage_index=stage,
-            last_stage=stage == len(self.day.stages) - 1,
-            attempt=1,
-            version=version,
-            wanted=None,
-            deadline=None,
-            cancel_requested=False,
-            slot=slot,
-            box=box,
-        )
 
     # What happens to boxes and versions.
 
@@ -417,13 +327,11 @@ class Run:
 
     def _refund(self, version: str) -> None:
         """Give jobs back what a version did to them before it was known to fail."""
-        for _, job, failed in self._recent:
-            if failed != version:
-                continue
-            self.attempts[job] = [Attempt(a.cause, False, a.slot, a.box) for a in self.attempts.get(job, [])]
+        for job in self.breakers.failed_by(version):
+            self.courses.refund(job)
             if self.ledger.status[job] is Status.FAILED:
                 self.ledger.came_back(job)
-                self.stage[job], self.version[job] = 0, None
+                self.courses.begin_again(job)
                 self.enter(job)
 
     def _miss(self, version: str) -> None:
@@ -439,10 +347,8 @@ class Run:
         for _, row in self.waiting.take_pinned(version, self.day.stages[self._gpu_stage].name):
             job = row.job
             self.ledger.events["restarted"] += 1
-            self.stage[job], self.version[job] = 0, None
-            key = self.credit.pop(job, None)
-            if key is not None:
-                self._give_back(key)
+            self.courses.begin_again(job)
+            self._give_back(self.credits.take_from(job))
             self.enter(job)
 
     def _sample(self, _: None) -> None:

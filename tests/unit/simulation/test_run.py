@@ -19,7 +19,7 @@ def test_every_job_ends_once(text: str, policy: Policy) -> None:
     run, ledger = days.play(text, policy)
     assert ledger.unended == 0 and None not in ledger.status
     assert ledger.waiting == [0] * len(run.day.tiers)
-    assert not run.credit  # every credit was given back
+    assert not run.credits.held  # every credit was given back
     started = [job for job, wait_s in enumerate(ledger.wait_s) if wait_s != NOT_STARTED]
     assert len(started) == len(ledger.status)
     assert min(ledger.wait_s) >= 0
@@ -43,7 +43,7 @@ def test_only_jobs_that_fail_too_often_are_failed() -> None:
 
 def test_a_job_avoids_the_slots_that_failed_it() -> None:
     run, _ = days.play(days.TROUBLED)
-    for attempts in run.attempts.values():
+    for attempts in run.courses.attempts.values():
         crashed = [attempt.slot for attempt in attempts if attempt.cause.value != "worker_lost"]
         assert len(crashed) == len(set(crashed))
 
@@ -74,7 +74,7 @@ def test_credits_bound_what_is_prepared() -> None:
 def test_the_waiting_jobs_of_a_bound_cluster_are_taken_up_nowhere_else() -> None:
     run, ledger = days.play(days.BUSY.replace("    warm_up: 1min\n", "    warm_up: 1min\n    bound: true\n"))
     assert ledger.unended == 0
-    assert set(run.bound.values()) == {1}
+    assert set(run.courses.bound.values()) == {1}
 
 
 def test_a_rollout_keeps_its_turns_and_loses_no_job() -> None:

@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest
 REPORT = $(if $(CI),--durations=25,)
 
-.PHONY: help demo test test-unit test-system acceptance lint types bench docs lock clean
+.PHONY: help demo test test-unit test-system acceptance lint types bench soak docs lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -43,6 +43,10 @@ types: $(READY)  ## mypy, strict, tests included
 
 bench: $(READY)  ## every benchmark (or BENCH="transfer.py env.py"), and docs/benchmarks.md from what they print
 	@$(BIN)/python bench/page.py $(BENCH)
+
+MINUTES ?= 60
+soak: $(READY)  ## an hour of swaps in every mode with a torch child (or MINUTES=5): what grows; prints JSON
+	@$(BIN)/python tests/soak/swaps.py --minutes $(MINUTES)
 
 docs: $(READY)  ## regenerate the command reference
 	$(BIN)/python -m modelrepo_cli.reference

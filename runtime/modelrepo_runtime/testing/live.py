@@ -115,12 +115,12 @@ class LiveBox:
         self.workers: list[LiveWorker] = []
         self._waiter = self.queue.waiter([self.model])
 
-    def push(self, code: str, *, yaml: str = "", model: str | None = None) -> str:
+    def push(self, code: str, *, yaml: str = "", model: str | None = None, project: str = PYPROJECT) -> str:
         """Publish a version whose model.py is `code`, with a class Model; returns its id."""
         model = model or self.model
         source = self.folder / f"source-{model}"
         source.mkdir(exist_ok=True)
-        (source / "pyproject.toml").write_text(PYPROJECT)
+        (source / "pyproject.toml").write_text(project)
         (source / "model.yaml").write_text(f"contract: 1\nname: {model}\nentrypoint: model:Model\n{yaml}")
         (source / "model.py").write_text(code)
         return self.repository.push(source, PushOptions(check="none", lock=True)).version

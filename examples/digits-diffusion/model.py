@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from modelrepo_contract import Ctx, Job
 
 FRAMES = 24  # of an animation; more are hardly seen and make the file larger
+SAVE_EVERY_S = 0.1  # so much work is lost at most; what a state takes to save is next to nothing beside it
 
 
 class DigitsDiffusion:
@@ -58,12 +59,18 @@ class DigitsDiffusion:
         noise = torch.Generator().manual_seed(job.inputs["seed"])
         latents = torch.randn(conditions.shape[1], LATENT, generator=noise).to(self.device)
         kept = {round(at * (steps - 1) / (FRAMES - 1)) for at in range(FRAMES)}
-        frames = []
-        for step in range(steps):
+        frames, done, saved_at = [], 0, started
+        before = job.state
+        if before is not None:  # an attempt was cut off: go on where it was
+            frames, done, latents = before["frames"], before["done"], before["latents"].to(self.device)
+        for step in range(done, steps):
             latents, clean = self._denoise(conditions, latents, 1 - step / steps, 1 - (step + 1) / steps)
             if step in kept:
                 frames.append(clean.cpu())
             job.progress((step + 1) / steps, f"step {step + 1}/{steps}")
+            if time.monotonic() - saved_at >= SAVE_EVERY_S:
+                job.save_state({"done": step + 1, "latents": latents, "frames": frames})
+                saved_at = time.monotonic()
         np.save(job.handover("latents.npy"), torch.stack(frames).numpy())
         return {"generate_s": round(time.monotonic() - started, 3)}
 

@@ -46,7 +46,7 @@ class Saver:
     """The states of one attempt. Numbers go on where those of the attempts before ended."""
 
     def __init__(self, request: Mapping[str, Any]) -> None:
-        """`request`: `folders`, the one in shared memory or None first, `about`, and `first`, the next state's number."""
+        """`request`: `folders`, the one in shared memory or None first, `about`, and `first`, the next number."""
         memory, disk = request["folders"]
         self._memory, self._disk = None if memory is None else Path(memory), Path(disk)
         self._about: dict[str, Any] = request["about"]
@@ -116,7 +116,8 @@ class Saver:
         return None
 
     def _fresh(self, folder: Path, packed: Packed, number: int, *, in_memory: bool) -> _File:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for each in (folder.parent.parent, folder.parent, folder):  # not by `parents`: these would be open to others
+            each.mkdir(mode=0o700, exist_ok=True)
         if in_memory and room_on_tmpfs(folder) < packed.size_bytes:
             raise OSError(errno.ENOSPC, f"{packed.size_bytes} bytes are more than it has room for")
         path = folder / f"{number}{PART}"

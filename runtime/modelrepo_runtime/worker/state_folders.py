@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from modelrepo_runtime.child.room import room_on_tmpfs
 from modelrepo_runtime.child.state_file import SUFFIX, TornState, read_about
 from modelrepo_runtime.jobs import Claim
 from modelrepo_runtime.pool.place import SHARED_MEMORY, filesystem_of
@@ -67,6 +68,12 @@ class StateFolders:
         """Return where one state lies."""
         root = self.memory if in_memory and self.memory is not None else self.disk
         return root / job_id / str(fence) / f"{number}{SUFFIX}"
+
+    def make_room(self, place: Path, size_bytes: int) -> bool:
+        """Make the folder of a place in shared memory; False where there is no room for so many bytes."""
+        for folder in (place.parent.parent.parent, place.parent.parent, place.parent):
+            folder.mkdir(mode=0o700, exist_ok=True)
+        return room_on_tmpfs(place.parent) >= size_bytes
 
     def found(self, job_id: str, stage: str, digest: str) -> list[Found]:
         """Return the whole states that a stage of a version has saved here, the newest first."""
@@ -161,13 +168,13 @@ def _unused_s(folder: Path) -> float:
 
 
 def _unsuitable(folder: Path) -> str:
-    """Say why a folder cannot hold states in memory; empty where it can."""
+    """Say why a folder cannot hold states in memory; empty where it can. It is made with the first state."""
     try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        found = folder.lstat()
+        found = folder.lstat() if folder.exists() else None
+        folder.parent.lstat()
     except OSError as error:
         return f"{folder}: {error.strerror or error}"
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+    if found is not None and (not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid()):
         return f"{folder} is no folder of ours"
-    kind = filesystem_of(folder)
+    kind = filesystem_of(folder if found is not None else folder.parent)
     return "" if kind in ("tmpfs", "ramfs") else f"{folder} lies on {kind or 'an unknown filesystem'}, not on tmpfs"

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Protocol
 
 from modelrepo.errors import NoSpace, NotFound
-from modelrepo_runtime.child.room import room_on_tmpfs
 from modelrepo_runtime.child.state_file import TornState, read_about
 from modelrepo_runtime.jobs import Cause, Claim, KeptState
 from modelrepo_runtime.supervision.spec import SavedState, StateRequest
@@ -161,10 +160,8 @@ class States:
         """Bring a state from the store; None where it is not there, or not what was kept."""
         place = self._folders.place_of(claim.job_id, kept.fence, kept.number, in_memory=True)
         disk = self._folders.place_of(claim.job_id, kept.fence, kept.number, in_memory=False)
-        if place != disk:
-            place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if room_on_tmpfs(place.parent) < kept.size_bytes:
-                place = disk
+        if place != disk and not self._folders.make_room(place, kept.size_bytes):
+            place = disk
         try:
             try:
                 self._files.fetch(kept.key, place)

@@ -6,6 +6,7 @@ Real torch, in an environment of the project's own making. MODELREPO_ACCEPTANCE=
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import random
@@ -16,12 +17,15 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 
-from modelrepo_runtime.jobs import Cause
+from modelrepo_runtime.jobs import Cause, Job, Status
 from modelrepo_runtime.local_model import Box, LocalModel, folder_model
 from modelrepo_runtime.supervision import ChildOutcome, ChildState, RankGroup, descendants, shared_spawner
 from modelrepo_runtime.testing.children import a_request
+from modelrepo_runtime.testing.live import LiveBox, LiveWorker
+from modelrepo_runtime.timing import Timing
 
 FULL = os.environ.get("MODELREPO_ACCEPTANCE") == "full"
 CANCELS = 200 if FULL else 5
@@ -32,6 +36,31 @@ MANY = 10**9
 """Steps of a job that does not end by itself."""
 GRACE_S = 60.0
 """None of these models ignores a cancel, so one that is over is a rank which did not hear of it."""
+
+PLAIN = """
+import os, time
+
+class Model:
+    def load(self, ctx):
+        self.ctx, self.at = ctx, 0
+        self.folder = os.path.dirname(os.environ["MODELREPO_RENDEZVOUS"][len("file://"):])
+        self.meet()
+
+    def meet(self):
+        self.at += 1
+        open(f"{self.folder}/met-{self.at}-{self.ctx.rank}", "w").close()
+        while not all(os.path.exists(f"{self.folder}/met-{self.at}-{rank}") for rank in range(self.ctx.world_size)):
+            time.sleep(0.001)
+
+    def run(self, job):
+        job.progress(0.5)
+        while job.attempt <= job.inputs["killed"]:
+            self.meet()
+            job.check()
+        self.meet()
+        return {"attempt": job.attempt, "ranks": self.ctx.world_size}
+"""
+"""Without torch: its ranks meet in files."""
 
 SPEC = """
 contract: 1
@@ -146,3 +175,38 @@ def cancel_anywhere(group: RankGroup, folder: Path, rng: random.Random, *, betwe
     timer.cancel()
     assert outcome.cause is Cause.CANCELLED, outcome
     assert group.state is ChildState.READY and group.alive
+
+
+def test_a_worker_brings_the_group_back_and_the_job_is_tried_again(tmp_path: Path) -> None:
+    ranks = 4 if FULL else 2
+    timing = replace(Timing.embedded().scaled(0.2), cordon_first_s=0.1, cordon_longest_s=0.2)
+    yaml = f"stages: [{{name: run, gpus: {ranks}, timeout: 60s}}]\naccelerators: {{cpu: null}}\n"
+    with LiveBox(tmp_path / "box", timing) as box:
+        box.promote(box.push(PLAIN, yaml=yaml))
+        worker = box.worker()
+        for victim in range(ranks) if FULL else [1]:
+            done = killed_once(box, worker, victim, ranks)
+            assert (done.status, done.result) == (Status.SUCCEEDED, {"attempt": 2, "ranks": ranks}), worker.text()
+            assert f"rank {victim}: it ended without an answer" in worker.text()
+
+
+def killed_once(box: LiveBox, worker: LiveWorker, victim: int, ranks: int) -> Job:
+    """Submit a job, kill a rank while it runs, and return what became of the job."""
+    job = box.client.submit("live", {"killed": 1})["id"]
+    box.until(lambda: (box.queue.get(job).progress or 0) > 0, "the job runs")
+    ((_, slot),) = box.slots()
+    assert slot.extra["ranks"] == ranks
+    os.kill(rank_of(worker, victim), signal.SIGKILL)
+    box.until(lambda: box.queue.get(job).status.ended, "the job has ended")
+    return box.queue.get(job)
+
+
+def rank_of(worker: LiveWorker, rank: int) -> int:
+    """Return the pid of one rank of the worker's only group."""
+    found = []
+    for pid in worker.children():
+        with contextlib.suppress(psutil.Error):
+            if psutil.Process(pid).environ().get("RANK") == str(rank):
+                found.append(pid)
+    (pid,) = found
+    return pid

@@ -29,6 +29,7 @@ from modelrepo_runtime.timing import Timing
 from modelrepo_runtime.worker.assignment import assign
 from modelrepo_runtime.worker.attempt import Attempts
 from modelrepo_runtime.worker.claiming import Claimer
+from modelrepo_runtime.worker.device_watch import DeviceWatch
 from modelrepo_runtime.worker.flusher import Flusher
 from modelrepo_runtime.worker.footprint import Learnt
 from modelrepo_runtime.worker.handover import Handovers
@@ -132,8 +133,16 @@ class Worker:
                 at_each_poll=self._look_for_models,
                 ask=self._ask_gateway,
             )
+            self._devices = DeviceWatch(
+                self._box.accelerator,
+                {name: place.layout.devices for name, place in self._places.items()},
+                self._journal,
+                fell_sick=self._fell_sick,
+                changed=self._changed,
+            )
+            devices = Periodic("devices", self._devices.look, self._timing.beat_s, self._journal)
             pool = Periodic("pool", self._pool.relieve, POOL_LOOK_S, self._journal)
-            self._upkeep = (*self._make_upkeep(), pool)
+            self._upkeep = (*self._make_upkeep(), pool, devices)
         except BaseException:
             self._places.release()
             raise
@@ -150,6 +159,7 @@ class Worker:
             memory_groups="yes" if self._memory_groups.parent else f"no: {self._memory_groups.problem}",
         )
         self._sweep_states()
+        self._devices.look()  # from here on their counters count
         self._session.beat_once()  # brings the orders that stand: a cordoned slot takes no job in between
         self._keeper.catch_up()
         self._session.start()
@@ -250,9 +260,28 @@ class Worker:
         return tuple(replace(report, extra={**report.extra, "pool": str(pool)}) for report in found)
 
     def _empty(self, name: str, place: Place) -> SlotReport:
-        why = self._keeper.cordon(name)
+        why = self._cordon(name)
         reason = why or "no model for this slot yet"
         return SlotReport(name, "cordoned" if why else "open", device=place.layout.label, reason=reason)
+
+    def forget_faults(self, slot: str) -> None:
+        """Take a slot's devices for well: somebody has seen to them."""
+        self._devices.forget(slot)
+
+    def _cordon(self, name: str) -> str | None:
+        return self._keeper.cordon(name) or self._devices.cordon(name)
+
+    def _fell_sick(self, name: str) -> None:
+        """Hand back what runs on a device that is past use, uncounted; its child is ended and none is started."""
+        slot = self.slot_of(name)
+        if slot is not None:
+            slot.abandon()
+        self._changed(name)
+
+    def _changed(self, name: str) -> None:
+        slot = self.slot_of(name)
+        if slot is not None:
+            slot.look_again()
 
     def slot_names(self) -> Sequence[str]:
         """Name every slot, also those without a model."""
@@ -485,7 +514,9 @@ class Worker:
             device_room=self._device_room(layout),
             slots_total=self._slots_total,
             look_again=self._watcher.look_again,
-            cordon=partial(self._keeper.cordon, layout.name),
+            cordon=partial(self._cordon, layout.name),
+            device_broken=partial(self._devices.is_broken, layout.name),
+            look_at_devices=partial(self._devices.look_at, layout.name),
             slot_descriptors=place.descriptors,
         )
 

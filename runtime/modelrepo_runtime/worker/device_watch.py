@@ -44,7 +44,7 @@ def _told(seen: Sequence[tuple[Device, Fault]]) -> str:
 
 
 class DeviceWatch:
-    """Remembers which slots are sick. `look` is for one thread, the rest for any.
+    """Remembers which slots are sick. For any thread.
 
     `fell_sick` hears of a slot that may run nothing any more, what runs included; `changed` of any other change.
     """
@@ -65,20 +65,23 @@ class DeviceWatch:
 
     def look(self) -> None:
         """Look at every device once."""
-        for slot, devices in self._devices.items():
-            seen = [(device, fault) for device in devices for fault in self._accelerator.faults(device)]
-            with self._lock:
-                before = self._sick.get(slot)
-                now = judge(seen, before)
-                if now is not None:
-                    self._sick[slot] = now
-                else:
-                    self._sick.pop(slot, None)
-            if (now and now.reason) != (before and before.reason):
-                self._journal.say(
-                    "device-sick" if now else "device-well", slot=slot, reason=now.reason if now else None
-                )
-                (self._fell_sick if now and now.lasting else self._changed)(slot)
+        for slot in self._devices:
+            self.look_at(slot)
+
+    def look_at(self, slot: str) -> None:
+        """Look at the devices of one slot."""
+        devices = self._devices.get(slot, ())
+        seen = [(device, fault) for device in devices for fault in self._accelerator.faults(device)]
+        with self._lock:
+            before = self._sick.get(slot)
+            now = judge(seen, before)
+            if now is not None:
+                self._sick[slot] = now
+            else:
+                self._sick.pop(slot, None)
+        if (now and now.reason) != (before and before.reason):
+            self._journal.say("device-sick" if now else "device-well", slot=slot, reason=now.reason if now else None)
+            (self._fell_sick if now and now.lasting else self._changed)(slot)
 
     def cordon(self, slot: str) -> str | None:
         """Say why a slot takes no jobs."""

@@ -119,4 +119,8 @@ class SlotParts:
     """Locks that every process of a child holds on to."""
     load_timeout_s: float = LOAD_TIMEOUT_S
     cordon: Callable[[], str | None] = lambda: None
-    """Why an operator lets this slot take no jobs; None where it may."""
+    """Why an operator lets this slot take no jobs, or the health of its devices; None where it may."""
+    device_broken: Callable[[], bool] = lambda: False
+    """Whether its devices are past use: no child is started then. As of the last look; asked all the time."""
+    look_at_devices: Callable[[], None] = lambda: None
+    """Look at the health of its devices now."""

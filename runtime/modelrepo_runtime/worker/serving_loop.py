@@ -24,6 +24,8 @@ from modelrepo_runtime.worker.suspend import boottime
 IDLE_DEATHS = 3
 # Measuring looks at every process of the box; what a version takes changes slowly.
 LEARN_EVERY_S = 10.0
+_MAYBE_THE_DEVICE = (Cause.CRASH, Cause.HANG, Cause.EXCEPTION, Cause.OUT_OF_MEMORY)
+"""Ends that a broken device may have brought about."""
 
 
 class _Step(Enum):
@@ -94,7 +96,7 @@ class ServingLoop:
         if self._slot.yield_for is not None:
             return _Step.YIELD
         if self._slot.restart_wanted or not self._slot.serving.child.alive:
-            return _Step.RESTART
+            return _Step.WAIT if self._parts.device_broken() else _Step.RESTART
         return _Step.TAKE if self._may_take() else _Step.WAIT
 
     def _may_take(self) -> bool:
@@ -221,6 +223,7 @@ class ServingLoop:
         digest, types = serving.prepared.version.digest, _content_types(serving)
         ends = parts.attempts.run_batch(ours, serving.child, slot=parts.name, digest=digest, content_types=types)
         for held, ended in zip(ours, ends, strict=True):
+            ended = self._excuse(held, ended)
             self._judge(held, ended, serving)
             self._settle(held, ended, serving, follows=False)
         with self._slot.changed:
@@ -248,6 +251,7 @@ class ServingLoop:
             ended = parts.attempts.run(
                 held, serving.child, slot=parts.name, digest=digest, content_types=types, brought=brought
             )
+            ended = self._excuse(held, ended)
             self._judge(held, ended, serving)
             following = self._settle(held, ended, serving) or self._begin_staged(serving)
         self._learn(serving)
@@ -270,6 +274,16 @@ class ServingLoop:
                 return
             self._learns_at = now + LEARN_EVERY_S
         learn(self._slot, serving)
+
+    def _excuse(self, held: Held, ended: Ended) -> Ended:
+        """Hand a job back, uncounted, that ended badly while its device broke: nobody is at fault."""
+        if ended.cause not in _MAYBE_THE_DEVICE:
+            return ended
+        self._parts.look_at_devices()
+        if not self._parts.device_broken():
+            return ended
+        self._parts.journal.say("device-blamed", slot=self._parts.name, job=held.claim.job_id, cause=ended.cause.value)
+        return Ended(Cause.PREEMPTED)
 
     def _judge(self, held: Held, ended: Ended, serving: Serving) -> None:
         claim, parts = held.claim, self._parts

@@ -57,7 +57,7 @@ class Swapper(Changeover):
 
     def _is_due(self) -> bool:
         slot = self._slot
-        if slot.target is None:
+        if slot.target is None or self._parts.device_broken():
             return False
         current = slot.serving
         if current is not None and current.target == slot.target:

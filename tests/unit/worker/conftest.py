@@ -229,6 +229,8 @@ class Bench:
         self.at_edge: Callable[[], None] = lambda: None
         self.heard: Callable[[BeatReply], None] = lambda _: None
         self.cordon: Callable[[str], str | None] = lambda _: None
+        self.broken: Callable[[str], bool] = lambda _: False
+        self.look_at: Callable[[str], None] = lambda _: None
         info = WorkerInfo("w", "box", 1, slots=("s0", "s1"))
         self.session = WorkerSession(
             self.queue,
@@ -275,6 +277,8 @@ class Bench:
             slots_total=self._slots_total,
             look_again=lambda model: self.at_edge(),
             cordon=lambda: self.cordon(name),
+            device_broken=lambda: self.broken(name),
+            look_at_devices=lambda: self.look_at(name),
         )
         slot = Slot(parts, "m")
         threads = SlotThreads(slot)

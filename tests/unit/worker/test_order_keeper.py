@@ -36,6 +36,7 @@ class Boss:
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
         self.assigned: list[tuple[str, str, str | None]] = []
+        self.seen_to: list[str] = []
         self.keeper = OrderKeeper(self, bench.session, bench.journal)
         bench.heard = lambda reply: self.keeper.hear(reply.orders)
         bench.cordon = self.keeper.cordon
@@ -52,6 +53,9 @@ class Boss:
             raise REFUSALS[model]
         self.assigned.append((name, model, version))
         return len(self.assigned) > 1
+
+    def forget_faults(self, slot: str) -> None:
+        self.seen_to.append(slot)
 
     def slots_total(self, model: str) -> int:
         return len(self.bench.slots)

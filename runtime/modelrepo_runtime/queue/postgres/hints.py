@@ -12,10 +12,13 @@ import json
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 LAG_S = 2.0
+STEPS = 8
+"""Notes of where a lane begins within the lag: what a claim reads past is no older than the lag and one step."""
 SWEEP_S = 30.0
 Key = tuple[float, int]
 BEFORE_ALL: Key = (-math.inf, -1)
@@ -24,8 +27,8 @@ BEFORE_ALL: Key = (-math.inf, -1)
 @dataclass(slots=True)
 class _Mark:
     start: Key = BEFORE_ALL
-    seen: Key | None = None
-    at: float = 0.0
+    seen: deque[tuple[float, Key]] = field(default_factory=deque)
+    """What was seen within the lag, and when, the oldest first."""
 
 
 class Hints:
@@ -40,12 +43,14 @@ class Hints:
         """Note that no row of a lane that is not newer than now comes up to `before`."""
         now = self._clock()
         with self._guard:
-            mark = self._marks.setdefault((lane, by_age), _Mark())
-            if mark.seen is None:
-                mark.seen, mark.at = before, now
-            elif now - mark.at >= self._lag_s:
-                mark.start = max(mark.start, mark.seen)
-                mark.seen, mark.at = before, now
+            mark = self._marks.get((lane, by_age))
+            if mark is None:
+                mark = self._marks[lane, by_age] = _Mark()
+            seen = mark.seen
+            while seen and now - seen[0][0] >= self._lag_s:
+                mark.start = max(mark.start, seen.popleft()[1])
+            if not seen or now - seen[-1][0] >= self._lag_s / STEPS:
+                seen.append((now, before))
 
     def start(self, lane: int, by_age: bool) -> Key:
         """Return a key after which all live rows come that are worth a look."""
@@ -67,7 +72,8 @@ class Hints:
         """Begin earlier: a live row was found there."""
         with self._guard:
             mark = self._marks.setdefault((lane, by_age), _Mark())
-            mark.start, mark.seen = min(mark.start, before), None
+            mark.start = min(mark.start, before)
+            mark.seen.clear()
 
     def forget(self, lanes: set[int]) -> None:
         """Drop what is known of lanes that are no more."""

@@ -144,7 +144,9 @@ class Runner:
         self._run(prepared, values)
 
     def each(self, name: str, rows: Sequence[Sequence[object]]) -> Sequence[Sequence[Any]]:
-        """See Statements."""
+        """See Statements. One row of values needs no join."""
+        if len(rows) == 1:
+            return [self.tuples(name, rows[0])]
         known = (f"each {name}", ())
         prepared = self._many.get(known)
         if prepared is None:

@@ -13,7 +13,7 @@ from modelrepo.errors import InvalidInput, Unreachable
 from modelrepo_runtime.queue.postgres.combining import Combiner
 from modelrepo_runtime.queue.postgres.connecting import shown
 from modelrepo_runtime.queue.postgres.feeding import Feeding
-from modelrepo_runtime.queue.postgres.hints import BEFORE_ALL, Hints
+from modelrepo_runtime.queue.postgres.hints import BEFORE_ALL, LAG_S, STEPS, Hints
 from modelrepo_runtime.queue.postgres.migrating import halves
 from modelrepo_runtime.queue.postgres.news import News
 from modelrepo_runtime.queue.postgres.statements import array, dumped, for_each, numbered, over_arrays
@@ -107,6 +107,17 @@ def test_a_hint_is_what_was_seen_two_seconds_ago() -> None:
     assert json.loads(hints.ages()) == {"1": 3.5}
     hints.lower(1, False, (9.0, 1))
     assert hints.start(1, False) == (9.0, 1)
+
+
+def test_a_lane_begins_no_further_back_than_the_lag_and_a_step() -> None:
+    clock = FakeClock(0.0)
+    hints = Hints(clock)
+    for tenth in range(100):
+        hints.saw(1, False, (float(tenth), 0))
+        begins = hints.start(1, False)[0]
+        assert begins <= tenth - 10 * LAG_S
+        assert tenth < 10 * LAG_S or tenth - begins <= 10 * (LAG_S + LAG_S / STEPS) + 1
+        clock.advance(0.1)
 
 
 def test_calls_that_wait_run_together_and_each_gets_its_answer() -> None:

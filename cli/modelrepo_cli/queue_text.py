@@ -31,19 +31,31 @@ def document(shown: QueueReport) -> dict[str, Any]:
 def _lanes(shown: QueueReport) -> str:
     if not shown.lanes:
         return f"no job waits (policy {shown.policy})"
-    waiting, delayed = (sum(lane.waiting for lane in shown.lanes), sum(lane.delayed for lane in shown.lanes))
+    waiting, delayed = (sum(map(_at_least, shown.lanes)), sum(lane.delayed for lane in shown.lanes))
+    more = "more than " if any(lane.more_than is not None for lane in shown.lanes) else ""
     later = f", {delayed:,} delayed after a failed try" if delayed else ""
     headings = ("MODEL", "STAGE", "TIER", "FOR", "WAITING", "OLDEST", "OF SLO", "NEW ONES WAIT")
     rows = [_row(lane) for lane in shown.lanes]
-    return f"{counted(waiting, 'job')} waiting{later}; policy {shown.policy}\n" + table(headings, rows)
+    return f"{more}{counted(waiting, 'job')} waiting{later}; policy {shown.policy}\n" + table(headings, rows)
 
 
 def _row(lane: LaneReport) -> tuple[object, ...]:
     oldest = "-" if lane.oldest_s is None else span(lane.oldest_s)
     share = "-" if lane.share is None else f"{lane.share:.0%}"
     wait = "paused" if lane.paused else "unknown" if lane.wait_s is None else f"about {span(round(lane.wait_s))}"
-    number = f"{lane.waiting:,}" + (f" + {lane.delayed:,} delayed" if lane.delayed else "")
+    number = waiting_of(lane) + (f" + {lane.delayed:,} delayed" if lane.delayed else "")
     return lane.model, f"{lane.stage} ({lane.on})", lane.tier, _whom(lane), number, oldest, share, wait
+
+
+def waiting_of(lane: LaneReport) -> str:
+    """Return how many jobs of a lane wait; of a long one how many were counted, and what is made of it."""
+    if lane.more_than is None:
+        return f"{lane.waiting:,}"
+    return f"more than {lane.more_than:,}, about {lane.waiting:,}"
+
+
+def _at_least(lane: LaneReport) -> int:
+    return lane.waiting if lane.more_than is None else lane.more_than
 
 
 def _whom(lane: LaneReport) -> str:

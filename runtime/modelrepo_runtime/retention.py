@@ -39,7 +39,10 @@ class Swept:
 
 
 def sweep(queue: JobQueue, files: JobStore, retention: Retention, clock: Callable[[], float] = time.time) -> Swept:
-    """Forget ended jobs and delete files past their retention. Several may sweep at once. Raises: Unreachable."""
+    """Forget ended jobs, with tenants that have none left, and delete files past their retention.
+
+    Several may sweep at once. Raises: Unreachable.
+    """
     by_tier = {tier.name: retention.of(tier) for tier in queue.tiers()}
     jobs = 0
     for tier, kept in by_tier.items():
@@ -48,6 +51,7 @@ def sweep(queue: JobQueue, files: JobStore, retention: Retention, clock: Callabl
             jobs += gone
             if not gone:
                 break  # another sweeper is at it
+    queue.forget_accounts()
     now = clock()
     shortest_s = min([retention.files_s, *(kept.files_s for kept in by_tier.values())])
     swept = files.sweep(now - shortest_s, lambda job_id: now - _kept_s(queue, job_id, by_tier, retention))
@@ -63,6 +67,14 @@ def delete_dropped(queue: JobQueue, files: JobStore) -> int:
         queue.forget_dropped_states(keys)
         deleted += len(keys)
     return deleted
+
+
+def sweep_handovers(files: JobStore, retention: Retention, clock: Callable[[], float] = time.time) -> int:
+    """Delete what stages left in a cluster's own storage, by age alone: its boxes may not ask for jobs of others.
+
+    A stage deletes what it was handed over; what lies on is of jobs that ended elsewhere. Raises: Unreachable.
+    """
+    return files.sweep(clock() - retention.jobs_s)
 
 
 def _old_jobs(queue: JobQueue, tier: str, age_s: float) -> list[str]:

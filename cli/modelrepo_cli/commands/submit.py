@@ -84,6 +84,10 @@ def command(
             metadata=kept,
             webhook=webhook,
         )
+        if webhook is not None and not _by_gateway(call):
+            call.output.note(
+                "its webhook is told by a gateway, and by nobody until `modelrepo gateway` runs on this queue"
+            )
         if wait_s is not None:
             call.output.note(f"{job['id']} is queued")
             job = _ended(client, job["id"], wait_s, watched=not call.output.as_json and sys.stderr.isatty())
@@ -94,6 +98,12 @@ def command(
         why = f": {job['error']['code']}: {job['error']['message']}" if job["error"] else ""
         raise JobUnsuccessful(f"job {job['id']} ended {job['status']}{why}; see `modelrepo jobs logs {job['id']}`", job)
     call.output.show(job, job_text.detail(job))
+
+
+def _by_gateway(call: Call) -> bool:
+    from modelrepo_runtime.queue.opening import default_queue_url, is_gateway
+
+    return is_gateway(default_queue_url(call.queue))
 
 
 def _named(reference: str, version: str | None) -> tuple[str, str | None]:

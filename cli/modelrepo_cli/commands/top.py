@@ -68,9 +68,11 @@ def _look(queue: JobQueue, model: str | None) -> tuple[QueueReport, tuple[Worker
 def page(report: QueueReport, workers: tuple[WorkerReport, ...], running: tuple[Job, ...]) -> str:
     """Return everything as text: one line that sums up, then the most urgent lanes, the slots, the newest jobs."""
     waiting = sum(lane.waiting for lane in report.lanes)
+    about = "about " if any(lane.more_than is not None for lane in report.lanes) else ""
     slots = [slot for worker in workers if convergence.is_live(worker) for slot in worker.slots]
     busy = sum(slot.job_id is not None for slot in slots)
-    head = f"{waiting:,} waiting in {len(report.lanes)} lanes, policy {report.policy}; {busy} of {len(slots)} slots run"
+    where = f"in {len(report.lanes)} lanes, policy {report.policy}"
+    head = f"{about}{waiting:,} waiting {where}; {busy} of {len(slots)} slots run"
     lanes = table(
         ("MODEL", "STAGE", "TIER", "VERSION", "WAITING", "OLDEST", "SLO USED", "EXPECTED WAIT", ""),
         [_lane(lane) for lane in report.lanes[:MOST_LANES]],
@@ -83,13 +85,17 @@ def page(report: QueueReport, workers: tuple[WorkerReport, ...], running: tuple[
     return "\n\n".join(part for part in parts if part)
 
 
+def _waiting(lane: LaneReport) -> str:
+    return f"{'' if lane.more_than is None else 'about '}{lane.waiting:,}"
+
+
 def _lane(lane: LaneReport) -> tuple[object, ...]:
     return (
         lane.model,
         lane.stage,
         lane.tier + (" (over)" if lane.over else ""),
         lane.version or "any",
-        f"{lane.waiting:,}" + (f" +{lane.delayed:,} delayed" if lane.delayed else ""),
+        _waiting(lane) + (f" +{lane.delayed:,} delayed" if lane.delayed else ""),
         "-" if lane.oldest_s is None else span(lane.oldest_s),
         "-" if lane.share is None else f"{lane.share:.0%}",
         "?" if lane.wait_s is None else span(lane.wait_s),

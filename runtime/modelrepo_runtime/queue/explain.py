@@ -98,7 +98,8 @@ def _waiting(job: Job, lane: LaneLoad, around: Surroundings, facts: dict[str, Js
         lines.append(f"It is delayed until {timestamp(around.due)}, after an attempt that failed.")
     elif job.position is not None:
         count = f"At least {job.position}" if job.position >= COUNTED_TO else str(job.position)
-        lines.append(f"{count} jobs of its model would be taken before it.")
+        jobs = "1 job" if job.position == 1 else f"{count} jobs"
+        lines.append(f"{jobs} of its model would be taken before it.")
     lines += _expected(job, around.now)
     if lane.over:
         lines.append(f"Tenant {job.tenant} is far ahead of its share: its jobs get spare capacity and one pick in ten.")
@@ -130,7 +131,8 @@ def _who_may_take_it(lane: LaneLoad, rules: Rules, facts: dict[str, Json]) -> st
     able = [slot.place.key for slot, found in hindered if found is None]
     facts["slots"] = able
     if able:
-        return f"{len(able)} live slots may take it: {', '.join(able[:SLOTS_NAMED])}."
+        count = "1 live slot" if len(able) == 1 else f"{len(able)} live slots"
+        return f"{count} may take it: {', '.join(able[:SLOTS_NAMED])}."
     if not slots:
         facts["waits_for"] = "a live worker that serves the model"
         return f"No live worker serves {lane.model}: start one with `modelrepo worker`."
@@ -142,7 +144,8 @@ def _who_may_take_it(lane: LaneLoad, rules: Rules, facts: dict[str, Json]) -> st
 def _words_for_all(lane: LaneLoad, nearest: Hindrance, slots: Sequence[SlotStanding]) -> str:
     if nearest.kind is nearest.kind.STATE:
         states = " or ".join(sorted({slot.report.state for slot in slots}))
-        return f"All {len(slots)} live slots of {lane.model} are {states}; see `modelrepo status`."
+        who = "The only live slot" if len(slots) == 1 else f"All {len(slots)} live slots"
+        return f"{who} of {lane.model} {'is' if len(slots) == 1 else 'are'} {states}; see `modelrepo status`."
     if nearest.kind is nearest.kind.VERSION:
         served = sorted({version for slot in slots for version in serves(slot.report)})
         return (

@@ -79,7 +79,10 @@ class FleetEvents(Protocol):
         kind: str | None = None,
         limit: int = 1000,
     ) -> tuple[FleetEvent, ...]:
-        """Return the newest events, oldest first: of the last `since_s`, with an id above `after`, of one model."""
+        """Return the newest events, oldest first: of the last `since_s`, with an id above `after`, of one model.
+
+        Raises: InvalidInput for a kind that there is not.
+        """
 
     def note_event(self, event: FleetEvent) -> None:
         """Write an event down; its id and moment are the queue's to give."""

@@ -43,6 +43,8 @@ class LaneLoad:
     plan: tuple[StageNeed, ...] = ()
     """The stages that its oldest job follows."""
     number: int = 0
+    more_than: int | None = None
+    """How many were counted, where `depth` is guessed from them; None: it was counted whole."""
 
     def has_before(self, moment: float, count: int) -> bool:
         """True if, coming evenly, far more of its jobs than `count` came before a moment."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -55,6 +56,9 @@ class OrderSettings(Protocol):
         Raises: InvalidInput.
         """
 
+    def forget_accounts(self) -> int:
+        """Forget how far ahead tenants were of whom no job is left; return how many accounts went."""
+
     def policy(self) -> Policy:
         """Return how lanes are compared."""
 
@@ -64,7 +68,8 @@ class OrderSettings(Protocol):
     def pause(self, model: str | None = None, tier: str | None = None) -> Pause:
         """Give out no more jobs of a model, of a tier, of both, or none at all; what runs runs on.
 
-        Pausing what is paused is legal. Raises: InvalidInput for an unknown tier.
+        Pausing what is paused is legal. Raises: InvalidInput for an unknown tier; ModelNotFound for a model of which
+        the queue has seen neither a job nor a slot.
         """
 
     def resume(self, model: str | None = None, tier: str | None = None) -> bool:
@@ -72,6 +77,11 @@ class OrderSettings(Protocol):
 
     def pauses(self) -> tuple[Pause, ...]:
         """Return all pauses."""
+
+
+def is_paused(pauses: Collection[tuple[str, str]], model: str, tier: str) -> bool:
+    """True where a pause holds for these jobs; '' in a pause stands for all."""
+    return any((m, t) in pauses for m in ("", model) for t in ("", tier))
 
 
 def checked_tenant(known: Tenant, weight: float | None, burst_jobs: float | None) -> Tenant:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from modelrepo.errors import InvalidInput
 from modelrepo_runtime.jobs import Json, timestamp
-from modelrepo_runtime.queue.turns import slots_allowed
+from modelrepo_runtime.queue.turns import check_share
 
 JOURNAL_LINES = 200
 """How many of a worker's last lines `logs` brings."""
@@ -153,7 +153,7 @@ def check_draft(draft: OrderDraft) -> None:
 
             parse_reference(draft.argument)
         case Verb.RESTART:
-            slots_allowed(draft.argument or "100%", 1)
+            check_share(draft.argument or "100%")
         case Verb.LOGS if draft.slot is not None:
             raise InvalidInput(f"cannot bring the lines of one slot: say `logs {draft.worker}`")
         case _ if draft.argument is not None:

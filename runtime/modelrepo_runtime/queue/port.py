@@ -383,6 +383,9 @@ class JobQueue(Orders, OrderSettings, Outbox, FleetEvents, Reports, Swaps, State
     def fleet(self) -> tuple[WorkerReport, ...]:
         """Return every session that has not ended, the longest silent last."""
 
+    def slots_serving(self, model: str) -> int:
+        """Count the live slots of a model that run its stages on accelerators."""
+
     def active_seen(self, models: Sequence[str]) -> tuple[ActiveSeen, ...]:
         """Return the newest row of each of these models that has one."""
 

@@ -52,6 +52,8 @@ class LaneReport:
     wait_s: float | None
     """How long a job that joins it now is expected to wait; None: unknown."""
     paused: bool
+    more_than: int | None = None
+    """How many of those that wait were counted, where `waiting` is an estimate; None: it is exact."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ class Reports(Protocol):
         """Take a failing version for healthy again, as a probe's success would; False where it does not fail."""
 
     def queue_report(self, model: str | None = None, tier: str | None = None) -> QueueReport:
-        """Return every lane that is not empty, of one model or tier if wanted; costs a look at every waiting job."""
+        """Return every lane that is not empty, of one model or tier if wanted; counts up to 5,000 jobs of each."""
 
     def explain_worker(self, worker: str) -> WorkerExplanation:
         """Say what each slot of a worker could take now. Raises: WorkerNotFound."""

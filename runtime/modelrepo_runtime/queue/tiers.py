@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from modelrepo.errors import InvalidInput
+from modelrepo.names import near_names
 from modelrepo_runtime.queue.port import Tier
 
 SHIPPED_TIERS: tuple[Tier, ...] = (
@@ -57,4 +58,8 @@ def _kept(name: str, wanted_s: float | None, known_s: float | None) -> float | N
 
 def unknown(name: str, known: list[str]) -> InvalidInput:
     """Return the error for a tier that the queue does not have."""
-    return InvalidInput(f"unknown tier {name!r}; this queue has {', '.join(known)}; `modelrepo tiers set` adds one")
+    near = near_names(name, known)
+    meant = f"; did you mean {', '.join(near)}?" if near else ""
+    return InvalidInput(
+        f"unknown tier {name!r}{meant}; this queue has {', '.join(known)}; `modelrepo tiers set` adds one"
+    )

@@ -16,6 +16,17 @@ def fetch_kind(cluster: str) -> str:
     return f"fetch {cluster}"
 
 
+def check_share(max_unavailable: str) -> None:
+    """Raises: InvalidInput for what is no share or number of slots, or is none of them."""
+    slots_allowed(max_unavailable, 1)
+    figure = float(max_unavailable.strip().rstrip("%"))
+    if figure == 0 or (figure > 100 and "%" in max_unavailable):
+        raise InvalidInput(
+            f"cannot take max_unavailable {max_unavailable!r}: nothing would ever have its turn, or more than all;"
+            " give a share such as 10%, or a number of slots from 1 on"
+        )
+
+
 def slots_allowed(max_unavailable: str, slots_total: int) -> int:
     """Return max(1, floor(share x slots)) for a share such as "10%", or the number itself for one such as "2".
 

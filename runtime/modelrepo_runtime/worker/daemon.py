@@ -51,7 +51,7 @@ from modelrepo_runtime.worker.state_folders import StateFolders
 from modelrepo_runtime.worker.states import States
 from modelrepo_runtime.worker.swap_plan import Room
 from modelrepo_runtime.worker.target import Look, Target, TargetWatcher, pinned_target, target_of
-from modelrepo_runtime.worker.upkeep import SWEEP_EVERY_S, forget_old, let_go, reap
+from modelrepo_runtime.worker.upkeep import SWEEP_EVERY_S, forget_old, let_go, let_go_of_handovers, reap
 
 # Others take memory by the second; what nobody uses of the pool goes before anybody is ended for lack of it.
 POOL_LOOK_S = 1.0
@@ -89,7 +89,7 @@ class Worker:
         self._reach = reach(settings, timing, lambda line: self._journal.say("object-mirror", said=line))
         self._timing, self._repository = self._reach.timing, self._reach.repository
         self._queue, self._files = self._reach.queue, self._reach.files
-        cluster_files = JobStore(_storage_url(settings.handover)) if settings.handover else None
+        cluster_files = self._cluster_files = JobStore(_storage_url(settings.handover)) if settings.handover else None
         self._handovers = Handovers(settings.cache / "worker" / "handovers", self._files, cluster_files)
         address, folders = flush_address(settings), StateFolders.open(settings.cache, settings.state_memory)
         flusher = Flusher(address, self._journal) if address is not None else None
@@ -176,18 +176,22 @@ class Worker:
 
     def _make_upkeep(self) -> Sequence[Periodic]:
         """Return what is done now and then. What is done for the whole fleet, a gateway does where there is one."""
-        cache = Periodic("cache", self._versions.tidy, SWEEP_EVERY_S, self._journal)
-        states = Periodic("states", self._sweep_states, SWEEP_EVERY_S, self._journal)
+        own = [
+            Periodic("cache", self._versions.tidy, SWEEP_EVERY_S, self._journal),
+            Periodic("states", self._sweep_states, SWEEP_EVERY_S, self._journal),
+        ]
+        if self._cluster_files is not None:
+            let_go_here = partial(let_go_of_handovers, self._cluster_files, self._journal)
+            own.append(Periodic("handovers", let_go_here, SWEEP_EVERY_S, self._journal))
         if self._reach.gateway is not None:
-            return cache, states
+            return own
         reaper, lease_s = Reaper(self._queue, self._timing), self._timing.lease_s
         sweep = partial(let_go, self._queue, self._files, self._journal)
         return (
             Periodic("reaper", partial(reap, reaper, self._journal), self._timing.beat_s, self._journal),
             Periodic("retention", sweep, SWEEP_EVERY_S, self._journal),
             Periodic("dropped states", self._delete_dropped, lease_s, self._journal),
-            cache,
-            states,
+            *own,
         )
 
     def _sweep_states(self) -> None:

@@ -50,8 +50,7 @@ class Reach:
         """Count the live slots of the whole fleet that serve a model's stages on accelerators."""
         if self.gateway is not None:
             return self.gateway.standing([model])[model].slots
-        live = [worker for worker in self.queue.fleet() if worker.last_beat_age_s <= self.timing.lease_s]
-        return sum(1 for worker in live for slot in worker.slots if slot.model == model and slot.on != ("cpu",))
+        return self.queue.slots_serving(model)
 
 
 def flush_address(settings: WorkerSettings) -> Address | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from modelrepo_runtime.jobstore import JobStore
 from modelrepo_runtime.queue.port import JobQueue
 from modelrepo_runtime.queue.reaper import Reaper
-from modelrepo_runtime.retention import Retention, sweep
+from modelrepo_runtime.retention import Retention, sweep, sweep_handovers
 from modelrepo_runtime.worker.journal import Journal
 
 SWEEP_EVERY_S = 3600.0
@@ -26,6 +26,13 @@ def let_go(queue: JobQueue, files: JobStore, journal: Journal) -> None:
     swept = sweep(queue, files, Retention())
     if swept.jobs or swept.files:
         journal.say("swept", jobs=swept.jobs, files=swept.files)
+
+
+def let_go_of_handovers(files: JobStore, journal: Journal) -> None:
+    """Let go of what lies in the cluster's own storage for too long: nobody but its boxes reaches it."""
+    swept = sweep_handovers(files, Retention())
+    if swept:
+        journal.say("handovers-swept", files=swept)
 
 
 def forget_old(folder: Path, kept_s: float) -> None:

@@ -172,8 +172,9 @@ def test_events_are_told_a_line_each(desk: Desk) -> None:
     assert told[2]["model"] == "m" and told[2]["at"].endswith("Z")
     assert "promoted m@v2 · m@v2 is active" in desk.run("events", "--model", "m", "--since", "5m")
     assert "paused" not in desk.printed.out
-    desk.run("events", "--kind", "nothing_of_the_kind")
+    desk.run("events", "--kind", "webhook_given_up")
     assert "nothing happened" in desk.printed.err
+    desk.run("events", "--kind", "promote", code=2)
 
 
 def test_events_are_followed_until_interrupted(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from modelrepo.errors import JobNotFound
 from modelrepo_runtime.jobs import Fence, StageNeed, Submission
 from modelrepo_runtime.jobstore import JobStore
 from modelrepo_runtime.queue.memory import MemoryQueue
-from modelrepo_runtime.retention import DAY_S, Retention, Swept, sweep
+from modelrepo_runtime.retention import DAY_S, Retention, Swept, sweep, sweep_handovers
 from modelrepo_runtime.testing.clock import FakeClock
 from modelrepo_runtime.worker.journal import Journal
 from modelrepo_runtime.worker.upkeep import let_go
@@ -103,3 +103,13 @@ def test_a_worker_says_what_it_let_go(shop: Shop) -> None:
     let_go(shop.queue, shop.files, Journal(log))
     assert log.getvalue().count("swept") == 1
     assert "swept jobs=1 files=0" in log.getvalue()
+
+
+def test_what_lies_in_a_clusters_storage_goes_by_age_alone(tmp_path: Path) -> None:
+    clock, files = FakeClock(), JobStore(str(tmp_path / "cluster"))
+    for name, age_s in (("old", 31 * DAY_S), ("young", 29 * DAY_S)):
+        path = tmp_path / name
+        path.write_text("latents")
+        kept = files.put_output(f"job_{name}", clock(), Fence(1, "a"), "latents", path)
+        os.utime(tmp_path / "cluster" / kept.key, (clock() - age_s, clock() - age_s))
+    assert [sweep_handovers(files, Retention(), clock) for _ in range(2)] == [1, 0]

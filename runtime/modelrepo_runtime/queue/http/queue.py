@@ -38,7 +38,7 @@ _REPEATABLE = frozenset(
     {
         "finish", "finish_all", "hand_back", "start", "renew_turn", "take_turn", "end_turn", "goodbye", "cancel",
         "get", "list", "beats", "fleet", "tiers", "explain", "history", "pinned_waiting", "active_seen",
-        "explain_worker", "queue_report", "failing_versions", "refuse_swap", "accept_swap", "halt_of",
+        "explain_worker", "queue_report", "slots_serving", "failing_versions", "refuse_swap", "accept_swap", "halt_of",
         "save_state", "wanted_states", "dropped_states", "forget_dropped_states",
     }
 )  # fmt: skip

@@ -195,7 +195,7 @@ def lease(tx: Transaction, holder: Holder, offer: Offer, rows: Sequence[ReadyRow
     claims: list[Claim] = []
     taken: list[tuple[object, ...]] = []
     begun: list[tuple[int, Sequence[StageNeed], int]] = []
-    for row in rows:
+    for row in (row for row in rows if row.job in jobs):  # a row that has outlived its job goes with it
         number += 1
         token = tokens[at : at + 2 * TOKEN_BYTES]
         at += 2 * TOKEN_BYTES

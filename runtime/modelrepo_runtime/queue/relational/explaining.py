@@ -12,12 +12,12 @@ from modelrepo_runtime.queue.explain_worker import explain_worker
 from modelrepo_runtime.queue.forecast import Forecaster, LaneLoad, Load
 from modelrepo_runtime.queue.hindrance import Rules, SlotStanding, serves
 from modelrepo_runtime.queue.lanes import Place, read_avoid
-from modelrepo_runtime.queue.order_settings import Pause
+from modelrepo_runtime.queue.order_settings import Pause, is_paused
 from modelrepo_runtime.queue.port import Explanation
 from modelrepo_runtime.queue.relational import crediting, reading
 from modelrepo_runtime.queue.relational.breaking import failing
 from modelrepo_runtime.queue.relational.fleet import read_report
-from modelrepo_runtime.queue.relational.forecasting import is_paused, kind_of, load_of, policy_of
+from modelrepo_runtime.queue.relational.forecasting import kind_of, load_of, policy_of
 from modelrepo_runtime.queue.relational.stages import read_stages
 from modelrepo_runtime.queue.relational.transaction import Row, Snapshot
 from modelrepo_runtime.queue.reports import CreditReport, LaneReport, QueueReport, WorkerExplanation
@@ -125,6 +125,7 @@ def _lane_report(lane: LaneLoad, known: Forecaster) -> LaneReport:
         over=lane.over,
         avoid=tuple(sorted(lane.avoid)),
         waiting=lane.depth,
+        more_than=lane.more_than,
         delayed=lane.delayed,
         oldest_s=None if waited is None else round(waited, 3),
         share=None if waited is None else round(waited / lane.slo_s, 4),

@@ -10,6 +10,7 @@ from modelrepo.errors import StaleFence
 from modelrepo_runtime.attempts import Attempt
 from modelrepo_runtime.jobs import Cause, Claim, Fence, Outcome, Status
 from modelrepo_runtime.queue.lanes import Lane, admits, fits
+from modelrepo_runtime.queue.order_settings import is_paused
 from modelrepo_runtime.queue.port import FinishReply, Offer
 from modelrepo_runtime.queue.relational import crediting, handovers, staging, tenancy
 from modelrepo_runtime.queue.relational.breaking import Verdicts, probing
@@ -178,6 +179,8 @@ def _claim_next(tx: Transaction, offer: Offer, call: Finish, row: LeaseRow, step
     tx.flush()
     place, kind = holder.place(offer), row.plan[step.stage_index].on
     if not admits(lane, place, lambda: slots_live(tx, timing), kind):
+        return None
+    if is_paused({(pause["model"], pause["tier"]) for pause in tx.rows("pauses")}, row.model, row.tier):
         return None
     known = probing(tx)
     if not known.allowed(offer, holder.cluster, stage):

@@ -31,7 +31,8 @@ def hello(tx: Transaction, info: WorkerInfo, timing: Timing) -> str:
     slots = json.dumps(info.slots)
     tx.run("session_insert", session, info.name, info.host, info.pid, info.cluster, slots, tx.now)
     tx.run("beat_insert", session, tx.now)
-    text = f"{info.name} began on {info.host} in cluster {info.cluster} with {len(info.slots)} slots"
+    number = "1 slot" if len(info.slots) == 1 else f"{len(info.slots)} slots"
+    text = f"{info.name} began on {info.host} in cluster {info.cluster} with {number}"
     fleet_events.note(tx, Happened.SESSION_BEGAN, text, worker=info.name)
     return session
 
@@ -227,6 +228,11 @@ def fleet(tx: Snapshot, timing: Timing) -> tuple[WorkerReport, ...]:
         slots = tuple(told.get(row["id"], ()))
         reports.append(WorkerReport(info, row["id"], abs(tx.now - row["at"]), slots, timing.lease_s))
     return tuple(reports)
+
+
+def slots_serving(tx: Snapshot, model: str, timing: Timing) -> int:
+    """Count live slots of a model that run stages on accelerators."""
+    return int(tx.only("slots_serving", model, tx.now - timing.lease_s, tx.now + timing.lease_s)[0])
 
 
 def forget_silent(tx: Transaction, before: float) -> None:

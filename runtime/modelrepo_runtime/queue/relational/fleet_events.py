@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from modelrepo.errors import InvalidInput
+from modelrepo.names import near_names
 from modelrepo_runtime.queue.fleet_events import KEPT_S, FleetEvent, Happened
 from modelrepo_runtime.queue.port import SlotReport
 from modelrepo_runtime.queue.relational.transaction import Row, Snapshot, Transaction
@@ -28,7 +30,12 @@ def note(
 def events(
     tx: Snapshot, since_s: float | None, after: int | None, model: str | None, kind: str | None, limit: int
 ) -> tuple[FleetEvent, ...]:
-    """Return the newest events, oldest first."""
+    """Return the newest events, oldest first. Raises: InvalidInput for a kind that there is not."""
+    kinds = [each.value for each in Happened]
+    if kind is not None and kind not in kinds:
+        near = near_names(kind, kinds)
+        meant = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(kinds)}"
+        raise InvalidInput(f"no event is of kind {kind!r}; {meant}")
     since = 0.0 if since_s is None else tx.now - since_s
     rows = tx.rows("fleet_events", since, after or 0, model, kind, limit)
     return tuple(_event(row) for row in reversed(rows))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from modelrepo.errors import TooLate
 from modelrepo_runtime.jobs import StageNeed, Submission
 from modelrepo_runtime.queue.forecast import Asked, Forecaster, LaneLoad, Load, Running, SlotLoad
 from modelrepo_runtime.queue.lanes import read_avoid
+from modelrepo_runtime.queue.order_settings import is_paused
 from modelrepo_runtime.queue.port import Tier
 from modelrepo_runtime.queue.rank import Policy, lwdf_weight
 from modelrepo_runtime.queue.relational.breaking import failing
@@ -23,6 +24,8 @@ from modelrepo_runtime.timing import Timing
 KINDS = ("cpu", "gpu")
 FRESH_S = 1.0
 """How old a load may be that predictions rest on."""
+COUNTED_TO = 5000
+"""Jobs of a lane that are counted one by one: how long it takes must not grow with the queue."""
 FAR_MORE = 1e6
 COSTS_AT_MOST = 0.05
 """Part of one core's time that reading loads may take; a longer reading is kept for longer."""
@@ -100,7 +103,9 @@ def weights_of(policy: Policy, tiers: Sequence[Tier]) -> dict[str, float]:
 
 def lanes_of(tx: Snapshot, tiers: Mapping[str, Tier], weights: Mapping[str, float]) -> tuple[LaneLoad, ...]:
     """Read how full every lane is that is not empty."""
-    rows = [row for row in tx.rows("lane_loads") if (row["depth"] or row["delayed"]) and row["tier"] in tiers]
+    rows = [
+        row for row in tx.rows("lane_loads", COUNTED_TO) if (row["depth"] or row["delayed"]) and row["tier"] in tiers
+    ]
     heads = tx.array(sorted({row["head"] for row in rows if row["head"] is not None}))
     condition = f"where {tx.statements.among('job.id')}"
     plans = {row["id"]: read_stages(row["stages"]) for row in tx.select("plans_of_jobs", condition, heads)}
@@ -112,7 +117,8 @@ def lanes_of(tx: Snapshot, tiers: Mapping[str, Tier], weights: Mapping[str, floa
             on=kind_of(plans.get(row["head"], ()), row["stage"]),
             tier=row["tier"],
             weight=weights[row["tier"]],
-            depth=row["depth"],
+            depth=_depth(row),
+            more_than=None if row["beyond"] is None else row["depth"],
             oldest=row["oldest"] or 0.0,
             newest=row["newest"] or 0.0,
             version=row["version"] or None,
@@ -129,9 +135,13 @@ def lanes_of(tx: Snapshot, tiers: Mapping[str, Tier], weights: Mapping[str, floa
     )
 
 
-def is_paused(pauses: Collection[tuple[str, str]], model: str, tier: str) -> bool:
-    """True where a pause holds for these jobs; '' in a pause stands for all."""
-    return any((m, t) in pauses for m in ("", model) for t in ("", tier))
+def _depth(row: Row) -> int:
+    """Return how many jobs wait in a lane: of one that is longer than is counted, what an even coming makes of it."""
+    counted: int = row["depth"]
+    if row["beyond"] is None:
+        return counted
+    known_s = row["beyond"] - row["oldest"]
+    return max(counted + 1, round(counted * (row["newest"] - row["oldest"]) / known_s) if known_s > 0 else 0)
 
 
 def kind_of(plan: Sequence[StageNeed], stage: str) -> str:

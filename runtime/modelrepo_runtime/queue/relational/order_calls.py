@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from functools import partial
 
+from modelrepo.errors import ModelNotFound
+from modelrepo.names import near_names
 from modelrepo_runtime.queue.fleet_events import Happened
 from modelrepo_runtime.queue.order_settings import Pause, Tenant
 from modelrepo_runtime.queue.rank import Policy
@@ -13,6 +17,7 @@ from modelrepo_runtime.queue.relational.transaction import Database, Snapshot, T
 from modelrepo_runtime.queue.tiers import unknown
 
 POLICY = "policy"
+ACCOUNTS_AT_ONCE = 500
 ALL = ""
 """Stands for all models or tiers in the rows of pauses."""
 
@@ -32,6 +37,17 @@ class OrderCalls:
         """See OrderSettings."""
         burst = math.inf if any_burst else burst_jobs
         return self._database.write(lambda tx: _set_tenant(tx, name, weight, burst))
+
+    def forget_accounts(self) -> int:
+        """See OrderSettings. Read by pages beside all others; who submits meanwhile begins with a new row."""
+        after: Sequence[object] | None = ("", "", "", 0)
+        forgotten = 0
+        while after is not None:
+            after, gone = self._database.read(partial(_vanished, after=after))
+            if gone:
+                self._database.write(partial(_forget_accounts, keys=gone), alone=False)
+            forgotten += len(gone)
+        return forgotten
 
     def policy(self) -> Policy:
         """See OrderSettings."""
@@ -55,6 +71,22 @@ class OrderCalls:
         return self._database.read(_pauses)
 
 
+Keys = Sequence[Sequence[object]]
+"""Model, tier, tenant and number of accounts' rows."""
+
+
+def _vanished(tx: Snapshot, after: Sequence[object]) -> tuple[Sequence[object] | None, Keys]:
+    """Return where the next page of accounts begins, None after the last, and those whose tenant has no job left."""
+    rows = tx.rows("accounts_after", *after, ACCOUNTS_AT_ONCE)
+    keys = [tuple(row)[:4] for row in rows]
+    gone = [key for key, row in zip(keys, rows, strict=True) if not row["alive"]]
+    return (keys[-1] if len(keys) == ACCOUNTS_AT_ONCE else None), gone
+
+
+def _forget_accounts(tx: Transaction, keys: Keys) -> None:
+    tx.run_many("account_delete", keys)
+
+
 def _set_tenant(tx: Transaction, name: str, weight: float | None, burst_jobs: float | None) -> Tenant:
     tenant = tenancy.set_tenant(tx, name, weight, burst_jobs)
     burst = "any burst" if tenant.burst_jobs is None else f"a burst of {tenant.burst_jobs:g} jobs"
@@ -75,6 +107,11 @@ def _pause(tx: Transaction, model: str | None, tier: str | None) -> Pause:
     known = [each.name for each in reading.tiers(tx)]
     if tier is not None and tier not in known:
         raise unknown(tier, known)
+    if model is not None and not tx.only("model_is_known", model)[0]:
+        models = [row[0] for row in tx.rows("models_known")]
+        near = near_names(model, models) or models[:5]
+        found = f"did you mean {', '.join(near)}?" if near else "no model has had jobs or slots here yet"
+        raise ModelNotFound(f"cannot pause {model}: this queue has seen no job and no slot of such a model; {found}")
     what = (model or ALL, tier or ALL)
     if what not in {(row["model"], row["tier"]) for row in tx.rows("pauses")}:
         tx.run("pause_insert", *what, tx.now)

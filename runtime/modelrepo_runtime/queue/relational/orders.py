@@ -18,6 +18,7 @@ from modelrepo_runtime.queue.orders import (
     OrderDraft,
     Verb,
     check_draft,
+    place,
 )
 from modelrepo_runtime.queue.relational import fleet_events
 from modelrepo_runtime.queue.relational.claiming import holder_of
@@ -122,8 +123,9 @@ def confirm(tx: Transaction, session: str, done: Sequence[OrderDone]) -> None:
         tx.run("order_heard_insert", each.id, session)
         row = tx.row("order_confirm", tx.now, each.answer, int(each.refused), each.id)
         if row is not None and each.refused:
-            why = each.answer or "refused"
-            fleet_events.note(tx, Happened.ORDER_REFUSED, why, worker=row["worker"], slot=row["slot"])
+            where = {"worker": row["worker"], "slot": row["slot"]}
+            text = f"{place(row['worker'], row['slot'])} refused to {row['verb']}: {each.answer or 'it said no more'}"
+            fleet_events.note(tx, Happened.ORDER_REFUSED, text, **where)
 
 
 def sweep(tx: Transaction) -> None:

@@ -77,7 +77,8 @@ def _give_up(tx: Transaction, row: Row, error: str, tries: int) -> None:
     what = (row["message"], row["name"], row["kind"], url, row["at"], tries, error)
     tx.run("outbox_give_up", *what, tx.now)
     tx.run("outbox_delete", row["id"])
-    text = f"{row['kind']} of {row['name']} was not taken by {host_of(url)} in {tries} tries: {error}"
+    often = "1 try" if tries == 1 else f"{tries} tries"
+    text = f"{row['kind']} of {row['name']} was not taken by {host_of(url)} in {often}: {error}"
     fleet_events.note(tx, Happened.WEBHOOK_GIVEN_UP, text, job=row["name"])
 
 

@@ -41,14 +41,13 @@ def restart(tx: Transaction, model: str, version: str, timing: Timing) -> int:
     """
     live = slots_live(tx, timing)
     lanes = _lanes(tx)
-    served = {number for number, (lane, kind) in lanes.items() if _served(lane, kind, live)}
-    rows = tx.rows("pinned_ready", model, version, MOST_RESTARTS, MOST_MOVED)
-    count = 0
-    for row in rows:
-        there = tx.row("ready_of_job", model, row["enqueued"], row["job"])
-        if there is None or there["lane"] in served:
-            continue
-        count += 1
+    stuck = {
+        number: (lane, kind)
+        for number, (lane, kind) in lanes.items()
+        if (lane.model, lane.version) == (model, version) and not _served(lane, kind, live)
+    }
+    rows = [row for number in stuck for row in tx.rows("pinned_in_lane", number, version, MOST_RESTARTS, MOST_MOVED)]
+    for row in rows[:MOST_MOVED]:
         dequeue(tx, row["job"], model, row["enqueued"])
         give_back(tx, [row["job"]])
         for name in ("handover_delete", "progress_delete", "state_drop", "state_delete"):
@@ -60,11 +59,10 @@ def restart(tx: Transaction, model: str, version: str, timing: Timing) -> int:
         lane = Lane(model, first, row["tier"], avoid=avoid, over=bool(row["over"]))
         enqueue(tx, Entry(row["job"], row["enqueued"], row["tag"], lane))
         tx.changed_jobs.add(row["name"])
-    if not count:
-        for number, (lane, kind) in lanes.items():
-            if (lane.model, lane.version) == (model, version) and number not in served:
-                _ask_for_a_slot(tx, lane, kind, live)
-    return count
+    if not rows:
+        for lane, kind in stuck.values():
+            _ask_for_a_slot(tx, lane, kind, live)
+    return len(rows[:MOST_MOVED])
 
 
 def reroute(tx: Transaction, timing: Timing) -> None:

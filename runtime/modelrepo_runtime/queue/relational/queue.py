@@ -240,6 +240,10 @@ class RelationalQueue(OperatorCalls, OrderCalls, StateCalls, SwapCalls):
         """See JobQueue."""
         return self._database.read(lambda tx: fleet.fleet(tx, self.timing))
 
+    def slots_serving(self, model: str) -> int:
+        """See JobQueue."""
+        return self._database.read(lambda tx: fleet.slots_serving(tx, model, self.timing))
+
     def queue_report(self, model: str | None = None, tier: str | None = None) -> QueueReport:
         """See JobQueue."""
         return self._database.read(lambda tx: explaining.queue_report(tx, self.timing, model, tier))

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from modelrepo_runtime.queue.relational.transaction import Database, Row, Snapshot, Transaction
+from modelrepo_runtime.queue.tiers import unknown
 from modelrepo_runtime.queue.tokens import Grant, Role, Token, issue, name_taken, no_such
 
 
@@ -21,6 +22,10 @@ class RelationalTokens:
 
         def work(tx: Transaction) -> tuple[Token, str]:
             token, text = issue(name, grant, tx.now, life_s)
+            tiers = [row["name"] for row in tx.rows("tiers")]
+            for tier in grant.tiers:
+                if tier not in tiers:
+                    raise unknown(tier, tiers)
             if _live(tx, name) is not None:
                 raise name_taken(name)
             rights = json.dumps({**asdict(grant), "role": grant.role.value})

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from modelrepo.errors import InvalidInput
 from modelrepo_runtime.queue.fleet_events import FleetEvent, Happened
 from modelrepo_runtime.queue.orders import OrderDraft, Verb
 from modelrepo_runtime.queue.port import SlotReport, WorkerInfo
@@ -78,14 +81,18 @@ class FleetEventContract:
     def test_what_operators_set_is_told(self, bench: Bench) -> None:
         bench.queue.set_tier("api", slo_s=30)
         bench.queue.set_default_tier("api")
+        bench.queue.see_active("m", 0, {"target": {"version": "v2"}})
         bench.queue.pause("m")
         bench.queue.resume("m")
-        bench.queue.see_active("m", 0, {"target": {"version": "v2"}})
         told = [(event.kind, event.model) for event in bench.queue.fleet_events()]
         assert told == [
             (Happened.TIER_SET, None),
             (Happened.TIER_SET, None),
+            (Happened.PROMOTED, "m"),
             (Happened.PAUSED, "m"),
             (Happened.RESUMED, "m"),
-            (Happened.PROMOTED, "m"),
         ]
+
+    def test_a_kind_that_there_is_not_is_refused_with_the_nearest(self, bench: Bench) -> None:
+        with pytest.raises(InvalidInput, match="did you mean slot_cordoned"):
+            bench.queue.fleet_events(kind="slot_cordon")

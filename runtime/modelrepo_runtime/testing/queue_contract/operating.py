@@ -8,7 +8,7 @@ from modelrepo.errors import InvalidInput
 from modelrepo_runtime.jobs import (
     Cause,
 )
-from modelrepo_runtime.queue.port import SlotReport
+from modelrepo_runtime.queue.port import SlotReport, WorkerInfo
 from modelrepo_runtime.testing.queue_contract.bench import Bench
 
 
@@ -36,6 +36,23 @@ class OperatingContract:
     def test_at_least_one_slot_may_always_swap(self, bench: Bench, share: str) -> None:
         assert bench.queue.take_turn("m", "a", 5, share, 10)
         assert not bench.queue.take_turn("m", "b", 5, share, 10)
+
+    def test_a_turn_that_ran_out_is_gone_for_its_holder_once_another_has_it(self, bench: Bench) -> None:
+        queue = bench.queue
+        assert queue.take_turn("m", "slow", 1, "1", 10)
+        bench.clock.advance(11)
+        assert queue.take_turn("m", "next", 1, "1", 10)
+        bench.clock.advance(-5)
+        assert not queue.renew_turn("m", "slow", 10)
+
+    def test_live_slots_of_a_model_are_counted_without_those_that_only_prepare(self, bench: Bench) -> None:
+        first = bench.queue.hello(WorkerInfo("a", "a", 1, slots=("0", "1", "2")))
+        slots = [SlotReport("0", "open", "m", "v1"), SlotReport("1", "cordoned", "m", "v1")]
+        bench.queue.beat(first, (), [*slots, SlotReport("2", "open", "m", "v1", on=("cpu",))])
+        bench.worker("b", open_for="n")
+        assert [bench.queue.slots_serving(model) for model in ("m", "n", "other")] == [2, 1, 0]
+        bench.clock.advance(bench.timing.lease_s + 1)
+        assert bench.queue.slots_serving("m") == 0
 
     def test_tiers_can_be_added_changed_and_made_the_default(self, bench: Bench) -> None:
         queue = bench.queue
@@ -75,7 +92,7 @@ class OperatingContract:
         assert "No live worker serves m" in words and "50%" in words and "stage run, tier api" in words
         assert said.facts["waits_for"] and said.facts["slo_share"] == 0.5
         session = bench.worker("w")
-        assert "1 live slots may take it: w/0" in " ".join(bench.queue.explain(job.id).lines)
+        assert "1 live slot may take it: w/0" in " ".join(bench.queue.explain(job.id).lines)
         bench.queue.beat(session, (), (SlotReport("0", "cordoned", "m", "v1"),))
         assert "cordoned" in " ".join(bench.queue.explain(job.id).lines)
         pinned = bench.submit(version="v7")

@@ -82,7 +82,15 @@ class WorkerOrderContract:
         (shown,) = bench.queue.orders()
         assert shown.refused and shown.answer == "serves only m"
         (event,) = bench.queue.fleet_events(kind=Happened.ORDER_REFUSED)
-        assert event.worker == "w"
+        assert (event.worker, event.slot) == ("w", "0")
+        assert event.text == "w/0 refused to assign: serves only m"
+
+    @pytest.mark.parametrize("share", ["0", "0%", "0.0", "200%", "none"])
+    def test_a_restart_by_turns_that_nothing_could_take_is_refused(self, bench: Bench, share: str) -> None:
+        begin(bench)
+        with pytest.raises(InvalidInput, match="max_unavailable"):
+            bench.queue.give_orders([OrderDraft("w", Verb.RESTART, None, share)])
+        assert bench.queue.orders() == ()
 
     def test_an_order_that_stood_and_is_refused_later_stands_no_longer(self, bench: Bench) -> None:
         session = begin(bench)

@@ -57,6 +57,17 @@ class StageContract:
         assert bench.queue.finish(session, claim.job_id, claim.fence, SUCCEEDED, then=then).next is None
         assert bench.peek() == Rows(1, 0, 0, 0)
 
+    def test_the_next_stage_of_a_paused_model_waits(self, bench: Bench) -> None:
+        bench.submit(stages=TWO_STAGES)
+        session, offer = bench.worker(), offer_of(stages=("prepare", "generate"))
+        claim = bench.claim_one(session, offer)
+        bench.queue.pause("m")
+        reply = bench.queue.finish(session, claim.job_id, claim.fence, SUCCEEDED, then=offer)
+        assert (reply.status, reply.next) == (Status.QUEUED, None)
+        assert bench.claim(session, offer) == ()
+        bench.queue.resume("m")
+        assert bench.claim_one(session, offer).stage == "generate"
+
     def test_a_job_keeps_the_version_of_its_first_stage(self, bench: Bench) -> None:
         bench.submit(stages=TWO_STAGES)
         session = bench.worker()

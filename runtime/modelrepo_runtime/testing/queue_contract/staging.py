@@ -127,3 +127,13 @@ class StagingContract:
         assert prepared(bench, cpu) == []
         bench.queue.start(gpu, staged.job_id, staged.fence)
         assert len(prepared(bench, cpu)) == 1
+
+    def test_a_claim_ends_a_staged_job_whose_deadline_has_passed(self, bench: Bench) -> None:
+        session = bench.worker()
+        bench.submit()
+        bench.claim_one(session)
+        bench.submit(deadline=bench.clock() + 10)
+        bench.claim_one(session, staged=True)
+        bench.clock.advance(11)
+        assert bench.claim(bench.worker("other")) == ()
+        assert bench.peek() == Rows(0, 0, 1, 1)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from modelrepo.errors import InvalidInput
-from modelrepo_runtime.jobs import Cause, Job, Outcome, StageNeed, Submission
+from modelrepo.errors import InvalidInput, ModelNotFound
+from modelrepo_runtime.jobs import Cause, Job, Outcome, StageNeed, Status, Submission
 from modelrepo_runtime.queue.order_settings import Tenant
 from modelrepo_runtime.queue.port import Offer
 from modelrepo_runtime.queue.rank import Policy
@@ -199,6 +199,23 @@ class TenantContract:
     def test_only_a_tier_that_there_is_can_be_paused(self, bench: Bench) -> None:
         with pytest.raises(InvalidInput, match="gold"):
             bench.queue.pause(tier="gold")
+
+    def test_only_a_model_that_the_queue_has_seen_can_be_paused(self, bench: Bench) -> None:
+        with pytest.raises(ModelNotFound, match="no model has had jobs"):
+            bench.queue.pause("resnet")
+        bench.submit("resnet-50")
+        with pytest.raises(ModelNotFound, match="did you mean resnet-50"):
+            bench.queue.pause("resnet-5")
+        bench.worker(open_for="other")
+        assert bench.queue.pause("other").model == "other"
+
+    def test_the_account_of_a_tenant_goes_with_its_last_job(self, bench: Bench) -> None:
+        gone, _ = bench.submit(tenant="gone"), bench.submit(tenant="stays")
+        assert bench.queue.forget_accounts() == 0
+        bench.queue.delete(gone.id)
+        assert (bench.queue.forget_accounts(), bench.queue.forget_accounts()) == (1, 0)
+        assert [tenant.name for tenant in bench.queue.tenants()] == ["stays"]
+        assert bench.submit(tenant="gone").status is Status.QUEUED
 
     def test_a_resumed_model_wakes_its_waiters(self, bench: Bench) -> None:
         bench.submit()

@@ -15,7 +15,8 @@ select exists (
     or exists (select 1 from staged where staged.model = any(cast(?1 as text[]))) as work,
   exists (select 1 from delayed where due <= cast(?2 as double precision) or due > cast(?3 as double precision))
     or exists (select 1 from deadline where at <= cast(?2 as double precision)
-      and not exists (select 1 from lease where lease.job = deadline.job)) as due;
+      and not exists (select 1 from lease where lease.job = deadline.job
+        and not exists (select 1 from staged where staged.fence = lease.fence))) as due;
 
 -- name: claims_known
 -- Which of the claims come from sessions that live, and which have leases to be told again.

@@ -52,6 +52,10 @@ select session, slot, report from slot
 select session.id, session.worker, session.host, session.pid, session.cluster, session.slots, beat.at
 from session join beat on beat.session = session.id order by beat.at desc, session.id;
 
+-- name: slots_serving
+select count(*) from slot join beat on beat.session = slot.session
+where slot.model = ? and slot.gpu = 1 and beat.at > ? and beat.at < ?;
+
 -- name: slots_live
 select session.worker, session.host, session.cluster, slot.slot, slot.state, slot.model, slot.version, slot.incoming,
   slot.cpu, slot.gpu, slot.also

@@ -1,11 +1,13 @@
 -- name: lane_loads
--- How full every lane is: what counts for a prediction, read at most once a second.
+-- How full every lane is, counted to a limit, and when the job there came in: what counts for a prediction, read at
+-- most once a second.
 select lane.id, lane.model, lane.stage, lane.tier, lane.version, lane.avoid, lane.cluster, lane.over,
-  (select count(*) from ready where ready.lane = lane.id) as depth,
+  (select count(*) from (select 1 from ready where ready.lane = lane.id limit ?1) as counted) as depth,
+  (select enqueued from ready where ready.lane = lane.id order by enqueued, job limit 1 offset ?1) as beyond,
   (select min(enqueued) from ready where ready.lane = lane.id) as oldest,
   (select max(enqueued) from ready where ready.lane = lane.id) as newest,
   (select job from ready where ready.lane = lane.id order by enqueued, job limit 1) as head,
-  (select count(*) from delayed where delayed.lane = lane.id) as delayed
+  (select count(*) from (select 1 from delayed where delayed.lane = lane.id limit ?1) as counted) as delayed
 from lane order by lane.model, lane.stage, lane.tier, lane.id;
 
 -- name: plans_of_jobs

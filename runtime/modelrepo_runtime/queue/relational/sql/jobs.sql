@@ -128,12 +128,3 @@ where pinned.version is not null and job.wanted is null and pinned.restarts < ? 
   select 1 from lane join ready on ready.lane = lane.id and ready.enqueued = job.enqueued and ready.job = job.id
   where lane.model = job.model)
 order by job.model, pinned.version;
-
--- name: pinned_ready
--- Those jobs of one version.
-select job.id as job, job.enqueued, job.tag, job.over, pinned.restarts, job.name, job.stages, job.tier
-from pinned cross join job on job.id = pinned.job
-where pinned.version = ?2 and job.model = ?1 and job.wanted is null and pinned.restarts < ?3 and exists (
-  select 1 from lane join ready on ready.lane = lane.id and ready.enqueued = job.enqueued and ready.job = job.id
-  where lane.model = job.model)
-limit ?4;

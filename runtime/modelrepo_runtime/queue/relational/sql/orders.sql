@@ -28,7 +28,7 @@ delete from worker_order where id = ? and (confirmed is null or standing = 1) re
 -- name: order_confirm
 -- One that is refused stands no longer, also where an earlier session has followed it.
 update worker_order set confirmed = ?1, answer = ?2, refused = ?3, standing = case when ?3 = 1 then 0 else standing end
-where id = ?4 and (confirmed is null or (?3 = 1 and standing = 1)) returning worker, slot;
+where id = ?4 and (confirmed is null or (?3 = 1 and standing = 1)) returning worker, slot, verb;
 
 -- name: order_heard_insert
 insert into order_heard (worker_order, session) values (?, ?) on conflict do nothing;

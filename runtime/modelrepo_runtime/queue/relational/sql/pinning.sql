@@ -6,6 +6,12 @@ select lane.id, lane.model, lane.stage, lane.tier, lane.version, lane.avoid, lan
     join pinned on pinned.job = one.job join job on job.id = one.job where pinned.version = lane.version) as stages
 from lane where lane.version <> '';
 
+-- name: pinned_in_lane
+-- Jobs of such a lane that may still begin again.
+select job.id as job, job.enqueued, job.tag, job.over, pinned.restarts, job.name, job.stages, job.tier
+from ready join pinned on pinned.job = ready.job join job on job.id = ready.job
+where ready.lane = ? and pinned.version = ? and job.wanted is null and pinned.restarts < ? limit ?;
+
 -- name: lanes_homed
 -- Non-empty lanes of jobs that wait for their first stage in one cluster, where their credit is.
 select id, model, stage, tier, version, avoid, cluster, over from lane

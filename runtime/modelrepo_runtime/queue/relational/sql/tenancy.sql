@@ -48,6 +48,11 @@ select name, weight, burst_jobs from tenant order by name;
 -- name: tenants_seen
 select distinct tenant from account order by tenant limit ?;
 
+-- name: accounts_after
+-- Accounts in their order, and whether their tenants have any job left.
+select model, tier, tenant, seq, exists (select 1 from job where job.tenant = account.tenant) as alive from account
+where (model, tier, tenant, seq) > (?, ?, ?, ?) order by model, tier, tenant, seq limit ?;
+
 -- name: tenant_put
 insert into tenant (name, weight, burst_jobs) values (?, ?, ?)
 on conflict (name) do update set weight = excluded.weight, burst_jobs = excluded.burst_jobs;
@@ -69,6 +74,15 @@ delete from pause where model = ? and tier = ? returning at;
 
 -- name: models_waiting
 select distinct model from lane;
+
+-- name: model_is_known
+select exists (select 1 from lane where model = ?1) or exists (select 1 from slot where model = ?1)
+  or exists (select 1 from active_seen where model = ?1) or exists (select 1 from service_time where model = ?1)
+  or exists (select 1 from account where model = ?1);
+
+-- name: models_known
+select model from lane union select model from slot where model is not null union select model from active_seen
+union select model from service_time order by model;
 
 -- name: picks_newest
 select seq, over, late, turn from picks where shard = ? order by seq desc limit 1;

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import select
 import socket
 import ssl
 import threading
@@ -16,6 +15,7 @@ from typing import IO
 from urllib.parse import urlsplit
 
 from modelrepo.errors import InvalidInput, Unreachable
+from modelrepo_runtime.remote.sockets import CLOSED, early_answer, is_stale, tune
 
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 30.0
@@ -31,6 +31,17 @@ class Answer:
     headers: Mapping[str, str]
     """Names in lower case."""
     body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A request, whole."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str] | None
+    timeout_s: float
+    body: bytes | IO[bytes] | None = None
 
 
 class Interrupt:
@@ -93,16 +104,17 @@ class Connections:
         A kept connection that the server has closed meanwhile is replaced; where that shows only once the request was
         sent, it is sent again if it is `repeatable`. Raises: Unreachable where there was no answer.
         """
+        asked = _Asked(method, url, headers, timeout_s, body)
         connection, is_fresh = self._connection(url)
         try:
-            return self._ask(connection, method, url, body, headers, timeout_s, interrupt)
+            return self._ask(connection, asked, interrupt)
         except Unreachable as error:
             interrupted = interrupt is not None and interrupt.is_set
-            if is_fresh or interrupted or not repeatable or not isinstance(error.__cause__, _CLOSED):
+            if is_fresh or interrupted or not repeatable or not isinstance(error.__cause__, CLOSED):
                 raise
         if body is not None and not isinstance(body, bytes):
             body.seek(0)
-        return self._ask(self._connection(url)[0], method, url, body, headers, timeout_s, interrupt)
+        return self._ask(self._connection(url)[0], asked, interrupt)
 
     def stream(
         self, url: str, *, headers: Mapping[str, str] | None = None, timeout_s: float = ANSWER_TIMEOUT_S
@@ -110,7 +122,7 @@ class Connections:
         """GET in pieces, each valid until the next is asked for. Other answers than 200 and 206 come whole, without."""
         connection, _ = self._connection(url)
         with self._mapped(connection, "GET", url):
-            answer = self._send(connection, "GET", url, None, headers, timeout_s)
+            answer = self._send(connection, _Asked("GET", url, headers, timeout_s))
             kept = {name.lower(): value for name, value in answer.getheaders()}
             if answer.status not in (200, 206):
                 return Answer(answer.status, kept, answer.read(_LONGEST_FAULT_BYTES)), iter(())
@@ -127,41 +139,25 @@ class Connections:
                     sock.shutdown(socket.SHUT_RDWR)
             connection.close()
 
-    def _ask(
-        self,
-        connection: http.client.HTTPConnection,
-        method: str,
-        url: str,
-        body: bytes | IO[bytes] | None,
-        headers: Mapping[str, str] | None,
-        timeout_s: float,
-        interrupt: Interrupt | None,
-    ) -> Answer:
-        with self._mapped(connection, method, url), (interrupt or Interrupt()).over(connection):
-            answer = self._send(connection, method, url, body, headers, timeout_s)
+    def _ask(self, connection: http.client.HTTPConnection, asked: _Asked, interrupt: Interrupt | None) -> Answer:
+        with self._mapped(connection, asked.method, asked.url), (interrupt or Interrupt()).over(connection):
+            answer = self._send(connection, asked)
             data = answer.read()
             return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, data)
 
-    def _send(
-        self,
-        connection: http.client.HTTPConnection,
-        method: str,
-        url: str,
-        body: bytes | IO[bytes] | None,
-        headers: Mapping[str, str] | None,
-        timeout_s: float,
-    ) -> http.client.HTTPResponse:
+    def _send(self, connection: http.client.HTTPConnection, asked: _Asked) -> http.client.HTTPResponse:
         if connection.sock is None:
             connection.timeout = self._connect_timeout_s
             connection.connect()
-            _tune(connection)
-        _set_timeout(connection, timeout_s)
-        parts = urlsplit(url)
+            tune(connection)
+        assert connection.sock is not None
+        connection.sock.settimeout(asked.timeout_s)
+        parts = urlsplit(asked.url)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         try:
-            connection.request(method, target, body=body, headers=dict(headers or {}))
-        except _CLOSED as error:
-            return _early_answer(connection, error)
+            connection.request(asked.method, target, body=asked.body, headers=dict(asked.headers or {}))
+        except CLOSED as error:
+            return early_answer(connection, error)
         return connection.getresponse()
 
     def _pieces(
@@ -214,7 +210,7 @@ class Connections:
         if connection is None:
             connection = self._make(parts.scheme, parts.hostname, parts.port)
             kept[origin] = connection
-        if connection.sock is not None and _is_stale(connection.sock):
+        if connection.sock is not None and is_stale(connection.sock):
             connection.close()
         if connection.sock is None:
             with self._lock:
@@ -230,49 +226,6 @@ class Connections:
         with self._lock:
             self._context = self._context or ssl.create_default_context()
         return http.client.HTTPSConnection(host, port, context=self._context)
-
-
-_CLOSED = (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError)
-"""What a kept connection raises that the other end has let go of."""
-
-
-def _tune(connection: http.client.HTTPConnection) -> None:
-    """Send at once, and notice within half a minute that nobody is at the other end any more."""
-    assert connection.sock is not None
-    connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3)):
-        if hasattr(socket, name):
-            connection.sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-
-
-def _set_timeout(connection: http.client.HTTPConnection, timeout_s: float) -> None:
-    assert connection.sock is not None
-    connection.sock.settimeout(timeout_s)
-
-
-def _early_answer(connection: http.client.HTTPConnection, error: OSError) -> http.client.HTTPResponse:
-    """Read what a server said before it closed on a body that it would not read; `error` where it said nothing."""
-    if connection.sock is not None:
-        try:
-            answer = http.client.HTTPResponse(connection.sock)
-            answer.begin()
-        except (OSError, http.client.HTTPException):
-            pass
-        else:
-            answer.will_close = True
-            return answer
-    raise error
-
-
-def _is_stale(sock: socket.socket) -> bool:
-    """Tell whether something has come unasked: the end of the connection."""
-    poller = select.poll()
-    try:
-        poller.register(sock, select.POLLIN)
-        return bool(poller.poll(0))
-    except (OSError, ValueError):
-        return True
 
 
 def _shown(url: str) -> str:

@@ -15,7 +15,7 @@ import pytest
 from modelrepo.errors import InvalidInput, Unreachable
 from modelrepo.repository import Repository
 from modelrepo_runtime.gateway import serving
-from modelrepo_runtime.gateway.logs import ABOUT, JsonLines, note
+from modelrepo_runtime.gateway.logs import ABOUT, GatheredLines, JsonLines, note
 from modelrepo_runtime.gateway.settings import GatewaySettings
 
 from . import gateways
@@ -184,3 +184,17 @@ def test_a_port_that_is_taken_is_said(quiet: Bench) -> None:
         serving.listen(serving.Place(port=port))
     with pytest.raises(InvalidInput, match="an address of this box"):
         serving.listen(serving.Place(host="no such host"))
+
+
+def test_lines_are_written_whole_in_order_and_to_the_last(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("w") as stream:
+        lines = GatheredLines(stream)
+        lines.setFormatter(JsonLines())
+        logger = logging.Logger("gateway")
+        logger.addHandler(lines)
+        for number in range(500):
+            logger.info("line %d", number)
+        logger.info("no number: %d", "five")
+        lines.close()
+    written = [json.loads(line)["message"] for line in (tmp_path / "log").read_text().splitlines()]
+    assert written == [f"line {number}" for number in range(500)]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from modelrepo_runtime.queue.orders import OrderDraft, Verb
 from modelrepo_runtime.testing.live import LiveBox
 
 pytestmark = pytest.mark.system
@@ -16,6 +17,7 @@ pytestmark = pytest.mark.system
 STUB = r"""
 #include <string.h>
 #include <stdio.h>
+#include <stdlib.h>
 typedef struct { unsigned long long total, free, used; } memory_t;
 typedef struct { int index; } device_t;
 static device_t devices[3] = {{0}, {1}, {2}};
@@ -40,6 +42,17 @@ int nvmlDeviceGetMigDeviceHandleByIndex(void *h, unsigned i, void **part) {
   if (i) return 6; *part = &devices[2]; return 0; }
 int nvmlSystemGetDriverVersion(char *s, unsigned n) { snprintf(s, n, "570.86.15"); return 0; }
 int nvmlSystemGetCudaDriverVersion_v2(int *v) { *v = 12080; return 0; }
+typedef struct { void *device; unsigned long long type, data; unsigned gpu, compute; } event_t;
+int nvmlEventSetCreate(void **set) { static int one; *set = &one; return 0; }
+int nvmlDeviceRegisterEvents(void *h, unsigned long long kinds, void *set) { return 0; }
+int nvmlEventSetWait_v2(void *set, event_t *event, unsigned timeout_ms) {
+  int index; unsigned long long xid; char *name = getenv("STUB_XID"); FILE *file = name ? fopen(name, "r") : 0;
+  if (!file) return 10;
+  int read = fscanf(file, "%d %llu", &index, &xid);
+  fclose(file); remove(name);
+  if (read != 2) return 10;
+  memset(event, 0, sizeof *event); event->device = &devices[index]; event->type = 8; event->data = xid;
+  return 0; }
 """
 
 PROBE = """
@@ -155,3 +168,44 @@ def test_a_box_that_satisfies_no_entry_says_what_it_has(
         box.until(lambda: [slot.state for _, slot in box.slots()] == ["refused"], "the slot refuses")
         ((_, slot),) = box.slots()
         assert "it offers cuda 12.8" in str(slot.reason)
+
+
+PATIENT = """
+import pathlib, time
+
+class Model:
+    def load(self, ctx):
+        pass
+
+    def run(self, job):
+        while not pathlib.Path(job.inputs["go"]).exists():
+            job.check()
+            time.sleep(0.01)
+        return {"done": True}
+"""
+
+
+def test_a_device_that_the_driver_gives_up_loses_its_slot_and_no_job(
+    library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, go = tmp_path / "xid", tmp_path / "go"
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(library))
+    monkeypatch.setenv("STUB_XID", str(told))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with LiveBox(tmp_path) as box:
+        box.promote(box.push(PATIENT, yaml="accelerators: [{when: cuda}]\n"))
+        worker = box.worker(slots="0")
+        box.serves("v1", slots=1)
+        job = box.client.submit("live", {"go": str(go)})["id"]
+        box.until(lambda: box.client.get(job)["status"] == "running", "the job runs")
+        (tmp_path / "part").write_text("0 79")
+        (tmp_path / "part").rename(told)
+        box.until(lambda: [slot.state for _, slot in box.slots()] == ["cordoned"], "the slot is cordoned")
+        ((_, slot),) = box.slots()
+        assert "cuda:0 is not well: the driver reported Xid 79 (it fell off the bus)" in str(slot.reason)
+        box.until(lambda: box.client.get(job)["status"] == "queued", "the job is handed back")
+        assert [row.counted for row in box.queue.history(job) if row.event == "attempt"] == [False]
+        assert "device-sick" in worker.text()
+        go.touch()
+        box.queue.give_orders([OrderDraft("w", Verb.UNCORDON)])
+        assert box.client.wait(job, 60)["status"] == "succeeded"

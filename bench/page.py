@@ -35,6 +35,10 @@ BENCHMARKS: dict[str, tuple[str, list[str]]] = {
         "From a lock with torch to an environment, beside uv sync; seconds.",
         ["--rounds", "1", "--package", "packaging"],
     ),
+    "load.py": (
+        "A checkpoint file from the disk to CPU tensors, verified, beside the disk and the processor; ratios, ms, MiB.",
+        ["--quick"],
+    ),
     "transfer.py": ("Push and pull against one SeaweedFS; ours over theirs in throughput.", ["--quick"]),
     "claims.py": (
         "Claim and finish at the queue's port, on PostgreSQL and SQLite: jobs a second, milliseconds, ratios.",

@@ -6,7 +6,7 @@ if TYPE_CHECKING:
     from modelrepo_contract import Ctx, Job
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -44,8 +44,18 @@ class Ctx(Protocol):
         """The version that runs, as "v42"."""
     def checkpoint(self, name: str) -> Path:
         """The file or folder of a named checkpoint, read-only; folders keep their layout."""
-    def load_safetensors(self, name: str, device: str | None = None) -> dict[str, Tensor]:
-        """The tensors of a .safetensors checkpoint, or of all such files in its folder; on ctx.device by default."""
+    def load_safetensors(
+        self,
+        name: str,
+        device: str | None = None,
+        *,
+        names: Iterable[str] | None = None,
+        slices: Mapping[str, tuple[int, int, int]] | None = None,
+    ) -> dict[str, Tensor]:
+        """The tensors of a .safetensors checkpoint, or of all such files in its folder; on ctx.device by default.
+
+        name may be CHECKPOINT/PATH. names: only these. slices: only the part (dimension, start, stop) of these.
+        """
 
 class Job(Protocol):
     """What a stage's method is given: one job, or a list of them where max_batch is above 1."""

@@ -24,6 +24,7 @@ from modelrepo.pushing.checkpoints import Lookup
 from modelrepo.pushing.content import Content
 from modelrepo.pushing.digest_cache import DigestCache
 from modelrepo.pushing.drafting import Found, Packed
+from modelrepo.pushing.pickles import pickle_notes
 from modelrepo.pushing.push_options import CheckRequest, PushCheck, PushOptions
 from modelrepo.pushing.rehearsal import check_push, interpreter_of, prepare_environment
 from modelrepo.pushing.vendor import gather_for_push
@@ -118,7 +119,9 @@ class Pusher:
                 packed = packed or pack(self._content(options, delivery))
                 packed.content.origins.update(content.origins)
                 done = finish(delivery, self.store, draft(packed, wheels.bundles), version=options.version, clock=clock)
-        return _result(done, (*wheels.notes, *notes))
+        checkpoints = done.manifest.checkpoints
+        pickles = pickle_notes({name: [file.path for file in each.files] for name, each in checkpoints.items()})
+        return _result(done, (*wheels.notes, *notes, *pickles))
 
     def _look(self, folder: Path, spec: ModelSpec, options: PushOptions) -> Found:
         reuse = self.lookup(options.reuse_checkpoints) if options.reuse_checkpoints else None

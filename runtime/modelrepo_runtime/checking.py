@@ -12,6 +12,7 @@ from modelrepo.contract import ModelSpec, inputs, load_spec, size_class
 from modelrepo.errors import EntrypointFailed, InvalidJobInput
 from modelrepo.pushing.earlier import reuse_checkpoints
 from modelrepo.pushing.packing import code_files
+from modelrepo.pushing.pickles import pickle_notes
 from modelrepo.pushing.push_options import CheckRequest
 from modelrepo.repository import Repository
 from modelrepo.versions.manifest import Manifest
@@ -37,6 +38,8 @@ class CheckReport:
     made_up_inputs: Mapping[str, Json]
     """The inputs of a made-up job that the contract accepts."""
     size_class: str | None
+    warnings: tuple[str, ...] = ()
+    """What works, and should not stay as it is."""
 
     def lines(self) -> list[str]:
         """Say it for people."""
@@ -49,7 +52,7 @@ class CheckReport:
             found.append(f"checkpoints are there: {', '.join(self.checkpoints)}")
         size = f", size class {self.size_class}" if self.size_class else ""
         found.append(f"a made-up job passes the inputs' schema{size}")
-        return found
+        return [*found, *(f"warning: {warning}" for warning in self.warnings)]
 
 
 def check_folder(
@@ -75,13 +78,22 @@ def check_folder(
     with folder_model(folder, box, repository, fit=fit_to_check, checkpoints=taken) as model:
         import_s = _import(spec, model.code, model.python)
         checkpoints = tuple(sorted(model.checkpoints))
+        warnings = () if taken is not None else pickle_notes({n: _names(p) for n, p in model.checkpoints.items()})
     stages = tuple(stage.name for stage in spec.stages)
-    return CheckReport(spec.name, str(spec.entrypoint), stages, checkpoints, model.python, import_s, made_up, size)
+    entrypoint = str(spec.entrypoint)
+    return CheckReport(spec.name, entrypoint, stages, checkpoints, model.python, import_s, made_up, size, warnings)
 
 
 def import_entrypoint(request: CheckRequest) -> None:
     """Import a model's entrypoint in its environment, as a push does before it publishes. Raises: EntrypointFailed."""
     _import(request.spec, request.folder, request.python)
+
+
+def _names(checkpoint: Path) -> list[str]:
+    """Name the files of a checkpoint, which is one itself or a folder of them."""
+    if not checkpoint.is_dir():
+        return [checkpoint.name]
+    return sorted(str(path.relative_to(checkpoint)) for path in checkpoint.rglob("*") if path.is_file())
 
 
 def make_up_inputs(spec: ModelSpec) -> dict[str, Json]:

@@ -23,6 +23,8 @@ PROMISED = {
     " one_of_many_small worst_ours_over_changed",
     "env.py --rounds 1 --package packaging": "attach_s first_build_s offline_restore_s uv_sync_s uv_sync_cold_s"
     " attach_budget_s packages files rounds",
+    "load.py --quick": "bytes cold_over_limit cold_over_safetensors cold_over_torch warm_attach_ms"
+    " second_worker_extra_mib",
     "transfer.py --quick": "push_vs_s5cmd pull_vs_s5cmd push_vs_s5cmd_verified pull_vs_s5cmd_verified push_vs_s3fs"
     " pull_vs_s3fs bytes peak_rss_mib cpu_s_per_gb rounds cases",
     "claims.py --quick": "postgresql sqlite",
@@ -33,7 +35,7 @@ PROMISED = {
 }
 
 
-LONG = ("swap.py", "dedup.py", "env.py", "transfer.py", "days.py")
+LONG = ("swap.py", "dedup.py", "env.py", "load.py", "transfer.py", "days.py")
 """Benchmarks that take longer than a few seconds even so."""
 
 

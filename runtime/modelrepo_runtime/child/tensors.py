@@ -137,11 +137,13 @@ class Placed:
         return dim, start, stop
 
 
-def load(path: Path, device: str, pool: Mapping[str, PooledFile], wanted: Wanted) -> dict[str, Any]:
+def load(
+    path: Path, device: str, pool: Mapping[str, PooledFile], wanted: Wanted, *, views: bool = True
+) -> dict[str, Any]:
     """Load the wanted tensors of a file, or of a folder's files, on `device`.
 
     CPU tensors are private views of the file: a write to one changes neither the file nor another process. The memory
-    goes with the last of them.
+    goes with the last of them. Without `views` they are copied as they would be to any device.
     """
     with ExitStack() as opened:
         placed: dict[str, Placed] = {}
@@ -155,7 +157,7 @@ def load(path: Path, device: str, pool: Mapping[str, PooledFile], wanted: Wanted
         for name in (wanted.names or frozenset()) | wanted.slices.keys():
             if name not in placed:
                 raise KeyError(f"{path} has no tensor {name!r}")
-        if device.partition(":")[0] == "cpu":
+        if views and device.partition(":")[0] == "cpu":
             return {name: one.on_cpu() for name, one in placed.items()}
         return _on_device(placed, device)
 

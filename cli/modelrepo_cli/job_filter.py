@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from modelrepo.errors import InvalidInput
 from modelrepo_cli import parameters
+from modelrepo_cli.verbs import Call
 
 if TYPE_CHECKING:
     from modelrepo_runtime.client import Client, JobObject
@@ -107,6 +109,37 @@ def meant(conditions: Sequence[str], older_than: float | None, limit: int, **nam
         raise InvalidInput(f"no job is ever {said['status']!r}: a status is one of {', '.join(STATUSES)}")
     said["older_than_s"] = said.pop("older_than", None)
     return JobsMeant(**said, limit=limit)
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The jobs that a command is to do something to: by id, or by what they have in common."""
+
+    jobs: tuple[str, ...]
+    which: JobsMeant
+
+
+def jobs_to(what: str) -> Callable[[Command], Callable[..., Any]]:
+    """Give a command `[JOB]...` and what describes jobs, as `chosen`; `what` says in errors what it does to them."""
+
+    def decorate(function: Command) -> Callable[..., Any]:
+        @wraps(function)
+        def choose(
+            call: Call,
+            *,
+            jobs: tuple[str, ...],
+            conditions: tuple[str, ...],
+            older_than: float | None,
+            limit: int,
+            **more: Any,
+        ) -> Any:
+            which = meant(conditions, older_than, limit)
+            one_way(jobs, which, what)
+            return function(call, chosen=Chosen(jobs, which), **more)
+
+        return click.argument("jobs", nargs=-1, metavar="[JOB]...")(filter_options(1000)(choose))
+
+    return decorate
 
 
 def one_way(jobs: Sequence[str], which: JobsMeant, what: str) -> None:

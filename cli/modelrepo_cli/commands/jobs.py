@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from modelrepo_cli import job_filter, job_text
+from modelrepo_cli.job_filter import Chosen
 from modelrepo_cli.progress import counting
 from modelrepo_cli.verbs import Call, VerbGroup, verb
 
@@ -68,20 +69,11 @@ def logs(call: Call, job: str) -> None:
 
 
 @verb("repo", "queue", "files", "token", name="cancel")
-@click.argument("jobs", nargs=-1, metavar="[JOB]...")
-@job_filter.filter_options(1000)
+@job_filter.jobs_to("cancel")
 @DRY_RUN
-def cancel(
-    call: Call,
-    jobs: tuple[str, ...],
-    conditions: tuple[str, ...],
-    older_than: float | None,
-    limit: int,
-    dry_run: bool,
-) -> None:
+def cancel(call: Call, chosen: Chosen, dry_run: bool) -> None:
     """End jobs, by id or by what they have in common; one that runs is told, and ended within 30 seconds."""
-    which = job_filter.meant(conditions, older_than, limit)
-    job_filter.one_way(jobs, which, "cancel")
+    jobs, which = chosen.jobs, chosen.which
     with call.client() as client, counting("cancelled", as_json=call.output.as_json) as count:
         found = [client.get(job) for job in jobs] if jobs else which.among(client, job_filter.WAITING, "cancel")
         matching = [job["id"] for job in found]
@@ -92,27 +84,17 @@ def cancel(
 
 
 @verb("queue", "token", name="retry")
-@click.argument("jobs", nargs=-1, metavar="[JOB]...")
-@job_filter.filter_options(1000)
+@job_filter.jobs_to("retry")
 @click.option("--force", is_flag=True, help="Also those that may have ended the workers they ran on.")
 @DRY_RUN
-def retry(
-    call: Call,
-    jobs: tuple[str, ...],
-    conditions: tuple[str, ...],
-    older_than: float | None,
-    limit: int,
-    force: bool,
-    dry_run: bool,
-) -> None:
+def retry(call: Call, chosen: Chosen, force: bool, dry_run: bool) -> None:
     """Send failed jobs back to the queue, by id or by what they have in common."""
     from modelrepo_runtime.jobs import Status
     from modelrepo_runtime.queue.port import JobFilter
 
-    which = job_filter.meant(conditions, older_than, limit)
-    job_filter.one_way(jobs, which, "retry")
+    jobs, which = chosen.jobs, chosen.which
     status = Status(which.status) if which.status is not None else Status.FAILED
-    where = JobFilter(status, which.model, which.tier, which.tenant, which.older_than_s, limit)
+    where = JobFilter(status, which.model, which.tier, which.tenant, which.older_than_s, which.limit)
     with call.job_queue() as queue:
         sent = queue.retry(jobs or where, force=force, dry_run=dry_run)
     done = "would go back" if dry_run else "back in the queue"
@@ -121,20 +103,11 @@ def retry(
 
 
 @verb("repo", "queue", "files", "token", name="delete")
-@click.argument("jobs", nargs=-1, metavar="[JOB]...")
-@job_filter.filter_options(1000)
+@job_filter.jobs_to("delete")
 @DRY_RUN
-def delete(
-    call: Call,
-    jobs: tuple[str, ...],
-    conditions: tuple[str, ...],
-    older_than: float | None,
-    limit: int,
-    dry_run: bool,
-) -> None:
+def delete(call: Call, chosen: Chosen, dry_run: bool) -> None:
     """Forget jobs with their inputs and files, at once; those that run are left, and must be cancelled first."""
-    which = job_filter.meant(conditions, older_than, limit)
-    job_filter.one_way(jobs, which, "delete")
+    jobs, which = chosen.jobs, chosen.which
     with call.client() as client, counting("deleted", as_json=call.output.as_json) as count:
         found = (
             [client.get(job) for job in jobs]

@@ -7,9 +7,8 @@ back as its accelerator stage starts. Who is refused one stays in its lane, for 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from modelrepo_runtime.jobs import StageNeed
 
@@ -26,25 +25,6 @@ class CreditKey:
     cluster: str
     model: str
     version: str
-
-
-class FeedingSlot(Protocol):
-    """A live slot, as far as credits are concerned."""
-
-    @property
-    def state(self) -> str: ...
-
-    @property
-    def model(self) -> str | None: ...
-
-    @property
-    def version(self) -> str | None: ...
-
-    @property
-    def incoming(self) -> Mapping[str, object] | None: ...
-
-    @property
-    def on(self) -> Collection[str]: ...
 
 
 def takes_credits(plan: Sequence[StageNeed]) -> bool:
@@ -73,24 +53,6 @@ def is_ahead(plan: Sequence[StageNeed], stage_index: int) -> bool:
     return takes_credits(plan) and stage_index <= first
 
 
-def feeding_slots(slots: Iterable[FeedingSlot], model: str, version: str) -> int:
-    """Count the uncordoned slots of a cluster that serve or load a version for an accelerator stage.
-
-    At least 1 while there is any: a cordoned slot wants a job to be probed with. A slot that refuses a newer version
-    serves on and counts.
-    """
-    there = [slot for slot in slots if slot.model == model and "gpu" in slot.on and version in served_by(slot)]
-    return max(sum(1 for slot in there if slot.state != "cordoned"), 1 if there else 0)
-
-
-def served_by(slot: FeedingSlot) -> frozenset[str]:
-    """Name the versions that a slot serves or loads."""
-    found = {slot.version} if slot.version else set()
-    if slot.incoming is not None and slot.incoming.get("phase") in LOADING_PHASES:
-        found.add(str(slot.incoming["version"]))
-    return frozenset(found)
-
-
 def ratio(prepare_s: float | None, generate_s: float | None) -> float:
     """Return how many jobs a slot runs while one is prepared."""
     if prepare_s is None or generate_s is None or generate_s <= 0:
@@ -109,8 +71,3 @@ def limit(slots: int, prepare_to_generate: float = UNKNOWN_RATIO) -> int:
 def grants(most: int, in_flight: int) -> int:
     """Return how many more jobs may take a credit now: none while there are as many in flight as the limit."""
     return max(0, most - in_flight)
-
-
-def most_in_flight(slots: int, prepare_to_generate: float = UNKNOWN_RATIO) -> int:
-    """Return what is never passed: the limit, and what lost accelerators brought back."""
-    return limit(slots, prepare_to_generate) + 2 * slots

@@ -6,14 +6,9 @@ import pytest
 
 from modelrepo_runtime.jobs import StageNeed
 from modelrepo_runtime.queue import credits as rules
-from modelrepo_runtime.queue.port import SlotReport
 
 PREPARE, GENERATE, FINISH = StageNeed("prepare", "cpu"), StageNeed("generate"), StageNeed("finish", "cpu")
 THREE = (PREPARE, GENERATE, FINISH)
-
-
-def a_slot(version: str | None = "v1", state: str = "open", **facts: object) -> SlotReport:
-    return SlotReport("0", state, "m", version, **{"on": ("gpu",), **facts})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -58,21 +53,3 @@ def test_nothing_is_granted_from_the_limit_on() -> None:
 def test_a_ratio_that_nobody_has_measured_is_one() -> None:
     assert rules.ratio(None, 3.0) == rules.ratio(3.0, None) == rules.ratio(3.0, 0.0) == 1.0
     assert rules.ratio(3.0, 6.0) == 0.5
-
-
-def test_slots_count_that_serve_or_load_the_version_for_an_accelerator() -> None:
-    loads = {"version": "v2", "phase": "loading"}
-    fetches = {"version": "v2", "phase": "fetching"}
-    slots = [
-        a_slot(),
-        a_slot(incoming=loads),
-        a_slot(incoming=fetches),
-        a_slot(None, incoming=loads),
-        a_slot(on=("cpu",)),
-        a_slot(state="cordoned"),
-        a_slot(state="refused"),
-    ]
-    assert rules.feeding_slots(slots, "m", "v1") == 4
-    assert rules.feeding_slots(slots, "m", "v2") == 2
-    assert rules.feeding_slots(slots, "n", "v1") == 0
-    assert rules.feeding_slots([a_slot(state="cordoned")], "m", "v1") == 1

@@ -31,7 +31,7 @@ from tests.acceptance.history.oracle import Evidence, Submitted, judge
 from tests.acceptance.history.processes import Crew, crew
 
 FULL = os.environ.get("MODELREPO_ACCEPTANCE") == "full"
-JOBS = 100_000 if FULL else 600
+JOBS = 100_000 if FULL else 320
 WORKERS = 8 if FULL else 4
 ROUNDS = 10 if FULL else 1
 SCALE = 0.1 if FULL else 0.05

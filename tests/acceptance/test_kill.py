@@ -21,7 +21,7 @@ from modelrepo_runtime.testing.live import LiveBox, LiveWorker, wait_gone
 from modelrepo_runtime.timing import Timing
 from modelrepo_runtime.worker.locks import SlotLocks
 
-MOMENTS = 50 if os.environ.get("MODELREPO_ACCEPTANCE") == "full" else 5
+MOMENTS = 50 if os.environ.get("MODELREPO_ACCEPTANCE") == "full" else 3
 # A quarter of the embedded times: leases of 1.5 s. The breaker has a test of its own and would only slow this one.
 TIMING = replace(Timing.embedded().scaled(0.25), cordon_first_s=0.1, cordon_longest_s=0.2)
 QUEUED = 6

@@ -86,6 +86,10 @@ class CheckpointPool:
         """Say how the pool stands; None where there is none."""
         return None if self.pool is None else self.pool.report()
 
+    def evictable_bytes(self) -> int:
+        """Return what the pool could give back now."""
+        return 0 if self.pool is None else self.pool.evictable_bytes()
+
     def relieve(self) -> None:
         """Give memory back while less than the margin is free."""
         if self.pool is not None:

@@ -9,8 +9,8 @@ from functools import partial
 from modelrepo.errors import DeviceHeld, EntrypointFailed
 from modelrepo_runtime.worker.child_start import start
 from modelrepo_runtime.worker.device_memory import due_after, free_bytes, wait_returned, withhold
-from modelrepo_runtime.worker.footprint import Footprint, expected
-from modelrepo_runtime.worker.preparing import Chosen, Prepared, child_spec
+from modelrepo_runtime.worker.footprint import Footprint, expected, unpooled
+from modelrepo_runtime.worker.preparing import Prepared, child_spec
 from modelrepo_runtime.worker.serving import Serving
 from modelrepo_runtime.worker.slot import Slot, Superseded
 from modelrepo_runtime.worker.target import Target
@@ -42,7 +42,7 @@ class Changeover:
         slot, parts = self._slot, self._parts
         slot.show(new.target, f"waiting for the memory of {old.prepared.version}")
         grown = (parts.learnt.of(new.prepared.version.digest) or Footprint()).device_bytes or 0
-        growth = max(0, (self._expected(new.prepared.chosen, old).device_bytes or 0) - grown)
+        growth = max(0, (self._expected(new.prepared, old).device_bytes or 0) - grown)
         due = due_after(slot, old, free_bytes(slot), growth_bytes=growth)
         old.child.stop(parts.timing.stop_grace_s)
         try:
@@ -139,8 +139,9 @@ class Changeover:
         if stop():
             raise Superseded
 
-    def _expected(self, chosen: Chosen, old: Serving | None) -> Footprint:
+    def _expected(self, prepared: Prepared, old: Serving | None) -> Footprint:
         learnt = self._parts.learnt
-        return expected(
-            chosen.needs, learnt.of(chosen.version.digest), learnt.of(old.prepared.version.digest) if old else None
-        )
+        neighbour = learnt.of(old.prepared.version.digest) if old else None
+        pooled_bytes = sum(size_bytes for _, size_bytes, _ in prepared.pooled.entries().values())
+        promised = unpooled(prepared.chosen.needs, pooled_bytes)
+        return expected(promised, learnt.of(prepared.version.digest), neighbour)

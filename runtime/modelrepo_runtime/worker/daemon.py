@@ -514,7 +514,7 @@ class Worker:
             learnt=self._learnt,
             reservations=self._reservations,
             start_child=self._start_child,
-            host_room=host_room,
+            host_room=partial(host_room, evictable_bytes=self._pool.evictable_bytes),
             device_room=self._device_room(layout),
             slots_total=self._slots_total,
             look_again=self._watcher.look_again,

@@ -38,6 +38,14 @@ def declared(stages: Iterable[StageSpec]) -> Footprint:
     return Footprint(max(host, default=None), max(device, default=None), "declared in model.yaml")
 
 
+def unpooled(promised: Footprint, pooled_bytes: int) -> Footprint:
+    """Take off what is promised the bytes that lie in the host pool already: they are there, and shared, not taken."""
+    if promised.host_bytes is None or not pooled_bytes:
+        return promised
+    rest = max(0, promised.host_bytes - pooled_bytes)
+    return Footprint(rest, promised.device_bytes, f"{promised.source}, without what lies in the pool")
+
+
 def expected(promised: Footprint, learnt: Footprint | None, neighbour: Footprint | None) -> Footprint:
     """Expect the larger of what is promised and what was seen; of a version never seen, what its neighbour takes.
 

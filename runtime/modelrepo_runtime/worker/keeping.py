@@ -96,7 +96,7 @@ class Keeper(Swapper):
         try:
             chosen = choose(parts.source.resolve(target.model, target.version), target, parts.box)
             prepared = self._prepare(chosen, stop, lambda: None)
-            decided = self._plan(chosen, slot.serving, self._inplace(prepared, None))
+            decided = self._plan(prepared, slot.serving, self._inplace(prepared, None))
             if decided.mode != "overlap":
                 raise Unsuitable(f"cannot hold {chosen.version} beside what slot {parts.name} serves: {decided}")
             new = start(slot, prepared, target)

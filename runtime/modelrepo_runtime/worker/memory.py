@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,14 +14,17 @@ from modelrepo_runtime.worker.footprint import Footprint
 from modelrepo_runtime.worker.swap_plan import Room
 
 
-def host_room(root: Path = Path("/")) -> Room:
-    """Measure the memory that a new child may take: MemAvailable, or less where a control group says so."""
+def host_room(root: Path = Path("/"), evictable_bytes: Callable[[], int] = lambda: 0) -> Room:
+    """Measure the memory that a new child may take: MemAvailable, or less where a control group says so.
+
+    What nobody uses of the pool (`evictable_bytes`) is given back before anybody lacks it, and so counts as free.
+    """
     memory = psutil.virtual_memory()
     free, total = [int(memory.available)], [int(memory.total)]
     for limit, used in group_limits(root):
         free.append(max(0, limit - used))
         total.append(limit)
-    return Room(min(free), min(total))
+    return Room(min(min(free) + evictable_bytes(), min(total)), min(total))
 
 
 class Reservations:

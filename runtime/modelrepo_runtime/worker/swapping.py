@@ -156,7 +156,7 @@ class Swapper(Changeover):
         slot, target = self._slot, prepared.target
         slot.show(target, "starting")
         old = slot.serving
-        decided = self._plan(prepared.chosen, old, self._inplace(prepared, old))
+        decided = self._plan(prepared, old, self._inplace(prepared, old))
         if decided.mode == "refuse":
             raise Unsuitable(f"cannot serve {prepared.version} in slot {self._parts.name}: {decided}")
         if old is None:
@@ -171,13 +171,13 @@ class Swapper(Changeover):
             case _:
                 self._drain(prepared)
 
-    def _plan(self, chosen: Chosen, old: Serving | None, inplace: tuple[str, ...]) -> SwapPlan:
+    def _plan(self, prepared: Prepared, old: Serving | None, inplace: tuple[str, ...]) -> SwapPlan:
         parts = self._parts
         neighbour = parts.learnt.of(old.prepared.version.digest) if old else None
         devices = frozenset(device.label for device in parts.layout.devices)
         host, device = parts.reservations.less(parts.host_room(), parts.device_room(), devices)
-        incoming = self._expected(chosen, old)
-        return plan(SwapFacts(self._wish(chosen), incoming, neighbour or Footprint(), host, device, inplace))
+        incoming = self._expected(prepared, old)
+        return plan(SwapFacts(self._wish(prepared.chosen), incoming, neighbour or Footprint(), host, device, inplace))
 
     def _inplace(self, prepared: Prepared, old: Serving | None) -> tuple[str, ...]:
         """Say why the child that serves cannot take a version up in place; empty: it can."""

@@ -64,6 +64,14 @@ def test_in_a_container_the_mount_is_our_own_group(tmp_path: Path) -> None:
     assert host_room(tmp_path).free_bytes == 900
 
 
+def test_what_nobody_uses_of_the_pool_counts_as_free(tmp_path: Path) -> None:
+    group = {"memory.max": 1000, "memory.current": 900}
+    files: dict[str, object] = {f"sys/fs/cgroup/{name}": value for name, value in group.items()}
+    write(tmp_path, {"proc/self/cgroup": "0::/outside/path", **files})
+    assert host_room(tmp_path, lambda: 300).free_bytes == 400
+    assert host_room(tmp_path, lambda: 5000) == Room(1000, 1000), "never more than there is"
+
+
 def test_children_that_load_at_once_see_each_others_promises() -> None:
     reservations, here, there = Reservations(), frozenset({"cuda:0"}), frozenset({"cuda:1"})
     room = Room(1000, 2000)

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from modelrepo.contract.spec import StageSpec
-from modelrepo_runtime.worker.footprint import Footprint, Learnt, declared, expected
+from modelrepo_runtime.worker.footprint import Footprint, Learnt, declared, expected, unpooled
 from modelrepo_runtime.worker.swap_plan import GIB, MIB, Room, SwapFacts, plan
 
 BIG = Room(100 * GIB, 128 * GIB)
@@ -70,6 +70,13 @@ def test_what_was_seen_corrects_what_was_declared_upwards_only() -> None:
     assert expected(promised, None, None) == promised
     assert expected(promised, Footprint(12, 15, "x"), None) == Footprint(12, 20, "learnt on this box")
     assert expected(promised, Footprint(2, 5, "x"), None) == promised
+
+
+def test_what_lies_in_the_pool_is_not_counted_twice() -> None:
+    promised = Footprint(100, 20, "declared in model.yaml")
+    assert unpooled(promised, 0) == promised and unpooled(Footprint(), 9) == Footprint()
+    assert unpooled(promised, 60) == Footprint(40, 20, "declared in model.yaml, without what lies in the pool")
+    assert unpooled(promised, 300).host_bytes == 0
 
 
 def test_a_version_never_seen_is_taken_for_its_neighbour() -> None:

@@ -32,7 +32,7 @@ def queue(path: Path) -> Iterator[SqliteQueue]:
 
 def put(name: str) -> Callable[[Transaction], str]:
     def work(tx: Transaction) -> str:
-        tx.run("turn_put", "m", name, 0)
+        tx.run("turn_put", "m", "swap", name, 0)
         return name
 
     return work
@@ -87,8 +87,8 @@ def test_calls_that_wait_together_share_one_commit(queue: SqliteQueue, path: Pat
 
 def test_a_call_that_fails_takes_only_its_own_changes_back(queue: SqliteQueue, path: Path) -> None:
     def fail(tx: Transaction) -> None:
-        tx.run("turn_put", "m", "half", 0)
-        tx.later("turn_put", "m", "later", 0)
+        tx.run("turn_put", "m", "swap", "half", 0)
+        tx.later("turn_put", "m", "swap", "later", 0)
         raise ModelRepoError("no")
 
     answers = gather(queue, path, [put("a"), fail, put("b")])
@@ -101,7 +101,7 @@ def test_a_call_that_fails_takes_only_its_own_changes_back(queue: SqliteQueue, p
 
 def test_a_refusal_keeps_what_it_wrote(queue: SqliteQueue) -> None:
     def refuse(tx: Transaction) -> Refused[ModelRepoError]:
-        tx.run("turn_put", "m", "noted", 0)
+        tx.run("turn_put", "m", "swap", "noted", 0)
         return Refused(ModelRepoError("refused"))
 
     with pytest.raises(ModelRepoError, match="refused"):
@@ -110,7 +110,7 @@ def test_a_refusal_keeps_what_it_wrote(queue: SqliteQueue) -> None:
 
 
 def test_what_is_put_off_is_run_before_the_answer(queue: SqliteQueue) -> None:
-    queue.database.writer.run(lambda tx: tx.later("turn_put", "m", "off", 0))
+    queue.database.writer.run(lambda tx: tx.later("turn_put", "m", "swap", "off", 0))
     assert names(queue) == {"off"}
 
 

@@ -25,11 +25,13 @@ class Ctx(Protocol):
     def devices(self) -> tuple[str, ...]:
         """Every device of the slot."""
     @property
-    def rank(self) -> int: ...
+    def rank(self) -> int:
+        """Which of the processes that run the model together this is; 0 speaks for the job."""
     @property
     def local_rank(self) -> int: ...
     @property
-    def world_size(self) -> int: ...
+    def world_size(self) -> int:
+        """How many processes run the model together: gpus: of its stages."""
     @property
     def config(self) -> Mapping[str, Any]:
         """config: of model.yaml with the overrides of active.yaml."""
@@ -70,7 +72,10 @@ class Job(Protocol):
         """Checked against inputs: and with defaults filled in."""
     @property
     def cancelled(self) -> bool:
-        """Whether the job was cancelled; progress() and check() raise then."""
+        """Whether the job was cancelled; progress() and check() raise then.
+
+        The n-th answer of these three is the same on all ranks: ask equally often on each.
+        """
     @property
     def previous(self) -> Any:
         """What the stage before returned; None in the first."""

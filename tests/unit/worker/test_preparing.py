@@ -74,6 +74,16 @@ def test_a_slot_on_the_cpu_beside_accelerators_takes_cpu_stages_only() -> None:
         choose(a_version(), a_target(), a_box(accelerators=True), HOST)
 
 
+def test_a_stage_of_several_devices_runs_in_as_many_ranks_where_the_slot_has_them() -> None:
+    version = a_version("stages: [{name: prepare, on: cpu}, {name: generate, gpus: 2}]\n")
+    both = SlotLayout("cuda0", CUDA.probe())
+    assert choose(version, a_target(), a_box(both, accelerators=True), HOST).ranks == 2
+    assert choose(version, a_target(), a_box(), HOST).ranks == 2
+    assert choose(version, a_target(), replace(a_box(), only="cpu"), HOST).ranks == 1
+    with pytest.raises(HostNeedUnmet, match=r"slot cuda0 has 1 of the 2 devices .* --slots 1x2"):
+        choose(version, a_target(), a_box(GPU_SLOT, accelerators=True), HOST)
+
+
 def test_needs_secrets_and_settings_are_looked_at_first() -> None:
     with pytest.raises(HostNeedUnmet, match="sox"):
         choose(a_version("host: {commands: {sox: '*'}}\n"), a_target(), a_box(), HOST)

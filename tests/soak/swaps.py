@@ -86,7 +86,8 @@ def soak(swaps: int, minutes: float, folder: Path, width: int = WIDTH) -> dict[s
             load.stop()
         failed, lost = load.ends()
         worker.stop()
-    return result(grown, done, load.submitted, failed, lost)
+    ours = len(grown.latency_s)
+    return result(grown, done, load.submitted + ours, failed, lost + ours)
 
 
 def push(box: LiveBox, mode: str, number: int, width: int) -> str:

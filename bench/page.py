@@ -30,6 +30,10 @@ BENCHMARKS: dict[str, tuple[str, list[str]]] = {
         "Swaps of a torch-free child in each mode, with jobs always queued; a small model and one of 1 GiB.",
         ["--swaps", "20", "--heavy-swaps", "2", "--heavy-mib", "8"],
     ),
+    "state.py": (
+        "A state of 256 MiB: saved, beyond the box, and back; seconds, milliseconds, ratios.",
+        ["--quick"],
+    ),
     "dedup.py": ("What a push sends of a changed model, beside Xet's local:// store; bytes.", ["--layers", "2"]),
     "env.py": (
         "From a lock with torch to an environment, beside uv sync; seconds.",

@@ -19,6 +19,8 @@ PROMISED = {
     " overlap_gap_ms_p99 drain_gap_ms_p50 rss_slope_kib_per_swap fd_slope_per_swap heavy_swaps"
     " heavy_mib heavy_visible_s_p50 heavy_gap_ms_p50 inplace_gap_ms_p50 rollback_s_p50 peak_over_one_copy heavy_jobs"
     " heavy_failed heavy_lost",
+    "state.py --quick": "bytes blocked_over_memcpy blocked_ms first_blocked_ms memcpy_ms dcp_blocked_ms durable_s"
+    " resume_pool_s resume_storage_s",
     "dedup.py --layers 2": "three_of_64 lora_in_2_layers one_of_3_models full_fine_tune one_10_kb_tensor"
     " one_of_many_small worst_ours_over_changed",
     "env.py --rounds 1 --package packaging": "attach_s first_build_s offline_restore_s uv_sync_s uv_sync_cold_s"
@@ -35,7 +37,7 @@ PROMISED = {
 }
 
 
-LONG = ("swap.py", "dedup.py", "env.py", "load.py", "transfer.py", "days.py")
+LONG = ("swap.py", "state.py", "dedup.py", "env.py", "load.py", "transfer.py", "days.py")
 """Benchmarks that take longer than a few seconds even so."""
 
 

@@ -19,6 +19,8 @@ from .state_file import SUFFIX, Packed
 
 PART = ".part"
 KEPT = 2
+SPARES = 2
+"""Files to be written over that are kept: one of them may be on its way out of the box."""
 
 
 class Saved(NamedTuple):
@@ -52,7 +54,7 @@ class Saver:
         self._about: dict[str, Any] = request["about"]
         self._next: int = request["first"]
         self._kept: list[_File] = []
-        self._spare: _File | None = None
+        self._spares: list[_File] = []
         self._closed = False
         self._saving = threading.Lock()
 
@@ -65,12 +67,11 @@ class Saver:
         """Let go of the files; what is kept of them stays. Nothing is saved any more."""
         with self._saving:
             self._closed = True
-            spare, self._spare = self._spare, None
-            if spare is not None:
+            for spare in self._spares:
                 _drop(spare)
             for file in self._kept:
                 _let_go(file)
-            self._kept = []
+            self._kept, self._spares = [], []
 
     def _save(self, state: Mapping[str, Any], progress: Mapping[str, Any]) -> Saved:
         began = time.perf_counter()
@@ -104,15 +105,16 @@ class Saver:
             return None, f"{why}; {_words(error, self._disk)}"
 
     def _take_spare(self, packed: Packed, number: int) -> _File | None:
-        """Return the file of the state before the last two, to be written over, unless it does not fit or is read."""
-        spare, self._spare = self._spare, None
-        if spare is None:
-            return None
-        if len(spare.view) == packed.size_bytes and _try_lock(spare.descriptor):
-            path = spare.path.with_name(f"{number}{PART}")
-            spare.path.replace(path)
-            return spare._replace(path=path)
-        _drop(spare)
+        """Return the file of a state before the last two, to be written over, unless it does not fit or is read."""
+        for spare in list(self._spares):
+            if len(spare.view) != packed.size_bytes:
+                self._spares.remove(spare)
+                _drop(spare)
+            elif _try_lock(spare.descriptor):
+                self._spares.remove(spare)
+                path = spare.path.with_name(f"{number}{PART}")
+                spare.path.replace(path)
+                return spare._replace(path=path)
         return None
 
     def _fresh(self, folder: Path, packed: Packed, number: int, *, in_memory: bool) -> _File:
@@ -156,7 +158,9 @@ class Saver:
         path = file.path.with_suffix(PART)
         with contextlib.suppress(OSError):
             file.path.replace(path)
-            self._spare = file._replace(path=path)
+            self._spares.append(file._replace(path=path))
+            if len(self._spares) > SPARES:
+                _drop(self._spares.pop(0))
             return
         _drop(file)
 

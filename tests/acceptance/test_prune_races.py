@@ -20,7 +20,7 @@ from modelrepo.testing.interleaving import HOUR
 from tests.acceptance.races import InlineWindow, Race, Violation
 
 FULL = os.environ.get("MODELREPO_ACCEPTANCE") == "full"
-DAYS, DUELS, OVERSLEPT = (1000, 5000, 500) if FULL else (30, 200, 30)
+DAYS, DUELS, OVERSLEPT = (1000, 5000, 500) if FULL else (20, 120, 20)
 UNTIL_BROKEN = 3000
 """Schedules that a broken protocol may pass; each rule that was left out showed within a hundred or so."""
 

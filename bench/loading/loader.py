@@ -36,6 +36,7 @@ def main() -> None:
         total_s = time.perf_counter() - began
         size = sum(tensor.numel() * tensor.element_size() for tensor in found.values())
         answer = {"loaded_s": loaded_s, "total_s": total_s, "bytes": size, "own": own_bytes() - before}
+        del found
         print(json.dumps({**answer, "touched": touched}), flush=True)
 
 

@@ -81,7 +81,10 @@ class Job(Protocol):
         """What the stage before returned; None in the first."""
     @property
     def state(self) -> Mapping[str, Any] | None:
-        """What an earlier attempt saved with save_state; None where it saved nothing."""
+        """What an earlier attempt at this stage saved last, tensors on the CPU; None where there is nothing.
+
+        Each access reads it anew. What this attempt saves does not change it.
+        """
     @property
     def adapters(self) -> Sequence[Any]:
         """Adapters that came with the job, as local files."""
@@ -100,4 +103,7 @@ class Job(Protocol):
     def handover(self, name: str) -> Path:
         """A file that one stage writes and later stages of the same job read."""
     def save_state(self, state: Mapping[str, Any]) -> None:
-        """Keep state for the next attempt of this stage."""
+        """Keep what a later attempt at this stage goes on from; returns once it is copied.
+
+        Values: what JSON has, bytes, tensors, numpy arrays, and dicts, lists and tuples of these; else TypeError.
+        """

@@ -241,6 +241,22 @@ def test_what_is_here_is_served_without_a_turn_to_fetch(bench: Bench) -> None:
     bench.serves(slot, "v1")
 
 
+@pytest.mark.usefixtures("another")
+def test_a_fetch_that_waits_for_its_turn_is_dropped_with_its_target(bench: Bench) -> None:
+    bench.plant.here.add("v2")
+    slot = bench.slot()
+    bench.target("v1", boxes=1)
+    bench.until(slot, lambda slot: "turn to fetch" in str((slot.report().incoming or {}).get("phase")))
+    bench.target("v2", boxes=1)
+    bench.serves(slot, "v2")
+    assert "swap-dropped slot=s0 target=m@v1" in bench.log.getvalue()
+    bench.target("v3", boxes=1)
+    bench.until(slot, lambda slot: "turn to fetch" in str((slot.report().incoming or {}).get("phase")))
+    slot.leave()
+    assert bench.left()
+    assert "v1" not in bench.plant.fetched and "v3" not in bench.plant.fetched
+
+
 def test_a_version_is_fetched_before_the_slot_waits_for_its_turn_to_swap(bench: Bench) -> None:
     slot = bench.slot()
     bench.target("v1")

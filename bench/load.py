@@ -103,7 +103,11 @@ def measure(folder: Path, pools: dict[str, Path], size_bytes: int, rounds: int) 
             f"CPU seconds for a GiB: limit {per_gib(path, series['limit: cpu'])}, "
             f"ours {per_gib(path, series[f'{first}: cpu'])}, of {THREADS} threads on {os.cpu_count()} cores",
             f"the pool lies on {first}",
-            *(f"on {name}: cold_over_limit {ratio(series['limit'], series[f'{name}: loaded'])}" for name in others),
+            *(
+                f"on {name}: cold_over_limit {ratio(series['limit'], series[f'{name}: loaded'])}, CPU seconds for a GiB "
+                f"{per_gib(path, series[f'{name}: cpu'])}"
+                for name in others
+            ),
         ],
     }
 
@@ -254,7 +258,7 @@ def torch_environment(folder: Path) -> Path:
 
 @contextmanager
 def tmpfs(folder: Path, size_bytes: int, given: Path | None) -> Iterator[dict[str, Path]]:
-    """Yield places for pools: one with huge pages, where a tmpfs may be mounted, and one on /dev/shm."""
+    """Yield places for pools: one on /dev/shm, and one with huge pages where a tmpfs may be mounted."""
     if given is not None:
         yield {str(given): given / f"modelrepo-bench-{os.getpid()}"}
         return
@@ -267,7 +271,7 @@ def tmpfs(folder: Path, size_bytes: int, given: Path | None) -> Iterator[dict[st
     plain = tempfile.TemporaryDirectory(prefix="modelrepo-bench-", dir=SHARED_MEMORY)
     found = {"/dev/shm": Path(plain.name) / "pool"}
     if made.returncode == 0:
-        found = {f"a tmpfs of {human(3 * size_bytes)} with huge=within_size": mounted / "pool", **found}
+        found[f"a tmpfs of {human(3 * size_bytes)} with huge=within_size"] = mounted / "pool"
     try:
         with plain:
             yield found

@@ -90,10 +90,10 @@ class CheckpointPool:
         """Return what the pool could give back now."""
         return 0 if self.pool is None else self.pool.evictable_bytes()
 
-    def relieve(self) -> None:
-        """Give memory back while less than the margin is free."""
+    def relieve(self, size_bytes: int = 0) -> None:
+        """Give memory back while less than so much and the margin are free."""
         if self.pool is not None:
-            self.pool.relieve()
+            self.pool.relieve(size_bytes)
 
 
 def content_of(record: FileRecord) -> Content:

@@ -10,6 +10,7 @@ import fcntl
 import os
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from modelrepo_runtime.pool.stock import MARGIN_BYTES, Headroom, Item, Lack, Sto
 DEFAULT_SHARE = 0.5
 """Of what the tmpfs, the box and our control groups could give: the other half is for the processes that compute."""
 _TRIES = 3
+_LOOK_AGAIN_S = 0.01
 _FULL = frozenset({errno.ENOSPC, errno.ENOMEM, errno.EDQUOT})
 
 
@@ -118,9 +120,9 @@ class HostPool:
         with self._locked():
             return self._evict(choose(self._stock().items, size_bytes, at_best=True) or ())
 
-    def relieve(self) -> int:
-        """Give back what keeps the margin from being free; returns how much. Cheap where there is nothing to do."""
-        missing = self._margin_bytes - self._headroom().least[1]
+    def relieve(self, size_bytes: int = 0) -> int:
+        """Give back what keeps so much, and the margin, from being free; returns how much. Cheap where it is free."""
+        missing = size_bytes + self._margin_bytes - self._headroom().least[1]
         return self.shrink(missing) if missing > 0 else 0
 
     def report(self) -> PoolReport:
@@ -166,8 +168,9 @@ class HostPool:
                 return
             chosen = choose(stock.items, missing.size_bytes)
             if chosen is None:
-                break
-            self._evict(chosen)
+                time.sleep(_LOOK_AGAIN_S)  # who only looks whether an entry is free seems to hold it meanwhile
+            else:
+                self._evict(chosen)
         held = f"; {human(stock.held_bytes)} of the pool are in use" if stock.held_bytes else ""
         where = missing.where if missing is not None else ""
         raise NoSpace(f"no room for {human(content.size_bytes)} in the pool {self.folder}: {where}{held}")

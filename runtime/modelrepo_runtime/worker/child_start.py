@@ -40,6 +40,7 @@ def start(slot: Slot, prepared: Prepared, target: Target) -> Serving:
     devices = frozenset(device.label for device in parts.layout.devices)
     need = expected(prepared.chosen.needs, parts.learnt.of(prepared.version.digest), None)
     before = free_bytes(slot)
+    parts.make_room(need.host_bytes or 0)
     with parts.reservations.of(need, devices):
         child = parts.start_child(spec)
         slot.starting(child, target)

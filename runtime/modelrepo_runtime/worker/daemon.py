@@ -515,6 +515,7 @@ class Worker:
             reservations=self._reservations,
             start_child=self._start_child,
             host_room=partial(host_room, evictable_bytes=self._pool.evictable_bytes),
+            make_room=self._pool.relieve,
             device_room=self._device_room(layout),
             slots_total=self._slots_total,
             look_again=self._watcher.look_again,

@@ -118,6 +118,8 @@ class SlotParts:
     slot_descriptors: tuple[int, ...] = ()
     """Locks that every process of a child holds on to."""
     load_timeout_s: float = LOAD_TIMEOUT_S
+    make_room: Callable[[int], None] = lambda _: None
+    """Have so much host memory free before a child takes it, where `host_room` counts what others would give up."""
     cordon: Callable[[], str | None] = lambda: None
     """Why an operator lets this slot take no jobs, or the health of its devices; None where it may."""
     device_broken: Callable[[], bool] = lambda: False

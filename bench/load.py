@@ -104,8 +104,8 @@ def measure(folder: Path, pools: dict[str, Path], size_bytes: int, rounds: int) 
             f"ours {per_gib(path, series[f'{first}: cpu'])}, of {THREADS} threads on {os.cpu_count()} cores",
             f"the pool lies on {first}",
             *(
-                f"on {name}: cold_over_limit {ratio(series['limit'], series[f'{name}: loaded'])}, CPU seconds for a GiB "
-                f"{per_gib(path, series[f'{name}: cpu'])}"
+                f"on {name}: cold_over_limit {ratio(series['limit'], series[f'{name}: loaded'])}, "
+                f"CPU seconds for a GiB {per_gib(path, series[f'{name}: cpu'])}"
                 for name in others
             ),
         ],

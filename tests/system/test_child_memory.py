@@ -11,7 +11,7 @@ import pytest
 
 from modelrepo_runtime.jobs import Cause
 from modelrepo_runtime.supervision import MemoryGroups, find_memory_groups
-from modelrepo_runtime.testing.children import a_request, a_spec, started
+from modelrepo_runtime.testing.children import a_request, a_spec, started, started_group
 
 pytestmark = pytest.mark.system
 
@@ -88,4 +88,41 @@ def test_the_footprint_is_that_of_the_child_and_its_peak(tmp_path: Path, groups:
         child.stop()
     assert after.rss_bytes - before.rss_bytes >= 30 << 20
     assert after.peak_bytes >= after.rss_bytes - (16 << 20)
+    assert not left(groups)
+
+
+GREEDY_RANK = """
+def load(self, ctx): self.rank = ctx.rank
+def run(self, job):
+    if not job.inputs["greedy"]:
+        return "fine"
+    if self.rank == 0:
+        import threading
+        threading.Event().wait()
+    kept = []
+    while True:
+        kept.append(b"x" * (8 << 20))
+"""
+
+
+def test_a_groups_ranks_share_one_cgroup_and_the_one_that_fills_it_is_named(
+    tmp_path: Path, groups: MemoryGroups
+) -> None:
+    group = started_group(a_spec(tmp_path, GREEDY_RANK, ranks=2, memory_limit_bytes=LIMIT_BYTES), memory=groups)
+    try:
+        assert group.has_memory_group and len(left(groups)) == 1
+        assert 0 < group.footprint().peak_bytes < LIMIT_BYTES
+        assert group.run(a_request(tmp_path, {"greedy": False}), timeout_s=60).result == "fine"
+        outcome = group.run(a_request(tmp_path, {"greedy": True}), timeout_s=60)
+        assert outcome.cause is Cause.OUT_OF_MEMORY and outcome.error is not None, outcome
+        assert outcome.error.message.startswith("rank 1: ")
+        assert not group.alive
+    finally:
+        group.stop()
+    assert not left(groups)
+
+
+def test_a_group_that_drains_leaves_no_cgroup(tmp_path: Path, groups: MemoryGroups) -> None:
+    group = started_group(a_spec(tmp_path, GREEDY_RANK, ranks=3), memory=groups)
+    assert group.stop(30).step == "drained"
     assert not left(groups)

@@ -58,8 +58,10 @@ def _joined_one(ends: Sequence[RankEnd], place: int, stop_asked: bool) -> ChildO
     told = [(end.rank, end.alive, end.outcomes[place]) for end in ends]
     runtime_s = max(outcome.runtime_s for _, _, outcome in told)
     leader = next(outcome for rank, _, outcome in told if rank == 0)
-    rank, _, first = min(told, key=lambda one: _weight(one[2], one[1], stop_asked))
-    if len({_manner(outcome) for _, _, outcome in told}) == 1:
+    rank, alive, first = min(told, key=lambda one: _weight(one[2], one[1], stop_asked))
+    # Ranks that share a memory cgroup all find that it has killed, also those that were ended on account of another.
+    died = not alive and first.cause in (Cause.CRASH, Cause.OUT_OF_MEMORY)
+    if not died and len({_manner(outcome) for _, _, outcome in told}) == 1:
         return replace(leader, runtime_s=runtime_s)
     error = first.error and replace(first.error, message=f"rank {rank}: {first.error.message}")
     return replace(first, outputs=(), result=None, error=error, runtime_s=runtime_s)

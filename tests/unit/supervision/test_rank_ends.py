@@ -54,6 +54,13 @@ def test_the_end_that_explains_the_others_counts_in_whatever_order_they_come(
         assert (outcome.cause, outcome.error.message) == expected
 
 
+def test_of_deaths_the_first_one_is_named_though_all_are_told_alike() -> None:
+    for cause in (Cause.CRASH, Cause.OUT_OF_MEMORY):
+        ends = [an_end(rank, cause, alive=False) for rank in (1, 0)]
+        (outcome,) = joined(ends, stop_asked=False)
+        assert outcome.error is not None and outcome.error.message == f"rank 1: {cause.value}"
+
+
 def test_of_two_failures_the_first_one_counts() -> None:
     zero, one = an_end(0, Cause.EXCEPTION, "ValueError: late"), an_end(1, Cause.EXCEPTION, "KeyError: early")
     (outcome,) = joined([one, zero], stop_asked=False)

@@ -70,8 +70,8 @@ def _set_policy(mode: int, node: int | None) -> None:
         bits = 8 * ctypes.sizeof(ctypes.c_ulong)
         mask[node // bits] |= 1 << (node % bits)
     libc = ctypes.CDLL(None, use_errno=True)
-    bits_told = ctypes.c_ulong(_MASK_BITS if node is not None else 0)
-    if libc.syscall(ctypes.c_long(_SET_MEMPOLICY), ctypes.c_int(mode), mask, bits_told) != 0:
+    told = mask if node is not None else None  # an empty mask is refused
+    if libc.syscall(ctypes.c_long(_SET_MEMPOLICY), ctypes.c_int(mode), told, ctypes.c_ulong(_MASK_BITS)) != 0:
         number = ctypes.get_errno()
         raise InvalidInput(
             f"cannot choose memory node {node}: {os.strerror(number)}; "

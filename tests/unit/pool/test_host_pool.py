@@ -12,7 +12,7 @@ import pytest
 from modelrepo.errors import Corrupt, InvalidInput, NoSpace, Stopped, Unsuitable
 from modelrepo_runtime.pool import filling
 from modelrepo_runtime.pool.host_pool import HostPool
-from modelrepo_runtime.pool.memory_node import find_node
+from modelrepo_runtime.pool.memory_node import NODES, find_node
 from modelrepo_runtime.pool.reading import ColdFile, buffer
 from modelrepo_runtime.pool.stock import Headroom
 
@@ -189,6 +189,19 @@ def test_a_memory_node_that_does_not_exist_is_named_with_those_that_do(tmp_path:
     (tmp_path / "online").write_text("0,2-3\n")
     with pytest.raises(InvalidInput, match=r"memory node 1: online are 0, 2, 3"):
         find_node(1, tmp_path)
+
+
+@pytest.mark.skipif(not (NODES / "online").exists(), reason="this kernel knows no memory nodes")
+def test_a_pool_on_a_memory_node_leaves_other_threads_where_they_were(folder: Path, tmp_path: Path) -> None:
+    number = int((NODES / "online").read_text().split("-")[0].split(",")[0])
+    node = find_node(number)
+    assert node.free_bytes() > 0
+    data = some_bytes("a")
+    content = write(tmp_path / "a", data)
+    attached = HostPool(folder, 64 * MIB, margin_bytes=0, node=node).bring(content, tmp_path / "a")
+    assert attached.path.read_bytes() == data
+    kept = Path("/proc/self/numa_maps").read_text()
+    assert f"bind:{number}" not in kept
 
 
 def _used(folder: Path) -> int:

@@ -36,6 +36,8 @@ class Flusher:
         self._waiting: dict[tuple[str, int], FlushOrder] = {}
         """The newest state of each attempt that is not settled yet."""
         self._flushed: dict[tuple[str, int], int] = {}
+        self._troubled: set[tuple[str, int]] = set()
+        """Attempts of which a flush waits for a store or queue that does not answer; the reader's alone."""
 
     @property
     def pid(self) -> int | None:
@@ -134,11 +136,14 @@ class Flusher:
             self._changed.notify_all()
         match report.became:
             case Became.TROUBLE:
-                self._journal.say_once(f"flush {report.job_id}", "state-flush-waits", **told)
+                if report.attempt not in self._troubled:
+                    self._journal.say("state-flush-waits", **told)
+                    self._troubled.add(report.attempt)
             case Became.FAILED | Became.STALE:
                 self._journal.say("state-not-flushed", **told, cause=report.became.value)
             case Became.FLUSHED:
-                if self._journal.forget(f"flush {report.job_id}"):
+                if report.attempt in self._troubled:
                     self._journal.say("state-flushed", **told, took_s=report.took_s)
+                    self._troubled.discard(report.attempt)
             case Became.SUPERSEDED:
                 pass

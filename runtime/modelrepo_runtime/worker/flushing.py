@@ -109,7 +109,8 @@ class Flushing:
 
     def _keep(self, order: FlushOrder, path: Path) -> None:
         """Put the file into the store, then move the pointer; ask again as long as it takes."""
-        sha256 = _sha256(path)
+        # The job may end, and its files here go, at any moment: what is asked of them is asked before the copy.
+        size, sha256 = path.stat().st_size, _sha256(path)
         kept: KeptState | None = None
         pause_s = AGAIN_S[0]
         while True:
@@ -117,7 +118,6 @@ class Flushing:
                 queue, files = self._reach()
                 if kept is None:
                     key = files.put_state(order.job_id, order.created_at, order.fence, order.number, path)
-                    size = path.stat().st_size
                     kept = KeptState(order.number, order.fence.number, order.digest, key, size, sha256)
                 queue.save_state(order.job_id, order.fence, kept)
                 return

@@ -18,6 +18,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from bench.models.small import write_model
 from modelrepo.contract import load_spec
 from modelrepo.environments import EnvironmentCache, IndexSettings, PreparedEnvironment, named_interpreter, prepare
 from modelrepo.environments.uv_tool import Uv
@@ -28,17 +31,6 @@ from modelrepo.versions.version import Version
 BUDGET_S = 0.5  # for the attach
 PACKAGES = ["torch==2.13.0", "numpy"]
 NOWHERE = IndexSettings(no_index=True)
-PYPROJECT = """\
-[project]
-name = "env"
-version = "1"
-requires-python = ">={minor}"
-dependencies = {packages}
-
-[tool.uv]
-package = false
-environments = ["sys_platform == '{platform}'"]
-"""
 
 
 def main() -> None:
@@ -56,7 +48,7 @@ def main() -> None:
 def measure(folder: Path, packages: list[str], rounds: int) -> dict[str, Any]:
     """Lock and publish once, then take every way to an environment in each round; return medians."""
     index = IndexSettings.from_environment()
-    model = write_model(folder / "model", packages)
+    model = write_model(folder / "model", "env", packages)
     prepared = prepare(model, load_spec(model), work=folder / "work", index=index, cache=folder / "pusher", environ={})
     repository = Repository.init(str(folder / "repository"))
     pushed = repository.push(model, PushOptions(check="none", vendor=True, index=index, cache=folder / "pusher"))
@@ -123,17 +115,6 @@ def elapsed(work: Callable[[], None]) -> float:
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
-
-
-def write_model(folder: Path, packages: list[str]) -> Path:
-    """Write a model whose environment has these packages, for this platform alone."""
-    folder.mkdir()
-    minor = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    text = PYPROJECT.format(minor=minor, packages=json.dumps(packages), platform=sys.platform)
-    (folder / "pyproject.toml").write_text(text, encoding="utf-8")
-    (folder / "model.yaml").write_text("contract: 1\nname: env\nentrypoint: model:Model\n", encoding="utf-8")
-    (folder / "model.py").write_text("class Model:\n    def run(self, job):\n        pass\n", encoding="utf-8")
-    return folder
 
 
 if __name__ == "__main__":

@@ -26,6 +26,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from bench.models.small import write_model
 from modelrepo.contract import load_spec
 from modelrepo.environments import EnvironmentCache, IndexSettings, prepare
 from modelrepo.fetching.disk import human
@@ -42,17 +45,6 @@ PACKAGES = ["torch==2.13.0", "numpy", "safetensors"]
 MIB = 1 << 20
 TENSOR_BYTES = 16 * MIB
 PIECE_BYTES = 4 * MIB
-PYPROJECT = """\
-[project]
-name = "load"
-version = "1"
-requires-python = ">={minor}"
-dependencies = {packages}
-
-[tool.uv]
-package = false
-environments = ["sys_platform == '{platform}'"]
-"""
 
 
 def main() -> None:
@@ -245,12 +237,7 @@ def write_checkpoint(path: Path, size_bytes: int) -> Content:
 def torch_environment(folder: Path) -> Path:
     """Build an environment with torch and safetensors by the project's own path; return its interpreter."""
     index = IndexSettings.from_environment()
-    model = folder / "model"
-    model.mkdir()
-    minor = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    text = PYPROJECT.format(minor=minor, packages=json.dumps(PACKAGES), platform=sys.platform)
-    (model / "pyproject.toml").write_text(text, encoding="utf-8")
-    (model / "model.yaml").write_text("contract: 1\nname: load\nentrypoint: model:Model\n", encoding="utf-8")
+    model = write_model(folder / "model", "load", PACKAGES)
     prepared = prepare(model, load_spec(model), work=folder / "work", index=index, cache=folder / "cache", environ={})
     cache = EnvironmentCache(folder / "cache", index=index)
     return cache.ensure(prepared.record, extra=None, wheels=prepared.wheels()) / "bin" / "python"

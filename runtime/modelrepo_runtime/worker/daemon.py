@@ -19,8 +19,6 @@ from modelrepo_runtime.accelerators import Box, SlotLayout, facts, find_box, lay
 from modelrepo_runtime.jobstore import JobStore
 from modelrepo_runtime.pool.checkpoints import CheckpointPool
 from modelrepo_runtime.queue.port import BeatReply, SlotReport, WorkerInfo
-from modelrepo_runtime.queue.reaper import Reaper
-from modelrepo_runtime.retention import delete_dropped
 from modelrepo_runtime.supervision.memory_group import MemoryGroups, find_memory_groups, remove_abandoned
 from modelrepo_runtime.supervision.rank_group import start_child
 from modelrepo_runtime.supervision.spawner import shared_spawner
@@ -51,7 +49,7 @@ from modelrepo_runtime.worker.state_folders import StateFolders
 from modelrepo_runtime.worker.states import States
 from modelrepo_runtime.worker.swap_plan import Room
 from modelrepo_runtime.worker.target import Look, Target, TargetWatcher, pinned_target, target_of
-from modelrepo_runtime.worker.upkeep import SWEEP_EVERY_S, forget_old, let_go, let_go_of_handovers, reap
+from modelrepo_runtime.worker.upkeep import SWEEP_EVERY_S, for_the_fleet, forget_old, let_go_of_handovers
 
 # Others take memory by the second; what nobody uses of the pool goes before anybody is ended for lack of it.
 POOL_LOOK_S = 1.0
@@ -185,23 +183,13 @@ class Worker:
             own.append(Periodic("handovers", let_go_here, SWEEP_EVERY_S, self._journal))
         if self._reach.gateway is not None:
             return own
-        reaper, lease_s = Reaper(self._queue, self._timing), self._timing.lease_s
-        sweep = partial(let_go, self._queue, self._files, self._journal)
-        return (
-            Periodic("reaper", partial(reap, reaper, self._journal), self._timing.beat_s, self._journal),
-            Periodic("retention", sweep, SWEEP_EVERY_S, self._journal),
-            Periodic("dropped states", self._delete_dropped, lease_s, self._journal),
-            *own,
-        )
+        return (*for_the_fleet(self._queue, self._files, self._timing, self._journal), *own)
 
     def _sweep_states(self) -> None:
         try:
             self._states.sweep(self._queue.wanted_states)
         except Unreachable as error:
             self._journal.say_once("queue", "queue-unreachable", error=error)
-
-    def _delete_dropped(self) -> None:
-        delete_dropped(self._queue, self._files)
 
     def stop(self, grace_s: float | None = None, *, reason: str = "stop") -> None:
         """Claim nothing more, let jobs finish for the grace, hand back the rest, and go. Twice is legal."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 
 from modelrepo_runtime.jobstore import JobStore
 from modelrepo_runtime.queue.port import JobQueue
 from modelrepo_runtime.queue.reaper import Reaper
-from modelrepo_runtime.retention import Retention, sweep, sweep_handovers
+from modelrepo_runtime.retention import Retention, delete_dropped, sweep, sweep_handovers
+from modelrepo_runtime.timing import Timing
 from modelrepo_runtime.worker.journal import Journal
+from modelrepo_runtime.worker.periodic import Periodic
 
 SWEEP_EVERY_S = 3600.0
 
@@ -33,6 +36,20 @@ def let_go_of_handovers(files: JobStore, journal: Journal) -> None:
     swept = sweep_handovers(files, Retention())
     if swept:
         journal.say("handovers-swept", files=swept)
+
+
+def for_the_fleet(queue: JobQueue, files: JobStore, timing: Timing, journal: Journal) -> tuple[Periodic, ...]:
+    """Return what is done now and then for all who share the queue; where there is a gateway, it does that."""
+    reaper = Reaper(queue, timing)
+    return (
+        Periodic("reaper", partial(reap, reaper, journal), timing.beat_s, journal),
+        Periodic("retention", partial(let_go, queue, files, journal), SWEEP_EVERY_S, journal),
+        Periodic("dropped states", partial(_let_go_of_states, queue, files), timing.lease_s, journal),
+    )
+
+
+def _let_go_of_states(queue: JobQueue, files: JobStore) -> None:
+    delete_dropped(queue, files)
 
 
 def forget_old(folder: Path, kept_s: float) -> None:

@@ -37,6 +37,7 @@ def test_plain_inserts_and_deletes_take_many_rows_as_arrays() -> None:
     assert over_arrays("insert into t (a, b) values (?, ?)", TYPES, (1,)) == (
         "insert into t (a, b) select c1, $2::text from unnest($1::bigint[]) as given (c1)"
     )
+    assert over_arrays("delete from t where a = ?", TYPES) == "delete from t where a = any($1::bigint[])"
     assert over_arrays("delete from t where a = ? and b = ?", TYPES) == (
         "delete from t using unnest($1::bigint[], $2::text[]) as given (a, b) where t.a = given.a and t.b = given.b"
     )

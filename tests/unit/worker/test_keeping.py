@@ -76,7 +76,7 @@ def test_it_prepares_for_each_version_that_accelerators_serve(bench: Bench) -> N
     waiter.close()
     versions = [version for _, version, stage in bench.plant.ran if stage == "prepare"]
     assert sorted(versions) == ["v1", "v1", "v2", "v2"], "one slot each: two credits each"
-    assert all(bench.queue.get(job).status is Status.QUEUED for job in jobs)
+    bench.until(slot, lambda _: all(bench.queue.get(job).status is Status.QUEUED for job in jobs))
 
 
 def test_a_version_that_does_not_start_is_told_and_tried_again_while_the_others_serve(bench: Bench) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from modelrepo_runtime.queue.postgres.feeding import Feeding
-from modelrepo_runtime.queue.postgres.hints import Hints, Key
+from modelrepo_runtime.queue.postgres.hints import BEFORE_ALL, Hints, Key
 from modelrepo_runtime.queue.postgres.runner import Runner
 
 TAG, JOB, ENQUEUED = 1, 2, 3
@@ -21,6 +21,8 @@ class HintedStatements:
     def __init__(self, runner: Runner, hints: Hints, feeding: Feeding) -> None:
         self._runner, self._hints, self._feeding = runner, hints, feeding
         self._come_again: set[int] = set()
+        self._entered: dict[int, Key] = {}
+        """Before the oldest row of each lane whose head was read: rows by age need not pass the deleted ones once more."""
         self._over: set[int] = set()
         """Lanes of jobs that stand back: who is less far ahead comes in before what was claimed, so none has a hint."""
 
@@ -37,6 +39,7 @@ class HintedStatements:
             if row["over"]:
                 self._over.add(row["id"])
             if row["entered"] is not None:
+                self._entered[row["id"]] = row["entered"], -1
                 self._hints.saw(row["id"], True, (row["entered"], -1))
         return found
 
@@ -63,6 +66,8 @@ class HintedStatements:
     def _from_hint(self, row: Sequence[Any], by_age: bool) -> tuple[Any, ...]:
         lane, key, job, count = row
         at, after = max((key, job), self._hints.start(lane, by_age))
+        if by_age:
+            at, after = max((at, after), self._entered.get(lane, BEFORE_ALL))
         return lane, at, after, count
 
     def run_many(self, name: str, rows: Sequence[Sequence[object]]) -> None:

@@ -58,6 +58,8 @@ def over_arrays(text: str, types: Mapping[tuple[str, str], str], same: Collectio
     if delete is None:
         return None
     table, columns = delete[1], re.findall(r"(\w+) = ", delete[2])
+    if len(columns) == 1:  # a join may read a whole index of rows that are dead, but still seen by somebody
+        return f"delete from {table} where {columns[0]} = any($1::{types[table, columns[0]]}[])"
     given = _arrays(types[table, column] for column in columns)
     names = ", ".join(columns)
     condition = " and ".join(f"{table}.{column} = given.{column}" for column in columns)

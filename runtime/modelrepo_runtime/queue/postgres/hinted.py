@@ -22,7 +22,7 @@ class HintedStatements:
         self._runner, self._hints, self._feeding = runner, hints, feeding
         self._come_again: set[int] = set()
         self._entered: dict[int, Key] = {}
-        """Before the oldest row of each lane whose head was read: rows by age need not pass the deleted ones once more."""
+        """Before the oldest row of each lane whose head was read: by age, nothing deleted is passed a second time."""
         self._over: set[int] = set()
         """Lanes of jobs that stand back: who is less far ahead comes in before what was claimed, so none has a hint."""
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from modelrepo.errors import DeviceHeld
 from modelrepo_runtime.worker.serving import Serving
+from modelrepo_runtime.worker.slot_states import Withheld
 from modelrepo_runtime.worker.swap_plan import size_text
 
 if TYPE_CHECKING:
@@ -18,15 +18,6 @@ MEMORY_RETURNS_S = 30.0
 MEMORY_POLL_S = 0.05
 # Of what was free and what the child held: the driver keeps a little for itself, and others come and go.
 RETURNED_SHARE = 0.9
-
-
-@dataclass(frozen=True, slots=True)
-class Withheld:
-    """Why a slot takes no jobs: its device lacks memory that has been returned by nobody. `look_at`: monotonic."""
-
-    reason: str
-    wanted_bytes: int
-    look_at: float
 
 
 def free_bytes(slot: Slot) -> int | None:

@@ -10,12 +10,12 @@ from dataclasses import replace
 from modelrepo.errors import EntrypointFailed
 from modelrepo_runtime.queue.port import SlotReport
 from modelrepo_runtime.worker.breaker import Breaker
-from modelrepo_runtime.worker.device_memory import Withheld
 from modelrepo_runtime.worker.holding import End, Held
 from modelrepo_runtime.worker.preparing import Chosen
 from modelrepo_runtime.worker.refusal import Refusal, refuse
 from modelrepo_runtime.worker.serving import Serving, SlotChild, SlotParts
 from modelrepo_runtime.worker.slot_report import report_of
+from modelrepo_runtime.worker.slot_states import Withheld
 from modelrepo_runtime.worker.swap_plan import SwapPlan
 from modelrepo_runtime.worker.target import Target
 

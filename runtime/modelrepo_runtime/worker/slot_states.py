@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 
 from modelrepo_runtime.worker.breaker import Breaker
@@ -22,6 +23,15 @@ SLOT_TRANSITIONS: dict[SlotState, frozenset[SlotState]] = {
     SlotState.CORDONED: frozenset({SlotState.OPEN, SlotState.REFUSED}),
     SlotState.REFUSED: frozenset({SlotState.OPEN, SlotState.CORDONED}),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Withheld:
+    """Why a slot takes no jobs: its device lacks memory that has been returned by nobody. `look_at`: monotonic."""
+
+    reason: str
+    wanted_bytes: int
+    look_at: float
 
 
 def slot_state(breaker: Breaker, refusal: Refusal | None) -> SlotState:

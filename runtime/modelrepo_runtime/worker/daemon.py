@@ -14,7 +14,7 @@ from pathlib import Path
 
 from modelrepo.box_cache.version_cache import VersionCache
 from modelrepo.environments import EnvironmentCache, IndexSettings
-from modelrepo.errors import Corrupt, InvalidActiveFile, InvalidInput, ModelRepoError, NewerFormat, Unreachable
+from modelrepo.errors import Unreachable
 from modelrepo_runtime.accelerators import Box, SlotLayout, facts, find_box, lay_out
 from modelrepo_runtime.jobstore import JobStore
 from modelrepo_runtime.pool.checkpoints import CheckpointPool
@@ -24,7 +24,6 @@ from modelrepo_runtime.supervision.rank_group import start_child
 from modelrepo_runtime.supervision.spawner import shared_spawner
 from modelrepo_runtime.supervision.spec import ChildSpec
 from modelrepo_runtime.timing import Timing
-from modelrepo_runtime.worker.assignment import assign
 from modelrepo_runtime.worker.attempt import Attempts
 from modelrepo_runtime.worker.claiming import Claimer
 from modelrepo_runtime.worker.device_watch import DeviceWatch
@@ -39,22 +38,18 @@ from modelrepo_runtime.worker.periodic import Periodic
 from modelrepo_runtime.worker.places import Place, Places
 from modelrepo_runtime.worker.preparing import RepositorySource, SlotBox, only_kind
 from modelrepo_runtime.worker.reach import flush_address, reach
+from modelrepo_runtime.worker.roster import Roster
 from modelrepo_runtime.worker.serving import SlotChild, SlotParts
 from modelrepo_runtime.worker.session import WorkerSession
 from modelrepo_runtime.worker.settings import WorkerSettings
 from modelrepo_runtime.worker.signals import serve_until_signalled
-from modelrepo_runtime.worker.slot import Slot
-from modelrepo_runtime.worker.slot_threads import SlotThreads
 from modelrepo_runtime.worker.state_folders import StateFolders
 from modelrepo_runtime.worker.states import States
 from modelrepo_runtime.worker.swap_plan import Room
-from modelrepo_runtime.worker.target import Look, Target, TargetWatcher, pinned_target, target_of
 from modelrepo_runtime.worker.upkeep import SWEEP_EVERY_S, for_the_fleet, forget_old, let_go_of_handovers
 
 # Others take memory by the second; what nobody uses of the pool goes before anybody is ended for lack of it.
 POOL_LOOK_S = 1.0
-# Models that get their first active version are looked for this much more seldom than known ones are read.
-POLLS_PER_MODEL_LIST = 8
 # What a job's stages handed over is forgotten with the job; of a job that ended elsewhere, a day later.
 HANDOVER_KEPT_S = 86_400.0
 
@@ -94,14 +89,9 @@ class Worker:
         self._states = States(folders, self._files, self._journal, flusher)
         self._learnt, self._reservations = Learnt(settings.cache / "worker" / "footprints.json"), Reservations()
         self._memory_groups: MemoryGroups = find_memory_groups()
-        self._slots: dict[str, SlotThreads] = {}
-        self._pins: dict[str, str] = {}
-        """Slot -> the version that it was ordered to serve, whatever is active."""
         self._places = Places(settings.cache / "worker" / "slots", self._journal)
-        self._lock = threading.Lock()
+        self._roster = Roster(settings, self._reach, self._places, self._box, self._journal, self._parts)
         self._hurry = threading.Event()
-        self._stopped = False
-        self._polls = 0
         index = IndexSettings.from_environment(default_index=settings.default_index, find_links=settings.find_links)
         self._versions = VersionCache(settings.cache, self._repository.store, limit_bytes=settings.cache_size)
         environments = EnvironmentCache(
@@ -114,23 +104,14 @@ class Worker:
         """Take the slots, begin the session, and serve. Returns at once; models come up in their own time."""
         settings = self._settings
         layouts = lay_out(settings.slots, settings.cpu_slots, self._box.devices)
-        models = self._models()
+        models = self._roster.models()
         self._places.take(layouts)
         try:
             info = WorkerInfo(
                 settings.name, socket.gethostname(), os.getpid(), self._reach.cluster, tuple(self._places)
             )
             self._session = WorkerSession(self._queue, info, self._timing, self.reports, self._journal, self._hear)
-            self._keeper = OrderKeeper(self, self._session, self._journal)
             self._claimer = Claimer(self._session, self._journal)
-            self._watcher = TargetWatcher(
-                self._look,
-                self._tell,
-                self._journal,
-                poll_s=self._poll_s(),
-                at_each_poll=self._look_for_models,
-                ask=self._ask_gateway,
-            )
             self._devices = DeviceWatch(
                 self._box.accelerator,
                 {name: place.layout.devices for name, place in self._places.items()},
@@ -138,6 +119,7 @@ class Worker:
                 fell_sick=self._fell_sick,
                 changed=self._changed,
             )
+            self._keeper = OrderKeeper(self._roster, self._session, self._journal, self._devices.forget)
             devices = Periodic("devices", self._devices.look, self._timing.beat_s, self._journal)
             pool = Periodic("pool", self._pool.relieve, POOL_LOOK_S, self._journal)
             self._upkeep = (*self._make_upkeep(), pool, devices)
@@ -166,11 +148,11 @@ class Worker:
         for upkeep in self._upkeep:
             upkeep.start()
         try:
-            self._assign(models)
+            self._roster.assign(models)
         except BaseException:
             self.stop(0, reason="cannot start")
             raise
-        self._watcher.start()
+        self._roster.start_watching()
 
     def _make_upkeep(self) -> Sequence[Periodic]:
         """Return what is done now and then. What is done for the whole fleet, a gateway does where there is one."""
@@ -193,11 +175,9 @@ class Worker:
 
     def stop(self, grace_s: float | None = None, *, reason: str = "stop") -> None:
         """Claim nothing more, let jobs finish for the grace, hand back the rest, and go. Twice is legal."""
-        with self._lock:
-            if self._stopped:
-                return
-            self._stopped = True
-            slots = list(self._slots.values())
+        slots = self._roster.close()
+        if slots is None:
+            return
         grace_s = self._settings.grace_s if grace_s is None else grace_s
         self._journal.say("worker-leaves", reason=reason, grace_s=grace_s)
         until = time.monotonic() + grace_s
@@ -207,7 +187,7 @@ class Worker:
         self._states.hurry(until)
         _all_at_once(each.slot.leave for each in slots)
         leaving = Leaving([each.slot for each in slots])
-        self._watcher.stop()
+        self._roster.stop_watching()
         while not self._hurry.is_set() and time.monotonic() < until:
             if all(each.join(0) for each in slots):
                 break
@@ -236,13 +216,12 @@ class Worker:
     def dump_stacks(self) -> None:
         """Write the stacks of all threads of every child to the log of its job."""
         self._journal.say("stacks-asked-for")
-        for each in list(self._slots.values()):
-            each.slot.dump_stacks()
+        for slot in self._roster.slots().values():
+            slot.dump_stacks()
 
     def reports(self) -> Sequence[SlotReport]:
         """Describe every slot, also those without a model."""
-        with self._lock:
-            slots = {name: each.slot for name, each in self._slots.items()}
+        slots = self._roster.slots()
         found = (
             slots[name].report() if name in slots else self._empty(name, place) for name, place in self._places.items()
         )
@@ -256,224 +235,26 @@ class Worker:
         reason = why or "no model for this slot yet"
         return SlotReport(name, "cordoned" if why else "open", device=place.layout.label, reason=reason)
 
-    def forget_faults(self, slot: str) -> None:
-        """Take a slot's devices for well: somebody has seen to them."""
-        self._devices.forget(slot)
-
     def _cordon(self, name: str) -> str | None:
         return self._keeper.cordon(name) or self._devices.cordon(name)
 
     def _fell_sick(self, name: str) -> None:
         """Hand back what runs on a device that is past use, uncounted; its child is ended and none is started."""
-        slot = self.slot_of(name)
+        slot = self._roster.slot_of(name)
         if slot is not None:
             slot.abandon()
         self._changed(name)
 
     def _changed(self, name: str) -> None:
-        slot = self.slot_of(name)
+        slot = self._roster.slot_of(name)
         if slot is not None:
             slot.look_again()
-
-    def slot_names(self) -> Sequence[str]:
-        """Name every slot, also those without a model."""
-        return tuple(self._places)
-
-    def slot_of(self, name: str) -> Slot | None:
-        """Return a slot that has a model."""
-        with self._lock:
-            each = self._slots.get(name)
-        return each.slot if each is not None else None
-
-    def slots_total(self, model: str) -> int:
-        """Count the slots of the fleet that serve a model."""
-        return self._slots_total(model)
-
-    def assign_slot(self, name: str, model: str, version: str | None) -> bool:
-        """Bring a slot closer to what an operator wants it to serve; True once it does.
-
-        Raises: InvalidInput for a model that this worker leaves to others; NotFound for one that is nowhere.
-        """
-        if self._settings.models and model not in self._settings.models:
-            raise InvalidInput(f"this worker serves only {', '.join(self._settings.models)}; start it with others")
-        slot = self.slot_of(name)
-        if slot is None or slot.model != model or self._pins.get(name) != version:
-            self._repository.resolve(f"{model}@{version}") if version else self._repository.versions(model)
-        if version is None:
-            self._pins.pop(name, None)
-        else:
-            self._pins[name] = version
-        if slot is None or slot.model != model:
-            slot = self._replace(name, model)
-        wanted = self._wanted(name, model) if slot is not None else None
-        if slot is None or wanted is None:
-            return False
-        if slot.target != wanted:
-            slot.set_target(wanted)
-        with slot.changed:
-            return slot.serving is not None and slot.serving.target.key == wanted.key
-
-    def _replace(self, name: str, model: str) -> Slot | None:
-        """Have another model in a slot, once what it has is gone; None until then."""
-        with self._lock:
-            old = self._slots.get(name)
-        if old is not None:
-            old.slot.leave()
-            if not old.join(0):
-                return None
-        fresh = SlotThreads(Slot(self._parts(self._places[name]), model))
-        with self._lock:
-            if self._stopped:
-                return None
-            self._slots[name] = fresh
-        self._journal.say("slot-assigned", slot=name, model=model)
-        fresh.start()
-        self._watch({model})
-        return fresh.slot
-
-    def _wanted(self, slot: str, model: str) -> Target | None:
-        """Say what a slot should serve: the version that it is pinned to, else the active one."""
-        known, pin = self._watcher.known(model), self._pins.get(slot)
-        return known if pin is None else pinned_target(model, pin, known)
-
-    def _models(self) -> list[str]:
-        """Name the models to serve that have an active version. Raises ModelNotFound for one that was named."""
-        if self._reach.gateway is not None:
-            active = self._reach.gateway.active_models()
-            return [name for name in self._settings.models or active if name in active]
-        if self._settings.models:
-            for name in self._settings.models:
-                self._repository.versions(name)
-        names = self._settings.models or self._repository.models()
-        return [name for name in names if self._is_active(name)]
-
-    def _is_active(self, model: str) -> bool:
-        try:
-            return self._repository.promotions.state(model).version is not None
-        except InvalidActiveFile as error:
-            self._journal.say_once(f"target {model}", "target-unreadable", model=model, error=error)
-            return self._repository.promotions.recorded(model).version is not None
-        except (Corrupt, NewerFormat) as error:  # one model's fault must not keep the others from being served
-            self._journal.say_once(f"target {model}", "target-unreadable", model=model, error=error)
-            return False
-
-    def _assign(self, models: Sequence[str]) -> None:
-        """Give free slots a model each, and say which models are left without one."""
-        waiting = self._reach.waiting(models)
-        kinds = {model: self._kinds_of(model) for model in models}
-        with self._lock:
-            if self._stopped:
-                return
-            taken = {name: each.slot.model for name, each in self._slots.items()}
-            found = assign(list(self._places), waiting, taken, lambda slot, model: self._runs(slot, kinds[model]))
-            fresh = [name for name in found.by_slot if name not in taken]
-            for name in fresh:
-                self._slots[name] = SlotThreads(Slot(self._parts(self._places[name]), found.by_slot[name]))
-            started = [self._slots[name] for name in fresh]
-        for each in started:
-            self._journal.say("slot-assigned", slot=each.slot.parts.name, model=each.slot.model)
-            each.start()
-        for model in found.unserved:
-            self._journal.say_once(
-                f"unserved {model}", "model-without-slot", model=model, next="add slots, or name it with --models"
-            )
-        if not models:
-            self._journal.say_once("models", "no-model", next="push and promote a model")
-        self._watch({each.slot.model for each in started})
-        for each in started:
-            # A slot that is assigned later hears of a target that the watcher knows already.
-            target = self._wanted(each.slot.parts.name, each.slot.model)
-            if target is not None:
-                each.slot.set_target(target)
-
-    def _kinds_of(self, model: str) -> frozenset[str]:
-        """Name what the stages of a model's active version run on; what cannot be read may run on anything."""
-        try:
-            version = self._repository.promotions.state(model).version
-            spec = self._repository.version(model, version).spec if version is not None else None
-        except ModelRepoError:
-            spec = None
-        return frozenset(stage.on for stage in spec.stages) if spec is not None else frozenset({"cpu", "gpu"})
-
-    def _runs(self, slot: str, kinds: frozenset[str]) -> bool:
-        only = only_kind(self._settings, self._places[slot].layout)
-        has_accelerators = any(device.kind != "cpu" for device in self._box.devices)
-        if only is None and self._places[slot].layout.on_cpu and has_accelerators:
-            only = "cpu"
-        return only is None or only in kinds
-
-    def _watch(self, models: Iterable[str]) -> None:
-        """Follow what is active of these models too."""
-        self._watcher.watch(models)
-        if self._reach.gateway is not None:
-            with self._lock:
-                watched = sorted({each.slot.model for each in self._slots.values()})
-            self._reach.gateway.watch(watched, self._watcher.wake)
-            self._reach.gateway.look_now(watched)
-
-    def _ask_gateway(self, model: str) -> None:
-        if self._reach.gateway is not None:
-            self._reach.gateway.look_now([model])
-
-    def _look(self, model: str) -> Look:
-        if self._reach.gateway is not None:
-            look: Look = self._reach.gateway.look(model) or Look("", None)
-            if look.recorded is not None and not self._all_serve(model):
-                return replace(look, target=look.recorded)
-            return look
-        promotions = self._repository.promotions
-        try:
-            state = promotions.state(model)
-        except InvalidActiveFile:
-            if self._watcher.known(model) is not None:
-                raise
-            state = promotions.recorded(model)
-        if state.edited_by_hand and state.digest is None and not self._all_serve(model):
-            # A slot that serves nothing has nothing that could run on while such an edit is refused.
-            state = promotions.recorded(model)
-        return Look(state.seen, target_of(state))
-
-    def _all_serve(self, model: str) -> bool:
-        with self._lock:
-            return all(each.slot.serving is not None for each in self._slots.values() if each.slot.model == model)
-
-    def _tell(self, target: Target) -> None:
-        with self._lock:
-            slots = [each.slot for each in self._slots.values() if each.slot.model == target.model]
-        for slot in slots:
-            pin = self._pins.get(slot.parts.name)
-            slot.set_target(target if pin is None else pinned_target(target.model, pin, target))
 
     def _hear(self, reply: BeatReply) -> None:
         """Pass on what a beat was answered."""
         self._keeper.hear(reply.orders)
-        with self._lock:
-            slots = [each.slot for each in self._slots.values()]
-        for slot in slots:
+        for slot in self._roster.slots().values():
             slot.want(reply.versions.get(slot.model, ()))
-
-    def _look_for_models(self) -> None:
-        """Now and then, while slots are free: a model may have got its first active version."""
-        self._polls += 1
-        every = 1 if self._reach.gateway is not None else POLLS_PER_MODEL_LIST
-        if len(self._slots) == len(self._places) or self._polls % every:
-            return
-        try:
-            self._assign(self._models())
-        except Exception as error:  # noqa: BLE001 - the next look may find the store again
-            self._journal.say_once("models", "models-unreadable", error=error)
-
-    def _poll_s(self) -> float:
-        if self._reach.gateway is not None:
-            return self._timing.beat_s  # answers bring what is new sooner
-        local = self._repository.store.ability.local
-        return self._timing.active_poll_local_s if local else self._timing.active_poll_bucket_s
-
-    def _slots_total(self, model: str) -> int:
-        """Count the slots of the whole fleet that serve a model, our own at least."""
-        fleet = self._reach.slots(model)
-        with self._lock:
-            return max(fleet, sum(1 for each in self._slots.values() if each.slot.model == model))
 
     def _parts(self, place: Place) -> SlotParts:
         settings, layout = self._settings, place.layout
@@ -505,8 +286,8 @@ class Worker:
             host_room=partial(host_room, evictable_bytes=self._pool.evictable_bytes),
             make_room=self._pool.relieve,
             device_room=self._device_room(layout),
-            slots_total=self._slots_total,
-            look_again=self._watcher.look_again,
+            slots_total=self._roster.slots_total,
+            look_again=self._roster.look_again,
             cordon=partial(self._cordon, layout.name),
             device_broken=partial(self._devices.is_broken, layout.name),
             look_at_devices=partial(self._devices.look_at, layout.name),

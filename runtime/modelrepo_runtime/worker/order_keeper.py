@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from modelrepo.errors import Forbidden, InvalidInput, ModelRepoError, NotFound, StaleSession, VersionDeleted
@@ -35,15 +35,17 @@ class Ruled(Protocol):
     def slots_total(self, model: str) -> int:
         """Count the slots of the fleet that serve a model."""
 
-    def forget_faults(self, slot: str) -> None:
-        """Take a slot's devices for well: somebody has seen to them."""
-
 
 class OrderKeeper:
-    """Hears orders with each beat until it has confirmed them; one that it heard before is gone on with, not begun."""
+    """Hears orders with each beat until it has confirmed them; one that it heard before is gone on with, not begun.
 
-    def __init__(self, worker: Ruled, session: WorkerSession, journal: Journal) -> None:
-        self._worker, self._session, self._journal = worker, session, journal
+    `forget_faults` takes a slot's devices for well: somebody has seen to them.
+    """
+
+    def __init__(
+        self, worker: Ruled, session: WorkerSession, journal: Journal, forget_faults: Callable[[str], None]
+    ) -> None:
+        self._worker, self._session, self._journal, self._forget_faults = worker, session, journal, forget_faults
         self._cordons: dict[str, str] = {}
         self._begun: set[int] = set()
         self._restarts: dict[tuple[int, str], SlotChild] = {}
@@ -142,7 +144,7 @@ class OrderKeeper:
             return
         for name in names:
             self._cordons.pop(name, None)
-            self._worker.forget_faults(name)
+            self._forget_faults(name)
             slot = self._worker.slot_of(name)
             if slot is not None:
                 slot.probe_now()

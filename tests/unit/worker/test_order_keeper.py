@@ -37,7 +37,7 @@ class Boss:
         self.bench = bench
         self.assigned: list[tuple[str, str, str | None]] = []
         self.seen_to: list[str] = []
-        self.keeper = OrderKeeper(self, bench.session, bench.journal)
+        self.keeper = OrderKeeper(self, bench.session, bench.journal, self.seen_to.append)
         bench.heard = lambda reply: self.keeper.hear(reply.orders)
         bench.cordon = self.keeper.cordon
         self.keeper.start()
@@ -53,9 +53,6 @@ class Boss:
             raise REFUSALS[model]
         self.assigned.append((name, model, version))
         return len(self.assigned) > 1
-
-    def forget_faults(self, slot: str) -> None:
-        self.seen_to.append(slot)
 
     def slots_total(self, model: str) -> int:
         return len(self.bench.slots)

@@ -1,4 +1,4 @@
-"""The nouns of a job: what is submitted, claimed, finished and shown. Imports nothing of ours."""
+"""The nouns of a job: what is submitted, claimed, finished and shown. Of ours it imports `job_memory` alone."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, TypeAlias
+
+from modelrepo_runtime.job_memory import JobMemory
 
 Json: TypeAlias = Any
 """None, bool, int, float, str, list or dict of the same."""
@@ -203,13 +205,17 @@ class Outcome:
     """True: what it handed over lies in its cluster's own storage, so the next stage must run in that cluster."""
     handover: tuple[OutputFile, ...] = ()
     """What this stage and those before it have handed over."""
+    memory: JobMemory | None = None
+    """What it took at most; None where it did not run alone, or nobody could tell."""
 
     def to_json(self) -> dict[str, Json]:
         bound = {"cluster_bound": True} if self.cluster_bound else {}
         handed = {"handover": [file.to_json() for file in self.handover]} if self.handover else {}
+        measured = {"memory": self.memory.to_json()} if self.memory else {}
         return {
             **bound,
             **handed,
+            **measured,
             "cause": self.cause.value,
             "result": self.result,
             "outputs": [output.to_json() for output in self.outputs],

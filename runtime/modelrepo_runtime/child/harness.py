@@ -11,6 +11,7 @@ from . import entrypoint, failures, process
 from .context import Context
 from .frames import Channel, Message
 from .job import Job
+from .memory_peak import MemoryPeak
 
 
 def main(argv: list[str]) -> int:
@@ -106,6 +107,7 @@ class Harness:
         for job in jobs:
             job._batch = jobs
         answer: Message
+        peak = MemoryPeak()
         try:
             if request["scratch"]:
                 self._context.scratch = type(self._scratch)(request["scratch"])
@@ -121,6 +123,8 @@ class Harness:
             self._context.scratch = self._scratch
         for job in jobs:
             job._end()
+        if len(jobs) == 1:  # of several, nobody could tell whose memory it was
+            answer["memory"] = peak.taken()
         self._output.settle()
         self._channel.send(answer)
 

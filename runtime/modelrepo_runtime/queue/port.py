@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from modelrepo.errors import StaleFence, StaleSession
+from modelrepo_runtime.job_memory import ANY_ROOM, MemoryRoom
 from modelrepo_runtime.jobs import Cause, Claim, Fence, Job, Json, Outcome, StageNeed, Status, Submission
 from modelrepo_runtime.queue.fleet_events import FleetEvents
 from modelrepo_runtime.queue.order_settings import OrderSettings
@@ -55,6 +56,8 @@ class Offer:
     """What kind of device it runs on, such as `NVIDIA H100`; learnt times are kept by it. None: the CPU."""
     warm: bool = True
     """False: the slot would have to load this version first."""
+    room: MemoryRoom = ANY_ROOM
+    """The memory that a job may take there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,10 @@ class SlotReport:
     accelerator: str | None = None
     also: tuple[str, ...] = ()
     """Further versions that it holds a child of, and serves as well as `version`."""
+    accelerator_bytes: int | None = None
+    """Memory of the smallest of its devices; None: it has none, or does not know."""
+    host_bytes: int | None = None
+    """Memory that its box has for a job at most."""
     extra: Mapping[str, Json] = field(default_factory=dict)
 
 

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from modelrepo.errors import EntrypointFailed
@@ -22,7 +23,7 @@ from .memory_group import MakesGroups
 from .messages import batch_message, empty, reload_message, run_message, start_message
 from .process import ChildProcess
 from .spawner import Spawner
-from .spec import ChildOutcome, ChildSpec, Footprint, JobRequest, SavedState, StopReport
+from .spec import ChildOutcome, ChildSpec, Footprint, JobRequest, MemoryPeaks, SavedState, StopReport
 from .states import ChildState, may_move
 
 __all__ = ["Child", "ChildGone", "OnPartial", "OnProgress"]
@@ -401,11 +402,13 @@ class Child:
             return None
         match message["t"]:
             case "done" if self.spec.rank:
-                return ChildOutcome(Cause.SUCCEEDED, runtime_s=follow.runtime_s())
+                memory = outcome.peaks(message)
+                return ChildOutcome(Cause.SUCCEEDED, runtime_s=follow.runtime_s(), memory=memory)
             case "done":
                 return outcome.succeeded(message, follow.request.output_dir, follow.runtime_s())
             case "failed":
-                return outcome.failed(message, follow.runtime_s(), out_of_memory=self._process.killed_for_memory())
+                killed, limited = self._process.killed_for_memory(), self._has_limit
+                return outcome.failed(message, follow.runtime_s(), out_of_memory=killed, limited=limited)
             case "progress":
                 if follow.on_progress is not None:
                     follow.on_progress(*outcome.progress(message))
@@ -479,7 +482,15 @@ class Child:
             cause, text = Cause.CANCELLED, "cancelled"
         else:
             cause = Cause.CRASH
-        return outcome.ended(cause, f"{text} ({how})", follow.runtime_s())
+        ended = outcome.ended(cause, f"{text} ({how})", follow.runtime_s())
+        if cause is not Cause.OUT_OF_MEMORY:
+            return ended
+        return replace(ended, memory=MemoryPeaks(lacked=outcome.lacked_on_host(self._has_limit)))
+
+    @property
+    def _has_limit(self) -> bool:
+        """Whether the kernel ends it at a limit of its own, long before the box lacks memory."""
+        return self.has_memory_group and self.spec.memory_limit_bytes is not None
 
     def how_it_ended(self) -> str:
         """Say how its process ended, once it has."""

@@ -6,13 +6,14 @@ import mimetypes
 import signal
 import stat
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from modelrepo_runtime.child.frames import Message
 from modelrepo_runtime.child.job import FILE_NAME
 from modelrepo_runtime.jobs import Cause, JobError
 
-from .spec import ChildOutcome, OutputPath, SavedState
+from .spec import ChildOutcome, Lacked, MemoryPeaks, OutputPath, SavedState
 
 _CAUSES = {
     "exception": Cause.EXCEPTION,
@@ -30,7 +31,7 @@ def succeeded(message: Message, output_dir: Path, runtime_s: float) -> ChildOutc
         outputs = find_outputs(output_dir)
     except ValueError as error:
         return ended(Cause.EXCEPTION, str(error), runtime_s)
-    return ChildOutcome(Cause.SUCCEEDED, message.get("result"), outputs, runtime_s=runtime_s)
+    return ChildOutcome(Cause.SUCCEEDED, message.get("result"), outputs, runtime_s=runtime_s, memory=peaks(message))
 
 
 def of_batch(
@@ -45,10 +46,10 @@ def of_batch(
     ]
 
 
-def failed(message: Message, runtime_s: float, *, out_of_memory: bool = False) -> ChildOutcome:
+def failed(message: Message, runtime_s: float, *, out_of_memory: bool = False, limited: bool = False) -> ChildOutcome:
     """Read a `failed` message; `out_of_memory` says that the kernel has killed a helper process of the child meanwhile.
 
-    A kind that this version does not know is an exception.
+    A kind that this version does not know is an exception. `limited`: its host memory has a limit of its own.
     """
     cause = _CAUSES.get(str(message.get("kind")), Cause.EXCEPTION)
     text = failure_text(message)
@@ -56,7 +57,27 @@ def failed(message: Message, runtime_s: float, *, out_of_memory: bool = False) -
         cause, text = Cause.OUT_OF_MEMORY, f"{text} (the kernel ended one of its processes for want of memory)"
     code = str(message.get("code")) if cause is Cause.REJECTED else cause.value
     retryable = cause not in (Cause.REJECTED, Cause.CANCELLED)
-    return ChildOutcome(cause, error=JobError(code[:200], text, retryable), runtime_s=runtime_s)
+    memory = peaks(message)
+    if cause is Cause.OUT_OF_MEMORY:
+        on_host = out_of_memory or message.get("code") == "MemoryError"
+        memory = replace(memory, lacked=lacked_on_host(limited) if on_host else Lacked.ACCELERATOR)
+    return ChildOutcome(cause, error=JobError(code[:200], text, retryable), runtime_s=runtime_s, memory=memory)
+
+
+def lacked_on_host(limited: bool) -> Lacked | None:
+    """Say what an end for want of host memory tells of the slot: nothing where the contract's own limit was met."""
+    return None if limited else Lacked.HOST
+
+
+def peaks(message: Message) -> MemoryPeaks:
+    """Read what the child measured of a job; of several that share a call it measures nothing."""
+    told = message.get("memory")
+    known = told if isinstance(told, dict) else {}
+    return MemoryPeaks(_size(known.get("accelerator")), _size(known.get("host")))
+
+
+def _size(value: object) -> int | None:
+    return value if isinstance(value, int) and value >= 0 else None
 
 
 def failure_text(message: Message) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 
 from modelrepo_runtime.jobs import Cause
 
-from .spec import ChildOutcome
+from .spec import ChildOutcome, MemoryPeaks
 
 FAILURE_GRACE_S = 2.0
 """How long the others may take to fail as well; they may also wait for the failed one in a collective, for ever."""
@@ -57,14 +58,15 @@ def are_in_step(ends: Sequence[RankEnd]) -> bool:
 def _joined_one(ends: Sequence[RankEnd], place: int, stop_asked: bool) -> ChildOutcome:
     told = [(end.rank, end.alive, end.outcomes[place]) for end in ends]
     runtime_s = max(outcome.runtime_s for _, _, outcome in told)
+    memory = reduce(MemoryPeaks.with_rank, (outcome.memory for _, _, outcome in told))
     leader = next(outcome for rank, _, outcome in told if rank == 0)
     rank, alive, first = min(told, key=lambda one: _weight(one[2], one[1], stop_asked))
     # Ranks that share a memory cgroup all find that it has killed, also those that were ended on account of another.
     died = not alive and first.cause in (Cause.CRASH, Cause.OUT_OF_MEMORY)
     if not died and len({_manner(outcome) for _, _, outcome in told}) == 1:
-        return replace(leader, runtime_s=runtime_s)
+        return replace(leader, runtime_s=runtime_s, memory=memory)
     error = first.error and replace(first.error, message=f"rank {rank}: {first.error.message}")
-    return replace(first, outputs=(), result=None, error=error, runtime_s=runtime_s)
+    return replace(first, outputs=(), result=None, error=error, runtime_s=runtime_s, memory=memory)
 
 
 def _weight(outcome: ChildOutcome, alive: bool, stop_asked: bool) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 
 from modelrepo_runtime.jobs import Cause, JobError, Json
@@ -135,6 +136,31 @@ class OutputPath:
     """Guessed from the name; the contract's `outputs:` knows better."""
 
 
+class Lacked(StrEnum):
+    """Which memory an attempt ran out of."""
+
+    ACCELERATOR = "accelerator"
+    HOST = "host"
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPeaks:
+    """What an attempt took at most, in bytes; None where nobody could tell."""
+
+    accelerator_bytes: int | None = None
+    """On the fullest of its devices."""
+    host_bytes: int | None = None
+    lacked: Lacked | None = None
+    """Set where the slot had not enough, rather than a limit that the model's own contract sets."""
+
+    def with_rank(self, other: MemoryPeaks) -> MemoryPeaks:
+        """Add another rank of the same attempt: each has a device of its own, and all share the host."""
+        on_devices = (self.accelerator_bytes, other.accelerator_bytes)
+        fullest = max((each for each in on_devices if each is not None), default=None)
+        known = [each for each in (self.host_bytes, other.host_bytes) if each is not None]
+        return MemoryPeaks(fullest, sum(known) if len(known) == 2 else None, self.lacked or other.lacked)
+
+
 @dataclass(frozen=True, slots=True)
 class ChildOutcome:
     """How an attempt ended. After CRASH, HANG and most OUT_OF_MEMORY the child is gone: look at `child.alive`."""
@@ -146,6 +172,7 @@ class ChildOutcome:
     runtime_s: float = 0.0
     counted: bool = True
     """False: whoever is to blame, it need not be this job."""
+    memory: MemoryPeaks = MemoryPeaks()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,19 +5,22 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
 from modelrepo.errors import InvalidInput, ModelRepoError, NotFound, Unreachable
+from modelrepo_runtime.job_memory import ANY_ROOM, MemoryRoom
 from modelrepo_runtime.jobs import Cause, Claim, Fence, Outcome, OutputFile
-from modelrepo_runtime.supervision.spec import ChildOutcome, JobRequest, OutputPath
+from modelrepo_runtime.supervision.spec import ChildOutcome, JobRequest, MemoryPeaks, OutputPath
 from modelrepo_runtime.timing import Timing
 from modelrepo_runtime.worker.calling import Runs, run_all
 from modelrepo_runtime.worker.ends import Brought, Ended, early, failed
 from modelrepo_runtime.worker.handover import Handovers
 from modelrepo_runtime.worker.holding import End, Held
 from modelrepo_runtime.worker.journal import Journal
+from modelrepo_runtime.worker.measured import memory_of
 from modelrepo_runtime.worker.pace import Pace
 from modelrepo_runtime.worker.states import Resumed, States
 
@@ -48,10 +51,11 @@ class Attempts:
         timing: Timing,
         journal: Journal,
         states: States | None = None,
+        room: MemoryRoom = ANY_ROOM,
     ) -> None:
-        """`states` None: what stages save is kept nowhere."""
+        """`states` None: what stages save is kept nowhere. `room`: the memory that the slot has."""
         self._folder, self._handovers, self._states = folder, handovers, states
-        self._files, self._timing, self._journal = files, timing, journal
+        self._files, self._timing, self._journal, self._room = files, timing, journal, room
         self.pace = Pace()
 
     def run(
@@ -97,6 +101,8 @@ class Attempts:
             for (held, request), outcome in zip(requests, outcomes, strict=True):
                 took_s = time.monotonic() - began
                 if isinstance(outcome, ChildOutcome):
+                    if len(requests) > 1:  # whose memory it was, nobody can tell
+                        outcome = replace(outcome, memory=MemoryPeaks())
                     outcome = self._conclude(held, outcome, request.log_path, content_types, slot, took_s)
                 ended[held] = outcome
                 if self._states is not None:
@@ -195,6 +201,7 @@ class Attempts:
             runtime_s=outcome.runtime_s,
             cluster_bound=self._handovers.cluster_bound and bool(handed),
             handover=handed,
+            memory=memory_of(outcome, self._room),
         )
         return Ended(outcome.cause, told)
 

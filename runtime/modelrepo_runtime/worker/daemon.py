@@ -16,6 +16,7 @@ from modelrepo.box_cache.version_cache import VersionCache
 from modelrepo.environments import EnvironmentCache, IndexSettings
 from modelrepo.errors import Unreachable
 from modelrepo_runtime.accelerators import Box, SlotLayout, facts, find_box, lay_out
+from modelrepo_runtime.job_memory import MemoryRoom
 from modelrepo_runtime.jobstore import JobStore
 from modelrepo_runtime.pool.checkpoints import CheckpointPool
 from modelrepo_runtime.queue.port import BeatReply, SlotReport, WorkerInfo
@@ -262,6 +263,7 @@ class Worker:
         shutil.rmtree(attempts, ignore_errors=True)
         has_accelerators = any(device.kind != "cpu" for device in self._box.devices)
         versions = self._box.accelerator.versions()
+        room = MemoryRoom(smallest_bytes(layout), host_room().total_bytes)
         return SlotParts(
             name=layout.name,
             layout=layout,
@@ -278,7 +280,9 @@ class Worker:
             journal=self._journal,
             session=self._session,
             claimer=self._claimer,
-            attempts=Attempts(attempts, self._handovers, self._files, self._timing, self._journal, self._states),
+            attempts=Attempts(
+                attempts, self._handovers, self._files, self._timing, self._journal, self._states, room=room
+            ),
             source=self._source,
             learnt=self._learnt,
             reservations=self._reservations,
@@ -292,16 +296,24 @@ class Worker:
             device_broken=partial(self._devices.is_broken, layout.name),
             look_at_devices=partial(self._devices.look_at, layout.name),
             slot_descriptors=place.descriptors,
+            room=room,
         )
 
     def _start_child(self, spec: ChildSpec) -> SlotChild:
         return start_child(spec, shared_spawner(), memory=self._memory_groups)
 
     def _device_room(self, layout: SlotLayout) -> Callable[[], Room | None]:
-        if layout.on_cpu or not layout.devices:
+        total = smallest_bytes(layout)
+        if total is None:
             return lambda: None
-        total = min(device.memory_total_bytes for device in layout.devices)
         return lambda: Room(self._box.free_bytes(layout.devices), total)
+
+
+def smallest_bytes(layout: SlotLayout) -> int | None:
+    """Return the memory of the smallest device of a slot; None for a slot on the CPU."""
+    if layout.on_cpu:
+        return None
+    return min(device.memory_total_bytes for device in layout.devices)
 
 
 def _storage_url(place: str) -> str:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from modelrepo.contract import StageSpec
 from modelrepo_runtime.accelerators import SlotLayout
+from modelrepo_runtime.job_memory import ANY_ROOM, MemoryRoom
 from modelrepo_runtime.queue.port import Offer
 from modelrepo_runtime.supervision.spec import ChildSpec
 from modelrepo_runtime.timing import Timing
@@ -72,9 +73,9 @@ class Serving:
     target: Target
     phases: Mapping[str, float] = field(default_factory=dict)
 
-    def offers(self, slot: str, accelerator: str | None = None) -> tuple[Offer, ...]:
+    def offers(self, slot: str, accelerator: str | None = None, room: MemoryRoom = ANY_ROOM) -> tuple[Offer, ...]:
         """Return the ways to use the slot: at once for all stages, or one by one where some take batches."""
-        whole, stages = self.offer(slot, accelerator), self.prepared.chosen.stages
+        whole, stages = self.offer(slot, accelerator, room), self.prepared.chosen.stages
         if all(stage.max_batch == 1 for stage in stages):
             return (whole,)
         return tuple(replace(whole, stages=(stage.name,), limit=stage.max_batch) for stage in stages)
@@ -83,12 +84,10 @@ class Serving:
         """Return one of the stages that it runs. Raises: StopIteration."""
         return next(stage for stage in self.prepared.chosen.stages if stage.name == name)
 
-    def offer(self, slot: str, accelerator: str | None = None) -> Offer:
+    def offer(self, slot: str, accelerator: str | None = None, room: MemoryRoom = ANY_ROOM) -> Offer:
         chosen = self.prepared.chosen
-        stages = tuple(stage.name for stage in chosen.stages)
-        return Offer(
-            slot, chosen.version.model, chosen.version.version, stages, plan=chosen.plan, accelerator=accelerator
-        )
+        name, stages = (chosen.version.model, chosen.version.version), tuple(stage.name for stage in chosen.stages)
+        return Offer(slot, *name, stages, plan=chosen.plan, accelerator=accelerator, room=room)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,5 +123,7 @@ class SlotParts:
     """Why an operator lets this slot take no jobs, or the health of its devices; None where it may."""
     device_broken: Callable[[], bool] = lambda: False
     """Whether its devices are past use: no child is started then. As of the last look; asked all the time."""
+    room: MemoryRoom = ANY_ROOM
+    """The memory that a job of it may take."""
     look_at_devices: Callable[[], None] = lambda: None
     """Look at the health of its devices now."""

@@ -131,7 +131,8 @@ class ServingLoop:
             if not offering:
                 return
             self._note_gap()
-        offers = tuple(offer for one in offering for offer in one.offers(self._parts.name, self._parts.box.kind))
+        kind, room = self._parts.box.kind, self._parts.room
+        offers = tuple(offer for one in offering for offer in one.offers(self._parts.name, kind, room))
         self._parts.claimer.post(offers, self._deliver)
         with self._slot.changed:
             companions = frozenset(self._slot.companions)
@@ -189,7 +190,7 @@ class ServingLoop:
     def _fill(self, batch: Sequence[Held], stage: StageSpec, serving: Serving) -> list[Held]:
         """Claim more jobs of a stage until the batch is full or its longest wait is over."""
         until, more = time.monotonic() + stage.batch_wait_s, list[Held]()
-        whole = serving.offer(self._parts.name, self._parts.box.kind)
+        whole = serving.offer(self._parts.name, self._parts.box.kind, self._parts.room)
         while len(batch) + len(more) < stage.max_batch and (left_s := until - time.monotonic()) > 0:
             wanted = replace(whole, stages=(stage.name,), limit=stage.max_batch - len(batch) - len(more))
             self._parts.claimer.post((wanted,), self._deliver)
@@ -335,7 +336,7 @@ class ServingLoop:
             goes_on, gives_way = self._goes_on(), self._slot.gives_way()
         then = None
         if follows and not held.claim.last_stage and goes_on and serving.child.alive:
-            then = serving.offer(self._parts.name, self._parts.box.kind)
+            then = serving.offer(self._parts.name, self._parts.box.kind, self._parts.room)
         staged = self._stager.ready() if follows else None
         start = staged if goes_on and not gives_way and serving.child.alive else None
         asked_at = boottime()

@@ -161,6 +161,7 @@ class Slot:
                 ordered=self.parts.cordon(),
                 withheld=self.withheld.reason if self.withheld is not None else None,
                 pinned=self.target.version if self.target is not None and self.target.pinned else None,
+                room=self.parts.room,
                 monotonic=time.monotonic(),
                 wall=time.time(),
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from modelrepo_runtime.job_memory import ANY_ROOM, MemoryRoom
 from modelrepo_runtime.jobs import Json
 from modelrepo_runtime.queue.port import SlotReport
 from modelrepo_runtime.worker.breaker import Breaker
@@ -35,6 +36,7 @@ def report_of(
     ordered: str | None = None,
     pinned: str | None = None,
     withheld: str | None = None,
+    room: MemoryRoom = ANY_ROOM,
 ) -> SlotReport:
     """Describe a slot; `starting` is the state of a child that loads, `monotonic` and `wall` are now on both clocks.
 
@@ -79,6 +81,8 @@ def report_of(
         on=on,
         accelerator=accelerator,
         also=also,
+        accelerator_bytes=room.accelerator_bytes,
+        host_bytes=room.host_bytes,
         extra=extra,
     )
 

@@ -108,7 +108,7 @@ class Stager:
                 return False
 
     def _stage(self, serving: Serving) -> None:
-        offer = replace(serving.offer(self._parts.name, self._parts.box.kind), staged=True)
+        offer = replace(serving.offer(self._parts.name, self._parts.box.kind, self._parts.room), staged=True)
         self._parts.claimer.post((offer,), self._deliver)
         with self._changed:
             self._changed.wait_for(lambda: self._staged is not None or self._ended.is_set())

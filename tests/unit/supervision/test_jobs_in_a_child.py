@@ -8,7 +8,7 @@ import pytest
 from modelrepo_runtime.jobs import Cause
 from modelrepo_runtime.supervision import ChildState
 from modelrepo_runtime.supervision.child import OnProgress
-from modelrepo_runtime.supervision.spec import SavedState, StateRequest
+from modelrepo_runtime.supervision.spec import Lacked, SavedState, StateRequest
 from modelrepo_runtime.testing.children import a_request, a_spec, started
 
 
@@ -356,3 +356,58 @@ def test_one_job_of_a_batch_is_cancelled_alone(tmp_path: Path) -> None:
     outcomes = child.run_batch(requests, timeout_s=20, on_progress=tells)
     assert [one.result for one in outcomes] == [False, True]
     child.stop()
+
+
+MIB = 1 << 20
+TORCH = """
+import sys, types
+
+class Cuda:
+    held, most = [3000, 5000], [9000, 9000]
+    def is_initialized(self): return True
+    def device_count(self): return 2
+    def reset_peak_memory_stats(self, device): self.most[device] = self.held[device]
+    def max_memory_allocated(self, device): return self.most[device]
+    def take(self, device, size): self.most[device] = max(self.most[device], self.held[device] + size)
+
+sys.modules["torch"] = types.SimpleNamespace(cuda=Cuda())
+"""
+
+
+def test_what_a_job_takes_at_most_is_measured_anew_for_each(tmp_path: Path) -> None:
+    body = f"def run(self, job):\n    taken = bytearray({200 * MIB}) if job.inputs else b''\n    return len(taken)"
+    child = started(a_spec(tmp_path, body))
+    try:
+        small, large, after = (
+            child.run(a_request(tmp_path, inputs), timeout_s=10).memory.host_bytes for inputs in ({}, {"n": 1}, {})
+        )
+    finally:
+        child.stop()
+    assert small is not None and large is not None and after is not None
+    assert 190 * MIB <= large - small <= 220 * MIB
+    assert after - small < 20 * MIB
+
+
+def test_of_an_accelerator_the_fullest_device_counts(tmp_path: Path) -> None:
+    take = "__import__('sys').modules['torch'].cuda.take(0, 4000)"
+    load = f"def load(self, ctx):\n    exec({TORCH!r}, {{}})\n"
+    body = f"{load}def run(self, job):\n    if job.inputs: {take}\n    return 1"
+    child = started(a_spec(tmp_path, body))
+    try:
+        peaks = [child.run(a_request(tmp_path, inputs), timeout_s=10).memory for inputs in ({}, {"n": 1}, {})]
+    finally:
+        child.stop()
+    assert [peak.accelerator_bytes for peak in peaks] == [5000, 7000, 5000]
+
+
+@pytest.mark.parametrize(
+    ("error", "lacked"),
+    [("MemoryError", Lacked.HOST), ("type('OutOfMemoryError', (RuntimeError,), {})", Lacked.ACCELERATOR)],
+)
+def test_an_end_for_want_of_memory_says_which(tmp_path: Path, error: str, lacked: Lacked) -> None:
+    child = started(a_spec(tmp_path, f"def run(self, job):\n    raise {error}()"))
+    try:
+        outcome = child.run(a_request(tmp_path), timeout_s=10)
+        assert (outcome.cause, outcome.memory.lacked) == (Cause.OUT_OF_MEMORY, lacked)
+    finally:
+        child.stop()

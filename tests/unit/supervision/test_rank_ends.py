@@ -16,7 +16,7 @@ from modelrepo_runtime.supervision.rank_ends import (
     joined,
     patience_s,
 )
-from modelrepo_runtime.supervision.spec import ChildOutcome
+from modelrepo_runtime.supervision.spec import ChildOutcome, MemoryPeaks
 from modelrepo_runtime.supervision.states import CHILD_TRANSITIONS, ChildState, joint_state
 
 DIES = {Cause.CRASH, Cause.HANG}
@@ -31,6 +31,15 @@ def an_end(rank: int, cause: Cause, text: str = "", *, alive: bool | None = None
 def test_a_job_that_all_ranks_did_is_rank_0s_and_took_as_long_as_the_slowest() -> None:
     (outcome,) = joined([an_end(1, Cause.SUCCEEDED, result=1), an_end(0, Cause.SUCCEEDED)], stop_asked=False)
     assert (outcome.cause, outcome.result, outcome.runtime_s) == (Cause.SUCCEEDED, 0, 1.0)
+
+
+def test_of_several_ranks_the_fullest_device_and_the_hosts_memory_of_all_count() -> None:
+    peaks = (MemoryPeaks(50, 10), MemoryPeaks(70, 20), MemoryPeaks(None, 30))
+    ends = [
+        RankEnd(rank, (ChildOutcome(Cause.SUCCEEDED, memory=memory),), alive=True) for rank, memory in enumerate(peaks)
+    ]
+    (outcome,) = joined(ends, stop_asked=False)
+    assert outcome.memory == MemoryPeaks(70, 60)
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,8 @@ class CheckpointPool:
 
     def __init__(self, pool: HostPool | None, problem: str | None = None) -> None:
         self.pool, self.problem = pool, problem
+        self.hold_back: Callable[[], str | None] = lambda: None
+        """Why nothing more should be filled in now, in words; what is here may be held all the same."""
 
     @classmethod
     def open(cls, folder: str | None = None, limit_bytes: int | None = None, node: int | None = None) -> CheckpointPool:
@@ -75,7 +77,7 @@ class CheckpointPool:
         left: list[str] = []
         for path, record in wanted:
             try:
-                held[path] = self.pool.bring(content_of(record), path, stop)
+                held[path] = self.pool.bring(content_of(record), path, stop, hold_back=self.hold_back)
             except NoSpace as error:
                 left.append(str(error))
         if not left:
@@ -94,6 +96,10 @@ class CheckpointPool:
         """Give memory back while less than so much and the margin are free."""
         if self.pool is not None:
             self.pool.relieve(size_bytes)
+
+    def shrink(self, size_bytes: int) -> int:
+        """Give back so much of what nobody holds, the oldest first; returns how much it was."""
+        return 0 if self.pool is None else self.pool.shrink(size_bytes)
 
 
 def content_of(record: FileRecord) -> Content:

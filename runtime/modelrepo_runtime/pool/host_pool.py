@@ -85,8 +85,17 @@ class HostPool:
             self._retire(path)
             return None
 
-    def bring(self, content: Content, source: Path, stop: Callable[[], bool] | None = None) -> Attached:
+    def bring(
+        self,
+        content: Content,
+        source: Path,
+        stop: Callable[[], bool] | None = None,
+        *,
+        hold_back: Callable[[], str | None] = lambda: None,
+    ) -> Attached:
         """Hold an entry, filled from `source` where it is not here yet; what others fill is waited for.
+
+        `hold_back()`: why no more memory should be taken, asked before each step.
 
         Raises:
             NoSpace: there is no room for it, even without what nobody uses; the message has the sizes.
@@ -104,7 +113,7 @@ class HostPool:
                     incoming.unlink(missing_ok=True)
                     continue
                 try:
-                    self._fill(content, source, hold, stop)
+                    self._fill(content, source, hold, stop, hold_back)
                 except BaseException:
                     incoming.unlink(missing_ok=True)
                     raise
@@ -134,7 +143,14 @@ class HostPool:
         """Return what `shrink` could give back now; waits for nobody."""
         return self._stock().evictable_bytes
 
-    def _fill(self, content: Content, source: Path, hold: Hold, stop: Callable[[], bool] | None) -> None:
+    def _fill(
+        self,
+        content: Content,
+        source: Path,
+        hold: Hold,
+        stop: Callable[[], bool] | None,
+        hold_back: Callable[[], str | None],
+    ) -> None:
         target = hold.fileno()
         os.ftruncate(target, 0)  # what a dead one has left; nobody maps what has no entry's name
         with self._locked(stop):
@@ -142,6 +158,9 @@ class HostPool:
             os.ftruncate(target, content.size_bytes)  # the promise: a size without memory
 
         def reserve(start: int, size_bytes: int) -> None:
+            why = hold_back()
+            if why is not None:
+                raise NoSpace(f"no room for {human(content.size_bytes)} in the pool {self.folder}: {why}")
             with self._locked(stop):
                 self._make_room(content, lambda _: self._lack_now(size_bytes))
                 with _full_said(content, self.folder):

@@ -38,6 +38,7 @@ from modelrepo_runtime.worker.order_keeper import OrderKeeper
 from modelrepo_runtime.worker.periodic import Periodic
 from modelrepo_runtime.worker.places import Place, Places
 from modelrepo_runtime.worker.preparing import RepositorySource, SlotBox, only_kind
+from modelrepo_runtime.worker.pressure_watch import LOOK_S, PressureWatch
 from modelrepo_runtime.worker.reach import flush_address, reach
 from modelrepo_runtime.worker.roster import Roster
 from modelrepo_runtime.worker.serving import SlotChild, SlotParts
@@ -49,8 +50,6 @@ from modelrepo_runtime.worker.states import States
 from modelrepo_runtime.worker.swap_plan import Room
 from modelrepo_runtime.worker.upkeep import SWEEP_EVERY_S, for_the_fleet, forget_old, let_go_of_handovers
 
-# Others take memory by the second; what nobody uses of the pool goes before anybody is ended for lack of it.
-POOL_LOOK_S = 1.0
 # What a job's stages handed over is forgotten with the job; of a job that ended elsewhere, a day later.
 HANDOVER_KEPT_S = 86_400.0
 
@@ -99,6 +98,8 @@ class Worker:
             settings.cache, index=index, allow_builds=settings.allow_builds, link_mode=settings.link_mode
         )
         self._pool = CheckpointPool.open(settings.pool, settings.pool_size, settings.pool_numa_node)
+        self._pressure = PressureWatch(self._pool, self._journal, self._all_changed)
+        self._pool.hold_back = self._pressure.tight
         self._source = RepositorySource(self._repository, self._versions, environments, self._pool)
 
     def start(self) -> None:
@@ -122,8 +123,9 @@ class Worker:
             )
             self._keeper = OrderKeeper(self._roster, self._session, self._journal, self._devices.forget)
             devices = Periodic("devices", self._devices.look, self._timing.beat_s, self._journal)
-            pool = Periodic("pool", self._pool.relieve, POOL_LOOK_S, self._journal)
-            self._upkeep = (*self._make_upkeep(), pool, devices)
+            memory = Periodic("memory", self._pressure.look, LOOK_S, self._journal)
+            pool = Periodic("pool", self._pressure.relieve, LOOK_S, self._journal)
+            self._upkeep = (*self._make_upkeep(), memory, pool, devices)
         except BaseException:
             self._places.release()
             raise
@@ -140,6 +142,7 @@ class Worker:
             memory_groups="yes" if self._memory_groups.parent else f"no: {self._memory_groups.problem}",
         )
         self._sweep_states()
+        self._pressure.look()
         self._devices.look()  # from here on their counters count
         self._session.beat_once()  # brings the orders that stand: a cordoned slot takes no job in between
         self._keeper.catch_up()
@@ -232,7 +235,7 @@ class Worker:
         return tuple(replace(report, extra={**report.extra, "pool": str(pool)}) for report in found)
 
     def _empty(self, name: str, place: Place) -> SlotReport:
-        why = self._cordon(name)
+        why = self._cordon(name) or self._pressure.tight()
         reason = why or "no model for this slot yet"
         return SlotReport(name, "cordoned" if why else "open", device=place.layout.label, reason=reason)
 
@@ -249,6 +252,10 @@ class Worker:
     def _changed(self, name: str) -> None:
         slot = self._roster.slot_of(name)
         if slot is not None:
+            slot.look_again()
+
+    def _all_changed(self) -> None:
+        for slot in self._roster.slots().values():
             slot.look_again()
 
     def _hear(self, reply: BeatReply) -> None:
@@ -293,6 +300,7 @@ class Worker:
             slots_total=self._roster.slots_total,
             look_again=self._roster.look_again,
             cordon=partial(self._cordon, layout.name),
+            tight=self._pressure.tight,
             device_broken=partial(self._devices.is_broken, layout.name),
             look_at_devices=partial(self._devices.look_at, layout.name),
             slot_descriptors=place.descriptors,

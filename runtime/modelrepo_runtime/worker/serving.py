@@ -121,6 +121,8 @@ class SlotParts:
     """Have so much host memory free before a child takes it, where `host_room` counts what others would give up."""
     cordon: Callable[[], str | None] = lambda: None
     """Why an operator lets this slot take no jobs, or the health of its devices; None where it may."""
+    tight: Callable[[], str | None] = lambda: None
+    """Why nothing should be brought into the box's memory now, with figures; None where it may. Asked all the time."""
     device_broken: Callable[[], bool] = lambda: False
     """Whether its devices are past use: no child is started then. As of the last look; asked all the time."""
     room: MemoryRoom = ANY_ROOM

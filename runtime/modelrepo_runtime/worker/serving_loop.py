@@ -96,12 +96,12 @@ class ServingLoop:
         if self._slot.yield_for is not None:
             return _Step.YIELD
         if self._slot.restart_wanted or not self._slot.serving.child.alive:
-            return _Step.WAIT if self._parts.device_broken() else _Step.RESTART
+            return _Step.WAIT if self._parts.device_broken() or self._parts.tight() else _Step.RESTART
         return _Step.TAKE if self._may_take() else _Step.WAIT
 
     def _may_take(self) -> bool:
         may = self._slot.breaker.may_claim(time.monotonic()) and not self._slot.is_left()
-        return may and self._slot.withheld is None and self._parts.cordon() is None
+        return may and self._slot.withheld is None and self._parts.cordon() is None and self._parts.tight() is None
 
     def _patience(self) -> float:
         """How long to wait for a change: until the cordon's end, and never past a beat, to notice a dead child."""
@@ -148,7 +148,11 @@ class ServingLoop:
             serving = next(one for one in offering if one.prepared.version.version == held.claim.version)
             self._slot.held, self._slot.using = held, serving
         try:
-            self._work_all(list(taken), serving)
+            if self._parts.tight() is None:
+                self._work_all(list(taken), serving)
+            else:  # it became so while they were on their way
+                for each in taken:
+                    self._parts.session.hand_back(each, Cause.PREEMPTED)
         except Exception:
             # A fault of ours: the jobs go back, rather than stay ours for as long as we beat.
             for each in {*taken, *self._slot.all_held()}:
@@ -192,6 +196,8 @@ class ServingLoop:
         until, more = time.monotonic() + stage.batch_wait_s, list[Held]()
         whole = serving.offer(self._parts.name, self._parts.box.kind, self._parts.room)
         while len(batch) + len(more) < stage.max_batch and (left_s := until - time.monotonic()) > 0:
+            if self._parts.tight() is not None:
+                break
             wanted = replace(whole, stages=(stage.name,), limit=stage.max_batch - len(batch) - len(more))
             self._parts.claimer.post((wanted,), self._deliver)
             with self._slot.changed:

@@ -160,6 +160,7 @@ class Slot:
                 also=tuple(sorted(self.companions)),
                 ordered=self.parts.cordon(),
                 withheld=self.withheld.reason if self.withheld is not None else None,
+                tight=self.parts.tight(),
                 pinned=self.target.version if self.target is not None and self.target.pinned else None,
                 room=self.parts.room,
                 monotonic=time.monotonic(),

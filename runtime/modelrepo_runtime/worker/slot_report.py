@@ -36,20 +36,24 @@ def report_of(
     ordered: str | None = None,
     pinned: str | None = None,
     withheld: str | None = None,
+    tight: str | None = None,
     room: MemoryRoom = ANY_ROOM,
 ) -> SlotReport:
     """Describe a slot; `starting` is the state of a child that loads, `monotonic` and `wall` are now on both clocks.
 
-    `ordered` is why an operator lets it take no jobs, `withheld` why its device does not, `pinned` the version that it
-    serves whatever is active.
+    `ordered` is why an operator lets it take no jobs, `withheld` why its device does not, `tight` why the box's memory
+    does not; `pinned` is the version that it serves whatever is active.
     """
-    state = SlotState.CORDONED if ordered or withheld else slot_state(breaker, refusal)
+    state = SlotState.CORDONED if ordered or withheld or tight else slot_state(breaker, refusal)
     reason, deadline, next_action = _why(state, breaker, refusal, monotonic, wall)
     if ordered:
         reason, deadline, next_action = ordered, None, "`modelrepo workers uncordon` lets it take jobs again"
     elif withheld:
         reason, deadline = withheld, None
         next_action = "see which process holds the device, and end it; the slot takes jobs again once that is free"
+    elif tight:
+        reason, deadline = tight, None
+        next_action = "see what takes the memory of the box; jobs are taken again once it is free"
     version = serving.prepared.version if serving else None
     extra: dict[str, Json] = {}
     if serving is not None:

@@ -52,7 +52,7 @@ class Stager:
             self._parts.claimer.withdraw(self._parts.name)
         if self._staged is None:
             self._wait()
-        elif self._staged.ended is not None:
+        elif self._staged.ended is not None or self._parts.tight() is not None:
             self.give_up()
         return self._staged
 
@@ -102,18 +102,21 @@ class Stager:
         while True:
             rest_s = pace.rest_s(running.claim, time.monotonic() - began, running.fraction)
             wait_s = LOOK_EVERY_S if rest_s is None else rest_s - FETCHES_AHEAD * fetch_s
-            if wait_s <= 0:
+            if wait_s <= 0 and self._parts.tight() is None:
                 return not self._ended.is_set()
-            if self._ended.wait(min(wait_s, LOOK_EVERY_S)):
+            if self._ended.wait(min(wait_s if wait_s > 0 else LOOK_EVERY_S, LOOK_EVERY_S)):
                 return False
 
     def _stage(self, serving: Serving) -> None:
         offer = replace(serving.offer(self._parts.name, self._parts.box.kind, self._parts.room), staged=True)
         self._parts.claimer.post((offer,), self._deliver)
         with self._changed:
-            self._changed.wait_for(lambda: self._staged is not None or self._ended.is_set())
+            while self._staged is None and not self._ended.is_set() and self._parts.tight() is None:
+                self._changed.wait(LOOK_EVERY_S)
             held = self._staged
-        if held is not None:
+        if held is None:
+            self._parts.claimer.withdraw(self._parts.name)
+        elif self._parts.tight() is None:
             self._brought = self._parts.attempts.bring(
                 held, slot=self._parts.name, digest=serving.prepared.version.digest
             )

@@ -136,6 +136,7 @@ class Swapper(Changeover):
     def _prepare(self, chosen: Chosen, stop: Callable[[], bool], check: Callable[[], None]) -> Prepared:
         """Bring a version and its environment to this box, in this box's turn where it lacks any of it."""
         source, target, needed = self._parts.source, chosen.target, checkpoints_of(chosen)
+        self._await_memory(target, stop)
         is_here = source.is_here(chosen.version, needed, chosen.extra)
         with nullcontext() if is_here else self._turns.to_fetch(target, stop, check):
             self._show_phase(target, "fetching")
@@ -147,7 +148,16 @@ class Swapper(Changeover):
         self._show_phase(target, "pooling")
         pooled = source.pool(local, stop)
         self._edge_of(target, stop)
+        self._await_memory(target, stop)
         return Prepared(chosen, local, interpreter(environment), pooled)
+
+    def _await_memory(self, target: Target, stop: Callable[[], bool]) -> None:
+        """Bring nothing here while the box's memory is tight. Raises: Superseded."""
+        while self._parts.tight() is not None:
+            self._show_phase(target, "waiting for memory")
+            with self._slot.changed:
+                self._slot.changed.wait_for(lambda: stop() or self._parts.tight() is None, self._parts.timing.beat_s)
+            self._edge_of(target, stop)
 
     def _show_phase(self, target: Target, phase: str) -> None:
         self._slot.show(target, phase)

@@ -231,6 +231,7 @@ class Bench:
         self.cordon: Callable[[str], str | None] = lambda _: None
         self.broken: Callable[[str], bool] = lambda _: False
         self.look_at: Callable[[str], None] = lambda _: None
+        self.tight: str | None = None
         info = WorkerInfo("w", "box", 1, slots=("s0", "s1"))
         self.session = WorkerSession(
             self.queue,
@@ -277,6 +278,7 @@ class Bench:
             slots_total=self._slots_total,
             look_again=lambda model: self.at_edge(),
             cordon=lambda: self.cordon(name),
+            tight=lambda: self.tight,
             device_broken=lambda: self.broken(name),
             look_at_devices=lambda: self.look_at(name),
         )
@@ -298,6 +300,12 @@ class Bench:
 
     def succeeds(self) -> None:
         self.plant.behaviour = succeed
+
+    def tighten(self, reason: str | None) -> None:
+        """Let the box's memory be tight from now on, or no more."""
+        self.tight = reason
+        for slot in self.slots:
+            slot.look_again()
 
     def left(self) -> bool:
         """Wait until the threads of every slot have left."""

@@ -9,6 +9,8 @@ from modelrepo.errors import InvalidInput
 
 SWAP = "swap"
 """The kind of turn by which a slot may be away from its jobs."""
+SHARE = "share"
+"""The kind of turn by which a slot may come to a model from another one."""
 
 
 def fetch_kind(cluster: str) -> str:

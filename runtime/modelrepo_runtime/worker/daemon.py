@@ -36,6 +36,7 @@ from modelrepo_runtime.worker.leaving import Leaving
 from modelrepo_runtime.worker.memory import Reservations, host_room
 from modelrepo_runtime.worker.order_keeper import OrderKeeper
 from modelrepo_runtime.worker.periodic import Periodic
+from modelrepo_runtime.worker.mover import Mover
 from modelrepo_runtime.worker.places import Place, Places
 from modelrepo_runtime.worker.preparing import RepositorySource, SlotBox, only_kind
 from modelrepo_runtime.worker.pressure_watch import LOOK_S, PressureWatch
@@ -90,7 +91,7 @@ class Worker:
         self._learnt, self._reservations = Learnt(settings.cache / "worker" / "footprints.json"), Reservations()
         self._memory_groups: MemoryGroups = find_memory_groups()
         self._places = Places(settings.cache / "worker" / "slots", self._journal)
-        self._roster = Roster(settings, self._reach, self._places, self._box, self._journal, self._parts)
+        self._roster = Roster(settings, self._reach, self._places, self._box, self._journal, self._parts, self._is_open)
         self._hurry = threading.Event()
         index = IndexSettings.from_environment(default_index=settings.default_index, find_links=settings.find_links)
         self._versions = VersionCache(settings.cache, self._repository.store, limit_bytes=settings.cache_size)
@@ -125,7 +126,7 @@ class Worker:
             devices = Periodic("devices", self._devices.look, self._timing.beat_s, self._journal)
             memory = Periodic("memory", self._pressure.look, LOOK_S, self._journal)
             pool = Periodic("pool", self._pressure.relieve, LOOK_S, self._journal)
-            self._upkeep = (*self._make_upkeep(), memory, pool, devices)
+            self._upkeep = (*self._make_upkeep(), *self._make_mover(), memory, pool, devices)
         except BaseException:
             self._places.release()
             raise
@@ -257,6 +258,15 @@ class Worker:
     def _all_changed(self) -> None:
         for slot in self._roster.slots().values():
             slot.look_again()
+    def _make_mover(self) -> Sequence[Periodic]:
+        if not self._settings.share_slots:
+            return ()
+        mover = Mover(self._roster, self._session, self._journal)
+        return (Periodic("slots shared", mover.look, self._timing.beat_s, self._journal),)
+
+    def _is_open(self, name: str) -> bool:
+        return self._cordon(name) is None
+
 
     def _hear(self, reply: BeatReply) -> None:
         """Pass on what a beat was answered."""

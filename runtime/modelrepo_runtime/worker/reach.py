@@ -12,6 +12,7 @@ from modelrepo.stores.mirrored import mirrored, open_mirrors
 from modelrepo.stores.retrying import retrying
 from modelrepo_runtime.jobs import Status
 from modelrepo_runtime.jobstore import JobStore
+from modelrepo_runtime.queue.demand import LaneDemand, lane_demands
 from modelrepo_runtime.queue.http.calls import Welcome
 from modelrepo_runtime.queue.http.queue import HttpQueue
 from modelrepo_runtime.queue.opening import default_files_url, default_queue_url, is_gateway, open_queue
@@ -45,6 +46,12 @@ class Reach:
             return {model: one.waiting for model, one in self.gateway.standing(models).items()}
         where = (JobFilter(status=Status.QUEUED, model=model, limit=MOST_WAITING) for model in models)
         return {model: len(self.queue.list(one)) for model, one in zip(models, where, strict=True)}
+
+    def demand(self, models: Sequence[str]) -> Mapping[str, tuple[LaneDemand, ...]]:
+        """Say what waits for each model, lane by lane."""
+        if self.gateway is not None:
+            return self.gateway.demand(models)
+        return {model: lane_demands(self.queue.queue_report(model)) for model in models}
 
     def slots(self, model: str) -> int:
         """Count the live slots of the whole fleet that serve a model's stages on accelerators."""

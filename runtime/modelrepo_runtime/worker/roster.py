@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from modelrepo.errors import Corrupt, InvalidActiveFile, InvalidInput, ModelRepoError, NewerFormat
 from modelrepo_runtime.accelerators import Box
+from modelrepo_runtime.queue.demand import Demand, demand_of
 from modelrepo_runtime.worker.assignment import assign
 from modelrepo_runtime.worker.journal import Journal
 from modelrepo_runtime.worker.places import Place, Places
@@ -26,7 +27,8 @@ POLLS_PER_MODEL_LIST = 8
 class Roster:
     """Gives the slots of a worker their models, and starts them. For any thread.
 
-    `parts` makes what a slot works with; it is called once for each model that a slot gets.
+    `parts` makes what a slot works with; it is called once for each model that a slot gets. `is_open` tells whether
+    nobody has cordoned a slot.
     """
 
     def __init__(
@@ -37,12 +39,18 @@ class Roster:
         box: Box,
         journal: Journal,
         parts: Callable[[Place], SlotParts],
+        is_open: Callable[[str], bool] = lambda _: True,
     ) -> None:
         self._settings, self._reach, self._places, self._box = settings, reach, places, box
         self._repository, self._journal, self._parts = reach.repository, journal, parts
+        self._is_open = is_open
         self._slots: dict[str, SlotThreads] = {}
         self._pins: dict[str, str] = {}
         """Slot -> the version that it was ordered to serve, whatever is active."""
+        self._ordered: set[str] = set()
+        """Slots whose model an operator has chosen."""
+        self._models: tuple[str, ...] = ()
+        """Those that had an active version when it was last looked."""
         self._lock = threading.Lock()
         self._closed = False
         self._polls = 0
@@ -104,6 +112,7 @@ class Roster:
             self._pins.pop(name, None)
         else:
             self._pins[name] = version
+        self._ordered.add(name)
         if slot is None or slot.model != model:
             slot = self._replace(name, model)
         wanted = self._wanted(name, model) if slot is not None else None
@@ -113,6 +122,37 @@ class Roster:
             slot.set_target(wanted)
         with slot.changed:
             return slot.serving is not None and slot.serving.target.key == wanted.key
+
+    def is_ordered(self, name: str) -> bool:
+        """Tell whether an operator has chosen a slot's model."""
+        return name in self._ordered
+
+    def is_open(self, name: str) -> bool:
+        """Tell whether nobody has cordoned a slot."""
+        return self._is_open(name)
+
+    def shared_models(self) -> Sequence[str]:
+        """Name the models that this worker may serve and that have an active version, as last looked at."""
+        return self._models
+
+    def demands(self, models: Sequence[str]) -> Callable[[str, str], Demand]:
+        """Look at what waits for models now; the answer says what of it a slot could take. Raises: Unreachable."""
+        found = self._reach.demand(models)
+        kinds = {name: slot.parts.box.on for name, slot in self.slots().items()}
+        cluster, worker = self._reach.cluster, self._settings.name
+        return lambda slot, model: demand_of(found.get(model, ()), kinds[slot], cluster, worker)
+
+    def move(self, name: str, model: str) -> bool:
+        """Bring a slot closer to having a model; True once it has."""
+        slot = self.slot_of(name)
+        if slot is None or slot.model != model:
+            slot = self._replace(name, model)
+        if slot is None:
+            return False
+        wanted = self._wanted(name, model)
+        if wanted is not None and slot.target != wanted:
+            slot.set_target(wanted)
+        return True
 
     def _replace(self, name: str, model: str) -> Slot | None:
         """Have another model in a slot, once what it has is gone; None until then."""
@@ -160,6 +200,7 @@ class Roster:
 
     def assign(self, models: Sequence[str]) -> None:
         """Give free slots a model each, and say which models are left without one."""
+        self._models = tuple(models)
         waiting = self._reach.waiting(models)
         kinds = {model: self._kinds_of(model) for model in models}
         with self._lock:
@@ -176,7 +217,7 @@ class Roster:
             each.start()
         for model in found.unserved:
             self._journal.say_once(
-                f"unserved {model}", "model-without-slot", model=model, next="add slots, or name it with --models"
+                f"unserved {model}", "model-without-slot", model=model, next=self._next_for_unserved()
             )
         if not models:
             self._journal.say_once("models", "no-model", next="push and promote a model")
@@ -186,6 +227,11 @@ class Roster:
             target = self._wanted(each.slot.parts.name, each.slot.model)
             if target is not None:
                 each.slot.set_target(target)
+
+    def _next_for_unserved(self) -> str:
+        if self._settings.share_slots:
+            return "it gets a slot that is idle, or one whose jobs are less urgent"
+        return "add slots, name it with --models, or let slots be shared with --share-slots true"
 
     def _kinds_of(self, model: str) -> frozenset[str]:
         """Name what the stages of a model's active version run on; what cannot be read may run on anything."""
@@ -246,13 +292,17 @@ class Roster:
             slot.set_target(target if pin is None else pinned_target(target.model, pin, target))
 
     def _look_for_models(self) -> None:
-        """Now and then, while slots are free: a model may have got its first active version."""
+        """Now and then, while slots are free or shared: a model may have got its first active version."""
         self._polls += 1
         every = 1 if self._reach.gateway is not None else POLLS_PER_MODEL_LIST
-        if len(self._slots) == len(self._places) or self._polls % every:
+        taken = len(self._slots) == len(self._places)
+        if (taken and not self._settings.share_slots) or self._polls % every:
             return
         try:
-            self.assign(self.models())
+            if taken:
+                self._models = tuple(self.models())
+            else:
+                self.assign(self.models())
         except Exception as error:  # noqa: BLE001 - the next look may find the store again
             self._journal.say_once("models", "models-unreadable", error=error)
 

@@ -11,7 +11,7 @@ from modelrepo.errors import Conflict, StaleFence, StaleSession, Unreachable
 from modelrepo_runtime.jobs import Cause, Claim, Fence, Outcome
 from modelrepo_runtime.queue.port import BeatReply, FinishReply, JobQueue, Offer, Session, SlotReport, WorkerInfo
 from modelrepo_runtime.queue.swaps import Halt, Swap
-from modelrepo_runtime.queue.turns import SWAP, fetch_kind
+from modelrepo_runtime.queue.turns import SHARE, SWAP, fetch_kind
 from modelrepo_runtime.timing import Timing
 from modelrepo_runtime.worker.holding import End, Held
 from modelrepo_runtime.worker.journal import Journal
@@ -194,6 +194,14 @@ class WorkerSession:
                 return False
             ours.add(slot)
             return True
+
+    def take_share_turn(self, model: str, slot: str, waiting: int, most: str) -> bool:
+        """Try to become one of the slots that come to a model from another one: of as many as jobs wait, `most`."""
+        return self._take_turn(model, self._key(slot), waiting, most, SHARE)
+
+    def end_share_turn(self, model: str, slot: str) -> None:
+        """Give it back."""
+        self._end_turn(model, self._key(slot), SHARE)
 
     def end_fetch_turn(self, model: str, slot: str) -> None:
         """Give the box's turn back where no other of its slots fetches for the model."""

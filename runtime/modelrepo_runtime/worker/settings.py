@@ -47,6 +47,7 @@ class WorkerSettings:
     pool: str | None = None
     pool_size: int | None = None
     pool_numa_node: int | None = None
+    share_slots: bool = True
     state_memory: Path | None = None
 
 
@@ -144,6 +145,7 @@ OPTIONS = (
     Option("models", _names, tuple, "serve only these models; default every model that has an active version"),
     Option("slots", _text, lambda: "auto", "auto, none, 8x1 (eight slots of one device), 2x4, or 0,1,2,3;4,5"),
     Option("cpu_slots", _count, lambda: 0, "slots on the CPU, beside those on accelerators"),
+    Option("share_slots", _switch, lambda: True, "slots go round where there are more models than slots"),
     Option("name", _text, socket.gethostname, "this worker's name in `modelrepo status`"),
     Option("secrets_dir", _path, lambda: None, "a folder with a file for each secret that models name"),
     Option("grace", _seconds, lambda: DEFAULT_GRACE_S, "seconds from SIGTERM in which jobs finish or are handed back"),

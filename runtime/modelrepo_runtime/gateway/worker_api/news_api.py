@@ -14,6 +14,7 @@ from modelrepo_runtime.gateway.targets import Targets
 from modelrepo_runtime.gateway.worker_api.standing import Standing
 from modelrepo_runtime.gateway.worker_api.waking import Listeners
 from modelrepo_runtime.jobs import Json
+from modelrepo_runtime.queue.demand import LaneDemand
 from modelrepo_runtime.queue.desired import Look
 from modelrepo_runtime.queue.http.calls import Listened, ModelStanding, Welcome
 from modelrepo_runtime.queue.http.wire import read, write
@@ -63,6 +64,12 @@ class NewsApi:
         found = await self._parts.queue_calls.run(self._standing.of, models)
         nothing = ModelStanding(0, 0)
         return write(dict[str, ModelStanding], {model: found.get(model, nothing) for model in wanted})
+
+    async def demand(self, _: Request, caller: Caller, body: dict[str, Json]) -> Json:
+        """Say what waits for models, lane by lane."""
+        wanted = filter(caller.may_serve, read(tuple[str, ...], body.get("models"), "demand.models"))
+        found = await self._parts.queue_calls.run(self._standing.demand, await self._listed(wanted))
+        return write(dict[str, tuple[LaneDemand, ...]], dict(found))
 
     async def listen(self, _: Request, __: Caller, body: dict[str, Json]) -> Json:
         """Wait a moment for news of models and jobs."""

@@ -94,6 +94,7 @@ class WorkerApi:
             (_WELCOME, self._news.welcome, Role.WORKER),
             ("/v1/worker/targets", self._news.targets, Role.WORKER),
             ("/v1/worker/standing", self._news.standing, Role.WORKER),
+            ("/v1/worker/demand", self._news.demand, Role.WORKER),
             ("/v1/fleet/listen", self._news.listen, Role.OPERATE),
             ("/v1/fleet/listen-no-more", self._news.listen_no_more, Role.OPERATE),
             ("/v1/worker/repository/look", self._bytes.look, Role.WORKER),

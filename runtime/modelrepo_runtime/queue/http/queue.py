@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from modelrepo.errors import StaleSession, Unreachable
 from modelrepo_runtime.jobs import Claim, Fence, Json
+from modelrepo_runtime.queue.demand import LaneDemand
 from modelrepo_runtime.queue.desired import Look
 from modelrepo_runtime.queue.http.calls import (
     ModelStanding,
@@ -123,6 +124,13 @@ class HttpQueue:
         body = to_bytes({"models": list(models)}, "standing")
         answer = self.talk.post("/v1/worker/standing", body, repeatable=True)
         return cast("Mapping[str, ModelStanding]", self._read(dict[str, ModelStanding], answer, "standing"))
+
+    def demand(self, models: Sequence[str]) -> Mapping[str, tuple[LaneDemand, ...]]:
+        """Say what waits for each model, lane by lane; what the gateway does not know is left out."""
+        answer = self.talk.post("/v1/worker/demand", to_bytes({"models": list(models)}, "demand"), repeatable=True)
+        return cast(
+            "Mapping[str, tuple[LaneDemand, ...]]", self._read(dict[str, tuple[LaneDemand, ...]], answer, "demand")
+        )
 
     # The port: what is not here is sent as it is, see `__getattr__`.
 

@@ -5,10 +5,12 @@ Needs the right to make memory cgroups, as root has on most machines.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
+from modelrepo.errors import EntrypointFailed
 from modelrepo_runtime.jobs import Cause
 from modelrepo_runtime.supervision import MemoryGroups, find_memory_groups
 from modelrepo_runtime.testing.children import a_request, a_spec, started, started_group
@@ -62,6 +64,9 @@ def test_filling_the_cgroup_costs_the_attempt_and_is_said_to_be_for_memory(
         child.stop(0)
     assert outcome.cause is Cause.OUT_OF_MEMORY, outcome
     assert outcome.error is not None and "want of memory" in outcome.error.message
+    assert re.search(
+        r"its processes had 1\d\d\.\d MiB at most and may have 128\.0 MiB; free now: ", outcome.error.message
+    )
     assert not left(groups)
     child = started(spec, memory=groups)
     try:
@@ -74,6 +79,26 @@ def test_a_kill_that_is_not_for_memory_is_a_crash(tmp_path: Path, groups: Memory
     child = started(a_spec(tmp_path, GREEDY, memory_limit_bytes=LIMIT_BYTES), memory=groups)
     outcome = child.run(a_request(tmp_path, {"do": "kill itself"}), timeout_s=60)
     assert outcome.cause is Cause.CRASH, outcome
+    assert not left(groups)
+
+
+def test_memory_that_python_says_ran_out_comes_with_figures(tmp_path: Path, groups: MemoryGroups) -> None:
+    child = started(a_spec(tmp_path, "def run(self, job): raise MemoryError('no')"), memory=groups)
+    try:
+        outcome = child.run(a_request(tmp_path), timeout_s=60)
+    finally:
+        child.stop()
+    assert outcome.cause is Cause.OUT_OF_MEMORY and outcome.error is not None
+    assert re.fullmatch(
+        r"MemoryError: no; its processes had [\d.]+ MiB at most; free now: [\d.]+ GiB of [\d.]+ GiB on this box.*",
+        outcome.error.message,
+    )
+
+
+def test_a_child_that_fills_its_cgroup_while_it_loads_says_so(tmp_path: Path, groups: MemoryGroups) -> None:
+    code = "def load(self, ctx): self.kept = [b'x' * (8 << 20) for _ in range(100)]\ndef run(self, job): pass"
+    with pytest.raises(EntrypointFailed, match=r"ended it for want of memory; its processes had 1.* MiB"):
+        started(a_spec(tmp_path, code, memory_limit_bytes=LIMIT_BYTES), memory=groups)
     assert not left(groups)
 
 

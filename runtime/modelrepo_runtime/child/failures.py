@@ -8,13 +8,12 @@ import sys
 import traceback
 from typing import Any
 
+from . import out_of_memory
 from .frames import Message
 from .job import RESULT_LIMIT_BYTES, Cancelled, Rejected, Retry
 
 _MESSAGE_LIMIT = 4000
 _TRACEBACK_LIMIT = 32_000
-_OUT_OF_MEMORY_NAMES = {"OutOfMemoryError", "MemoryError"}
-"""torch's class is told by its name: this process may never have imported torch."""
 
 
 class UnusableResult(TypeError):
@@ -31,9 +30,15 @@ def describe(error: BaseException) -> Message:
         kind, code = "rejected", error.code
     elif isinstance(error, Retry):
         kind = "retry"
-    elif any(cls.__name__ in _OUT_OF_MEMORY_NAMES for cls in type(error).__mro__):
+    text, lacked = _message(error, kind), None
+    if kind == "exception":
+        lacked = out_of_memory.lacked(error)
+    if lacked is not None:
         kind = "out_of_memory"
-    return {"kind": kind, "code": code[:200], "message": _message(error, kind), "traceback": _traceback(error)}
+    if lacked == out_of_memory.ACCELERATOR:
+        text = "; ".join(part for part in (text, out_of_memory.device_figures(text)) if part)
+    told = {"kind": kind, "code": code[:200], "message": text, "traceback": _traceback(error)}
+    return told if lacked is None else {**told, "lacked": lacked}
 
 
 def print_traceback(error: BaseException) -> None:

@@ -76,6 +76,7 @@ class Child:
         self._busy = threading.RLock()
         self._report: StopReport | None = None
         self._killed_for_memory = False
+        self._host_figures = ""
         self._let_go = False
         self._up = False
         self._stop_asked = False
@@ -240,7 +241,8 @@ class Child:
             self.failed_at, self.died = time.monotonic(), not isinstance(lost, _UnfitError)
             self._finish()
             how = "" if isinstance(lost, _UnfitError) else f" ({self.how_it_ended()})"
-            self.failure = f"{lost}{how}"
+            why = f"{self._ended_for_memory()}; {self._host_figures}" if self._killed_for_memory else ""
+            self.failure = "; ".join(part for part in (f"{lost}{how}", why) if part)
             where = "" if self.spec.live_output or self.spec.terminal else f"; its output is in {self.log_path}"
             raise EntrypointFailed(
                 f"{self.spec.name} cannot start: {self.failure}{where}", log=self._process.last_output
@@ -408,7 +410,13 @@ class Child:
                 return outcome.succeeded(message, follow.request.output_dir, follow.runtime_s())
             case "failed":
                 killed, limited = self._process.killed_for_memory(), self._has_limit
-                return outcome.failed(message, follow.runtime_s(), out_of_memory=killed, limited=limited)
+                return outcome.failed(
+                    message,
+                    follow.runtime_s(),
+                    out_of_memory=killed,
+                    limited=limited,
+                    host_figures=self._process.host_figures,
+                )
             case "progress":
                 if follow.on_progress is not None:
                     follow.on_progress(*outcome.progress(message))
@@ -475,16 +483,17 @@ class Child:
         self._finish()
         how = self.how_it_ended()
         if self._killed_for_memory:
-            cause, text = Cause.OUT_OF_MEMORY, "the kernel ended it for want of memory"
+            cause, text = Cause.OUT_OF_MEMORY, self._ended_for_memory()
         elif self._stop_asked:
             cause, text = Cause.PREEMPTED, "the worker stopped the child"
         elif self._cancel_asked_at is not None:
             cause, text = Cause.CANCELLED, "cancelled"
         else:
             cause = Cause.CRASH
-        ended = outcome.ended(cause, f"{text} ({how})", follow.runtime_s())
+        told = f"{text} ({how})"
         if cause is not Cause.OUT_OF_MEMORY:
-            return ended
+            return outcome.ended(cause, told, follow.runtime_s())
+        ended = outcome.ended(cause, outcome.with_figures(told, self._host_figures), follow.runtime_s())
         return replace(ended, memory=MemoryPeaks(lacked=outcome.lacked_on_host(self._has_limit)))
 
     @property
@@ -494,13 +503,22 @@ class Child:
 
     def how_it_ended(self) -> str:
         """Say how its process ended, once it has."""
-        return f"its process {self._process.how_it_ended()}"
+        unknown = "; the kernel here does not say whether for want of memory" if self._process.unexplained() else ""
+        return f"its process {self._process.how_it_ended()}{unknown}"
+
+    def _ended_for_memory(self) -> str:
+        """Say no more than what is known: without a memory cgroup of its own the kernel counts all kills together."""
+        if self.has_memory_group:
+            return "the kernel ended it for want of memory"
+        return "it was killed while the kernel ended processes for want of memory"
 
     def _finish(self, *, polite_s: float = 0.0, terminate_s: float = 0.0) -> StopReport:
         with self._ending:
             if self._report is None:
                 report = self._process.end(polite_s=polite_s, terminate_s=terminate_s)
                 self._killed_for_memory = self._process.killed_for_memory()
+                if self._killed_for_memory:
+                    self._host_figures = self._process.host_figures()
                 with self._lock:
                     self._move(ChildState.STOPPING)
                     self._report = report

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mimetypes
 import signal
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,10 +46,18 @@ def of_batch(
     ]
 
 
-def failed(message: Message, runtime_s: float, *, out_of_memory: bool = False, limited: bool = False) -> ChildOutcome:
+def failed(
+    message: Message,
+    runtime_s: float,
+    *,
+    out_of_memory: bool = False,
+    limited: bool = False,
+    host_figures: Callable[[], str] = str,
+) -> ChildOutcome:
     """Read a `failed` message; `out_of_memory` says that the kernel has killed a helper process of the child meanwhile.
 
     A kind that this version does not know is an exception. `limited`: its host memory has a limit of its own.
+    `host_figures` says what it has of the host's memory, and what there is; asked where that ran out.
     """
     cause = _CAUSES.get(str(message.get("kind")), Cause.EXCEPTION)
     text = failure_text(message)
@@ -59,9 +67,15 @@ def failed(message: Message, runtime_s: float, *, out_of_memory: bool = False, l
     retryable = cause not in (Cause.REJECTED, Cause.CANCELLED)
     memory = peaks(message)
     if cause is Cause.OUT_OF_MEMORY:
-        on_host = out_of_memory or message.get("code") == "MemoryError"
+        on_host = out_of_memory or message.get("lacked") == Lacked.HOST.value
+        text = with_figures(text, host_figures()) if on_host else text
         memory = replace(memory, lacked=lacked_on_host(limited) if on_host else Lacked.ACCELERATOR)
     return ChildOutcome(cause, error=JobError(code[:200], text, retryable), runtime_s=runtime_s, memory=memory)
+
+
+def with_figures(text: str, figures: str) -> str:
+    """Add to what ended for want of memory how much there was."""
+    return f"{text[: _MESSAGE_LIMIT - len(figures) - 2]}; {figures}" if figures else text
 
 
 def lacked_on_host(limited: bool) -> Lacked | None:

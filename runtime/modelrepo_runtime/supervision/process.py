@@ -16,10 +16,12 @@ import psutil
 
 from modelrepo_runtime import child as harness
 from modelrepo_runtime.child.frames import FROM_CHILD_BYTES, Channel, Message
+from modelrepo_runtime.memory_limits import out_of_memory_kills
 
 from . import descendants
 from .environment import child_environment
 from .logs import BoundedLog, LogDrain, OpenLog
+from .memory_figures import host_figures
 from .memory_group import MakesGroups, MemoryGroup
 from .outcome import describe_exit
 from .record import remove_record, write_record
@@ -32,6 +34,11 @@ _SEND_S = 10
 """A child that reads nothing for so long is as good as dead."""
 _KILL_S = 10.0
 """How long the kernel may take to end what was killed."""
+
+
+FIRST_TO_GO = 500
+"""Added to what the kernel's judge thinks of a child, in thousandths of all memory: where somebody has to be ended for
+want of memory, a job can be tried again, and a worker holds all of them."""
 
 
 class ChildProcess:
@@ -48,7 +55,8 @@ class ChildProcess:
         self._spawner = spawner
         self._own_group = not spec.terminal
         self._memory: MemoryGroup | None = None
-        self._memory_kills = 0
+        self._memory_limit_bytes = spec.memory_limit_bytes
+        self._found_ended = False
         self._peak_bytes = 0
         self.open_log = open_log
         self.log = open_log(spec.folder / START_LOG)
@@ -68,6 +76,7 @@ class ChildProcess:
             theirs.close()
         self.drain.child_has_it()
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _SEND_S, 0))
+        self.note_memory_kills()
         self.channel = Channel(ours, receive_limit_bytes=FROM_CHILD_BYTES)
         self._popen: subprocess.Popen[bytes] = self._spawned.process
         self.watch = Watch(self.channel, self._popen)
@@ -89,6 +98,7 @@ class ChildProcess:
             if self._memory is not None:
                 # The harness waits for its first message: nothing of the model can have escaped yet.
                 self._memory.add(spawned.process.pid)
+            _let_go_first(spawned.process.pid)
             write_record(spec.folder, spawned.process.pid, token, spawned.mark)
         except BaseException:
             spawned.process.kill()
@@ -126,11 +136,33 @@ class ChildProcess:
 
     def note_memory_kills(self) -> None:
         """From here on `killed_for_memory` counts."""
-        self._memory_kills = self._memory.out_of_memory_kills() if self._memory else 0
+        self._memory_kills = self._count_kills()
 
     def killed_for_memory(self) -> bool:
-        """True where the kernel has killed one of its processes for want of memory."""
-        return self._memory is not None and self._memory.out_of_memory_kills() > self._memory_kills
+        """True where the kernel has killed one of its processes for want of memory.
+
+        In a cgroup of its own the kernel counts just these. Without one it is the process itself that must have been
+        killed, by nobody here, while the kernel killed for want of memory in our cgroup, or on the box.
+        """
+        if self._memory is None and not self._was_killed():
+            return False
+        before, now = self._memory_kills, self._count_kills()
+        return before is not None and now is not None and now > before
+
+    def unexplained(self) -> bool:
+        """True where it was killed by nobody here, and no count could tell whether for want of memory."""
+        return self._memory is None and self._was_killed() and self._count_kills() is None
+
+    def host_figures(self) -> str:
+        """Say what its processes had of the host's memory, what they may have, and what is free around them."""
+        peak_bytes = self._memory.peak_bytes() if self._memory else max(self._peak_bytes, _peak_bytes(self.pid))
+        return host_figures(peak_bytes, self._memory_limit_bytes if self._memory else None)
+
+    def _count_kills(self) -> int | None:
+        return self._memory.out_of_memory_kills() if self._memory else out_of_memory_kills()
+
+    def _was_killed(self) -> bool:
+        return self._found_ended and self._popen.returncode == -signal.SIGKILL
 
     def footprint(self, *, ended: bool) -> Footprint:
         """Measure host memory; of a process that has `ended` only the peak that was seen."""
@@ -158,6 +190,8 @@ class ChildProcess:
     def end(self, *, polite_s: float, terminate_s: float) -> StopReport:
         """End the process and all that it started, gently at first where there is time for it."""
         step = "gone before"
+        # Who is killed closes its channel a little before it is gone.
+        self._found_ended = self.watch.has_ended() or self.channel.ended
         if not self.watch.has_ended():
             step = "killed"
             if polite_s > 0 and self.tell({"t": "stop"}) and self.watch.wait_end(polite_s):
@@ -194,6 +228,13 @@ class ChildProcess:
 
 
 _HARNESS = str(Path(harness.__file__).parent)
+
+
+def _let_go_first(pid: int) -> None:
+    """Have the kernel end a child, and what it starts, before its worker. Nobody needs a right for that."""
+    path = Path(f"/proc/{pid}/oom_score_adj")
+    with contextlib.suppress(OSError, ValueError):
+        path.write_text(str(max(FIRST_TO_GO, int(path.read_text()))))
 
 
 def _peak_bytes(pid: int) -> int:

@@ -8,7 +8,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -28,15 +27,17 @@ from modelrepo_runtime.timing import Timing
 from modelrepo_runtime.worker.attempt import Attempts
 from modelrepo_runtime.worker.claiming import Claimer
 from modelrepo_runtime.worker.device_watch import DeviceWatch
+from modelrepo_runtime.worker.figures import LOOK_S as FIGURES_S
+from modelrepo_runtime.worker.figures import BoxSources, Figures
 from modelrepo_runtime.worker.flusher import Flusher
 from modelrepo_runtime.worker.footprint import Learnt
 from modelrepo_runtime.worker.handover import Handovers
 from modelrepo_runtime.worker.journal import Journal
 from modelrepo_runtime.worker.leaving import Leaving
 from modelrepo_runtime.worker.memory import Reservations, host_room
+from modelrepo_runtime.worker.mover import Mover
 from modelrepo_runtime.worker.order_keeper import OrderKeeper
 from modelrepo_runtime.worker.periodic import Periodic
-from modelrepo_runtime.worker.mover import Mover
 from modelrepo_runtime.worker.places import Place, Places
 from modelrepo_runtime.worker.preparing import RepositorySource, SlotBox, only_kind
 from modelrepo_runtime.worker.pressure_watch import LOOK_S, PressureWatch
@@ -46,6 +47,7 @@ from modelrepo_runtime.worker.serving import SlotChild, SlotParts
 from modelrepo_runtime.worker.session import WorkerSession
 from modelrepo_runtime.worker.settings import WorkerSettings
 from modelrepo_runtime.worker.signals import serve_until_signalled
+from modelrepo_runtime.worker.slot_report import with_box
 from modelrepo_runtime.worker.state_folders import StateFolders
 from modelrepo_runtime.worker.states import States
 from modelrepo_runtime.worker.swap_plan import Room
@@ -122,11 +124,18 @@ class Worker:
                 fell_sick=self._fell_sick,
                 changed=self._changed,
             )
+            self._figures = Figures(
+                self._box.accelerator,
+                {name: place.layout.devices for name, place in self._places.items()},
+                self._roster.slots,
+                BoxSources(self._pool, self._states, self._devices.sick, self._notes),
+            )
             self._keeper = OrderKeeper(self._roster, self._session, self._journal, self._devices.forget)
+            figures = Periodic("figures", self._figures.look, FIGURES_S, self._journal)
             devices = Periodic("devices", self._devices.look, self._timing.beat_s, self._journal)
             memory = Periodic("memory", self._pressure.look, LOOK_S, self._journal)
             pool = Periodic("pool", self._pressure.relieve, LOOK_S, self._journal)
-            self._upkeep = (*self._make_upkeep(), *self._make_mover(), memory, pool, devices)
+            self._upkeep = (*self._make_upkeep(), *self._make_mover(), memory, pool, devices, figures)
         except BaseException:
             self._places.release()
             raise
@@ -144,6 +153,7 @@ class Worker:
         )
         self._sweep_states()
         self._pressure.look()
+        self._figures.look()
         self._devices.look()  # from here on their counters count
         self._session.beat_once()  # brings the orders that stand: a cordoned slot takes no job in between
         self._keeper.catch_up()
@@ -230,15 +240,16 @@ class Worker:
         found = (
             slots[name].report() if name in slots else self._empty(name, place) for name, place in self._places.items()
         )
-        pool = self._pool.report()
-        if pool is None or not pool.entries:
-            return tuple(found)
-        return tuple(replace(report, extra={**report.extra, "pool": str(pool)}) for report in found)
+        return with_box(tuple(found), self._figures.of_box())
 
     def _empty(self, name: str, place: Place) -> SlotReport:
         why = self._cordon(name) or self._pressure.tight()
         reason = why or "no model for this slot yet"
         return SlotReport(name, "cordoned" if why else "open", device=place.layout.label, reason=reason)
+
+    def _notes(self) -> Sequence[str]:
+        tight = self._pressure.tight()
+        return () if tight is None else (tight,)
 
     def _cordon(self, name: str) -> str | None:
         return self._keeper.cordon(name) or self._devices.cordon(name)
@@ -258,6 +269,7 @@ class Worker:
     def _all_changed(self) -> None:
         for slot in self._roster.slots().values():
             slot.look_again()
+
     def _make_mover(self) -> Sequence[Periodic]:
         if not self._settings.share_slots:
             return ()
@@ -266,7 +278,6 @@ class Worker:
 
     def _is_open(self, name: str) -> bool:
         return self._cordon(name) is None
-
 
     def _hear(self, reply: BeatReply) -> None:
         """Pass on what a beat was answered."""
@@ -284,6 +295,7 @@ class Worker:
         return SlotParts(
             name=layout.name,
             layout=layout,
+            figures=partial(self._figures.of_slot, layout.name),
             folder=place.folder,
             box=SlotBox(
                 layout,

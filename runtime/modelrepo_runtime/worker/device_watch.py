@@ -89,6 +89,11 @@ class DeviceWatch:
             sickness = self._sick.get(slot)
         return sickness.reason if sickness else None
 
+    def sick(self) -> Mapping[str, str]:
+        """Return each slot whose devices are not well, and why."""
+        with self._lock:
+            return {slot: sickness.reason for slot, sickness in self._sick.items()}
+
     def is_broken(self, slot: str) -> bool:
         """Tell whether not even a child should be started there."""
         with self._lock:

@@ -56,6 +56,12 @@ class Flusher:
         with self._changed:
             return self._flushed.get(attempt)
 
+    @property
+    def waiting(self) -> int:
+        """How many attempts have a state that is not kept beyond the box yet."""
+        with self._changed:
+            return len(self._waiting)
+
     def wait(self, attempt: tuple[str, int], until: float) -> bool:
         """Wait until the newest state of an attempt is kept; False where it is not by then, or cannot be."""
         with self._changed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from enum import StrEnum
 
@@ -27,6 +28,8 @@ class Held:
         self.claim = claim
         self.requested_at = requested_at
         """CLOCK_BOOTTIME at which the claim was sent."""
+        self.began_at = time.time()
+        """When its work here began, epoch seconds; until then, when it was claimed."""
         self._lock = threading.Lock()
         self._end: End | None = None
         self._stop: Callable[[], None] | None = None

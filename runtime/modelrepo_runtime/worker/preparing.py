@@ -23,6 +23,7 @@ from modelrepo.contract import (
 )
 from modelrepo.environments import EnvironmentCache
 from modelrepo.errors import HostNeedUnmet, NoExtraFits
+from modelrepo.progress import Progress
 from modelrepo.repository import Repository
 from modelrepo.versions.version import LocalVersion, Version
 from modelrepo_runtime.accelerators import SlotLayout, child_environment, torch_devices
@@ -48,7 +49,9 @@ class Source(Protocol):
         """Tell whether code, the named checkpoints and the environment are on this box, so that nothing is fetched."""
         ...
 
-    def fetch(self, version: Version, checkpoints: frozenset[str] | None, stop: Stop) -> LocalVersion:
+    def fetch(
+        self, version: Version, checkpoints: frozenset[str] | None, stop: Stop, progress: Progress | None = None
+    ) -> LocalVersion:
         """Bring code and the named checkpoints here, and hold them. Raises also NoSpace, Stopped."""
         ...
 
@@ -256,8 +259,10 @@ class RepositorySource:
             return False
         return self._environments.find(version.manifest.environment, extra=extra) is not None
 
-    def fetch(self, version: Version, checkpoints: frozenset[str] | None, stop: Stop) -> LocalVersion:
-        return self._versions.fetch(version, checkpoints=checkpoints, stop=stop)
+    def fetch(
+        self, version: Version, checkpoints: frozenset[str] | None, stop: Stop, progress: Progress | None = None
+    ) -> LocalVersion:
+        return self._versions.fetch(version, checkpoints=checkpoints, progress=progress, stop=stop)
 
     def build(self, version: Version, extra: str | None, accelerator: AcceleratorFacts, stop: Stop) -> Path:
         record, wheels = version.manifest.environment, self._repository.wheels(version, stop=stop)

@@ -10,6 +10,7 @@ from typing import Protocol
 from modelrepo.contract import StageSpec
 from modelrepo_runtime.accelerators import SlotLayout
 from modelrepo_runtime.job_memory import ANY_ROOM, MemoryRoom
+from modelrepo_runtime.jobs import Json
 from modelrepo_runtime.queue.port import Offer
 from modelrepo_runtime.supervision.spec import ChildSpec
 from modelrepo_runtime.timing import Timing
@@ -127,5 +128,7 @@ class SlotParts:
     """Whether its devices are past use: no child is started then. As of the last look; asked all the time."""
     room: MemoryRoom = ANY_ROOM
     """The memory that a job of it may take."""
+    figures: Callable[[], Mapping[str, Json]] = dict
+    """What was measured last of its memory."""
     look_at_devices: Callable[[], None] = lambda: None
     """Look at the health of its devices now."""

@@ -220,6 +220,8 @@ class ServingLoop:
         parts = self._parts
         with self._slot.changed:
             self._slot.held, self._slot.with_held = batch[0], tuple(batch[1:])
+            for held in batch:
+                held.began_at = time.time()
             too_late = self._slot.stopping or self._slot.is_left() or parts.cordon() is not None
         ours = [] if too_late else [held for held in batch if parts.session.renew_if_late(held)]
         for held in batch:
@@ -245,7 +247,7 @@ class ServingLoop:
         while following is not None:
             held = following
             with self._slot.changed:
-                self._slot.held = held
+                self._slot.held, held.began_at = held, time.time()
                 too_late = self._slot.stopping or self._slot.is_left() or parts.cordon() is not None
             brought = self._stager.take(held)
             if too_late:  # it was claimed while that was decided, which ended only what was held then

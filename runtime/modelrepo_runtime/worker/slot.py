@@ -14,9 +14,10 @@ from modelrepo_runtime.worker.holding import End, Held
 from modelrepo_runtime.worker.preparing import Chosen
 from modelrepo_runtime.worker.refusal import Refusal, refuse
 from modelrepo_runtime.worker.serving import Serving, SlotChild, SlotParts
-from modelrepo_runtime.worker.slot_report import report_of
+from modelrepo_runtime.worker.slot_report import Coming, Identity, Moment, SlotFacts, Standing, report_of
 from modelrepo_runtime.worker.slot_states import Withheld
 from modelrepo_runtime.worker.swap_plan import SwapPlan
+from modelrepo_runtime.worker.swap_record import Result, SwapRecord
 from modelrepo_runtime.worker.target import Target
 
 
@@ -41,6 +42,7 @@ class Slot:
         self.stopping = False
         self.incoming: tuple[Target, str] | None = None
         self.plan: SwapPlan | None = None
+        self.swaps = SwapRecord()
         self.most_free_bytes: int | None = None
         """The most device memory that was ever free: what an empty slot has."""
         self.withheld: Withheld | None = None
@@ -49,6 +51,8 @@ class Slot:
         self.breaker = Breaker(first_backoff_s=timing.cordon_first_s, longest_backoff_s=timing.cordon_longest_s)
         self.loading: dict[SlotChild, Target] = {}
         """Children that load, and what for."""
+        self._load_until = 0.0
+        """When the child that began to load last is given up, on the monotonic clock."""
         self.ready: Serving | None = None
         """Warm, and to be switched to."""
         self.yield_for: Target | None = None
@@ -140,32 +144,21 @@ class Slot:
 
     def report(self) -> SlotReport:
         """Say what the slot is doing, for the next beat."""
+        parts, memory = self.parts, self.parts.figures()
+        identity = Identity(parts.name, parts.layout.label, self.model, parts.box.on, parts.box.kind, parts.room)
         with self.changed:
-            comes = self.incoming[0] if self.incoming else None
-            starting = next((child.state for child, wanted in self.loading.items() if wanted == comes), None)
-            return report_of(
-                self.parts.name,
-                self.parts.layout.label,
-                model=self.model,
+            facts = SlotFacts(
+                identity,
+                Standing(self.breaker, self.refusal, parts.cordon(), self.withheld, parts.tight()),
+                target=self.target,
                 serving=self.serving,
-                incoming=self.incoming,
-                starting=starting,
-                breaker=self.breaker,
-                refusal=self.refusal,
-                plan=self.plan,
-                job_id=self.held.claim.job_id if self.held else None,
-                notes=self.target.notes if self.target else (),
-                on=self.parts.box.on,
-                accelerator=self.parts.box.kind,
+                coming=self._coming(),
+                held=self.held,
+                batch=len(self.all_held()),
                 also=tuple(sorted(self.companions)),
-                ordered=self.parts.cordon(),
-                withheld=self.withheld.reason if self.withheld is not None else None,
-                tight=self.parts.tight(),
-                pinned=self.target.version if self.target is not None and self.target.pinned else None,
-                room=self.parts.room,
-                monotonic=time.monotonic(),
-                wall=time.time(),
+                memory=memory,
             )
+            return report_of(facts, Moment(time.monotonic(), time.time()))
 
     # What the Swapper asks of it.
 
@@ -178,11 +171,26 @@ class Slot:
         """Show how far the swap is."""
         with self.changed:
             self.incoming = (target, phase) if target is not None else None
+            if target is not None:
+                self.swaps.enter(target, phase, monotonic=time.monotonic(), wall=time.time())
         self.parts.session.tell_soon()
 
     def show_plan(self, plan: SwapPlan | None) -> None:
         with self.changed:
             self.plan = plan
+            if plan is not None:
+                self.swaps.decide(plan)
+
+    def show_fetched(self, target: Target, done_bytes: int, total_bytes: int | None) -> None:
+        """Show how far the fetch of a swap is; the next beat tells it."""
+        with self.changed:
+            self.swaps.fetched(target, done_bytes, total_bytes)
+
+    def end_swap(self, result: Result, old: Serving | None, why: str | None = None) -> None:
+        """Keep what became of the swap under way; `old` served before it."""
+        before = old.prepared.version.version if old is not None else None
+        with self.changed:
+            self.swaps.end(result, before, why, monotonic=time.monotonic(), wall=time.time())
 
     def adopt(self, chosen: Chosen) -> bool:
         """Take a change that asks for what already runs; False where it asks for something else."""
@@ -278,6 +286,7 @@ class Slot:
         """Remember a child that loads, so that it can be ended when nobody wants it any more."""
         with self.changed:
             self.loading[child] = target
+            self._load_until = time.monotonic() + self.parts.load_timeout_s
             unwanted = self.gives_way() or self._is_dropped(target)
         if unwanted:
             child.stop(0)
@@ -318,6 +327,13 @@ class Slot:
         self.restart_wanted, self.idle_deaths = False, 0
         self.breaker = self.breaker.swapped(time.monotonic())
         self.switched = True
+
+    def _coming(self) -> Coming:
+        """Return what is brought up; `changed` is held."""
+        comes = self.incoming[0] if self.incoming else None
+        starting = next((child.state for child, wanted in self.loading.items() if wanted == comes), None)
+        until = self._load_until if starting is not None else None
+        return Coming(self.incoming, starting, until, self.plan, self.swaps)
 
     def _end_restart(self) -> None:
         """End what still loads here while the Swapper's own child does not: the old child, started again."""

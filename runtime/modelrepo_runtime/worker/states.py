@@ -58,6 +58,11 @@ class States:
         folders = self._folders
         return str(folders.memory) if folders.memory is not None else f"{folders.disk}, since {folders.problem}"
 
+    @property
+    def waiting(self) -> int:
+        """How many attempts have a state that has not left the box yet; 0 where none ever does."""
+        return self._flusher.waiting if self._flusher is not None else 0
+
     def hurry(self, until: float) -> None:
         """The worker is leaving: no flush is waited for beyond that moment of the monotonic clock."""
         self._until = until

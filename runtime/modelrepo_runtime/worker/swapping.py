@@ -71,6 +71,7 @@ class Swapper(Changeover):
 
     def _swap(self, target: Target) -> None:
         slot, parts, began = self._slot, self._parts, time.monotonic()
+        old: Serving | None = None
         try:
             version = self._resolve(target)
             swap = Swap(target.model, target.version, version.digest, target.generation)
@@ -87,6 +88,7 @@ class Swapper(Changeover):
                 check()
                 self._bring_up(prepared)
             slot.accept()
+            slot.end_swap("done", old)
             if before is not None and before.target == target.key:
                 parts.session.accept_swap(swap, parts.name)
             parts.journal.say(
@@ -101,7 +103,9 @@ class Swapper(Changeover):
         except Exception as error:  # noqa: BLE001 - whatever it is, the slot must say so and live on
             if isinstance(error, Superseded | Stopped) or slot.superseded(target):
                 parts.journal.say("swap-dropped", slot=parts.name, target=target, generation=target.generation)
+                slot.end_swap("dropped", old, "something else was wanted meanwhile")
             else:
+                slot.end_swap("refused", old, one_line(error))
                 slot.refuse(target, error)
         finally:
             slot.show_plan(None)
@@ -135,12 +139,12 @@ class Swapper(Changeover):
 
     def _prepare(self, chosen: Chosen, stop: Callable[[], bool], check: Callable[[], None]) -> Prepared:
         """Bring a version and its environment to this box, in this box's turn where it lacks any of it."""
-        source, target, needed = self._parts.source, chosen.target, checkpoints_of(chosen)
+        slot, source, target, needed = self._slot, self._parts.source, chosen.target, checkpoints_of(chosen)
         self._await_memory(target, stop)
         is_here = source.is_here(chosen.version, needed, chosen.extra)
         with nullcontext() if is_here else self._turns.to_fetch(target, stop, check):
             self._show_phase(target, "fetching")
-            local = source.fetch(chosen.version, needed, stop)
+            local = source.fetch(chosen.version, needed, stop, lambda _, *how_far: slot.show_fetched(target, *how_far))
             self._edge_of(target, stop)
             self._show_phase(target, "building")
             environment = source.build(chosen.version, chosen.extra, self._parts.box.accelerator, stop)

@@ -15,6 +15,7 @@ import pytest
 
 from modelrepo.contract import AcceleratorFacts, parse_spec
 from modelrepo.errors import EntrypointFailed, Stopped
+from modelrepo.progress import Progress
 from modelrepo.versions.version import LocalVersion, Version
 from modelrepo_runtime.accelerators import SlotLayout
 from modelrepo_runtime.jobs import Cause, Fence, Job, JobError, OutputFile, StageNeed, Submission
@@ -151,6 +152,8 @@ class Plant:
     build_gates: dict[str, threading.Event] = field(default_factory=dict)
     start_errors: list[Exception] = field(default_factory=list)
     fetched: list[str] = field(default_factory=list)
+    fetch_bytes: tuple[int, int] | None = None
+    fetch_gates: dict[str, threading.Event] = field(default_factory=dict)
     here: set[str] = field(default_factory=set)
     reloading: set[str] = field(default_factory=set)
     reloaded: list[tuple[str, str]] = field(default_factory=list)
@@ -183,8 +186,16 @@ class Plant:
     def is_here(self, version: Version, checkpoints: frozenset[str] | None, extra: str | None) -> bool:
         return version.version in self.here
 
-    def fetch(self, version: Version, checkpoints: frozenset[str] | None, stop: Stop) -> LocalVersion:
+    def fetch(
+        self, version: Version, checkpoints: frozenset[str] | None, stop: Stop, progress: Progress | None = None
+    ) -> LocalVersion:
         self.fetched.append(version.version)
+        if progress is not None and self.fetch_bytes is not None:
+            progress("fetch", *self.fetch_bytes)
+        gate = self.fetch_gates.get(version.version)
+        while gate is not None and not gate.wait(0.01):
+            if stop():
+                raise Stopped("nobody wants it any more")
         return LocalVersion(version, Path("/nowhere"), Path("/nowhere/code"), {})
 
     def build(self, version: Version, extra: str | None, accelerator: AcceleratorFacts, stop: Stop) -> Path:

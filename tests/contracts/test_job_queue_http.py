@@ -11,7 +11,9 @@ from modelrepo.repository import Repository
 from modelrepo.testing.small_versions import small_version
 from modelrepo_runtime.gateway.app import assemble
 from modelrepo_runtime.gateway.settings import GatewaySettings
+from modelrepo_runtime.jobs import StageNeed, Submission
 from modelrepo_runtime.jobstore import JobStore
+from modelrepo_runtime.queue.demand import lane_demands
 from modelrepo_runtime.queue.http.queue import HttpQueue
 from modelrepo_runtime.queue.port import JobQueue
 from modelrepo_runtime.queue.sqlite.queue import SqliteQueue
@@ -64,3 +66,12 @@ class TestHttpQueue(JobQueueContract):
         ):
             yield queue.as_queue, peek_at(path)
             behind.current = idle
+
+    def test_what_waits_is_told_as_the_queue_itself_would(self, opened: tuple[JobQueue, Peek], gateway: Any) -> None:
+        queue, _ = opened
+        queue.submit(Submission("m", {}, (StageNeed("prepare", "cpu"), StageNeed("run"))))
+        queue.submit(Submission("n", {}, (StageNeed("run"),)))
+        with closing(HttpQueue(Talk(gateway[1]))) as far:
+            told = far.demand(["m", "n", "none-such"])
+        assert told == {model: lane_demands(queue.queue_report(model)) for model in ("m", "n")}
+        assert [lane.on for lanes in told.values() for lane in lanes] == ["cpu", "gpu"]

@@ -102,6 +102,14 @@ class InvalidJobInput(InvalidInput):
         super().__init__(message)
 
 
+class InvalidAdapter(InvalidInput):
+    """An adapter of a job is not possible as given. `pointer` is an RFC 6901 JSON pointer into the submission."""
+
+    def __init__(self, message: str, *, pointer: str = "/adapters") -> None:
+        self.pointer = pointer
+        super().__init__(message)
+
+
 class LockOutOfDate(InvalidInput):
     """uv.lock is missing or does not answer to pyproject.toml."""
 

@@ -10,6 +10,7 @@ STORE: Final = "store.json"
 MODELS: Final = "models/"
 OBJECTS: Final = "objects/sha256/"
 ENVIRONMENTS: Final = "environments/"
+ADAPTERS: Final = "adapters/"
 PUSHES: Final = "pushes/"
 PRUNES: Final = "prunes/"
 PROBES: Final = "probes/"
@@ -19,6 +20,7 @@ COPIES_FOR_PEOPLE: Final = ("model.yaml", "pyproject.toml", "uv.lock")
 
 _HISTORY = re.compile(r"models/([^/]+)/history/([0-9]{8,12})\.yaml")
 _OF_MODEL = re.compile(r"models/([^/]+)/(?:active\.yaml|history/[^/]+|versions/[^/]+/[^/]+)")
+_ADAPTER = re.compile(r"adapters/([^/]+)/versions/([^/]+)\.json")
 _MANIFEST = re.compile(r"models/([^/]+)/versions/([^/]+)/manifest\.json")
 
 
@@ -100,6 +102,30 @@ def environment_of(key: str) -> str:
 def bundle(environment_digest: str, extra: str | None, python_tag: str, platform: str, sha256: str) -> str:
     """Return the key of one bundle of wheels, such as `environments/<digest>/_/cp311-linux_x86_64/<sha256>.json`."""
     return f"{bundles_folder(environment_digest, extra)}{python_tag}-{platform}/{sha256}.json"
+
+
+def adapter_versions(name: str) -> str:
+    return f"{ADAPTERS}{name}/versions/"
+
+
+def adapter(name: str, version: str) -> str:
+    """Return the key of what says which bytes a version of an adapter has."""
+    return f"{adapter_versions(name)}{version}.json"
+
+
+def adapter_of(key: str) -> tuple[str, str] | None:
+    """Return name and version of a published adapter's document, None for any other key."""
+    match = _ADAPTER.fullmatch(key)
+    return (match[1], match[2]) if match else None
+
+
+def adapter_pieces(name: str, sha256: str) -> str:
+    return f"{ADAPTERS}{name}/sha256/{sha256}/"
+
+
+def adapter_piece(name: str, sha256: str, number: int) -> str:
+    """Return the key of a piece of an adapter's bytes; they are numbered from 0."""
+    return f"{adapter_pieces(name, sha256)}{number:05d}"
 
 
 def push_lease(push_id: str, renewal: int = 0) -> str:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
+from modelrepo.adapters.published import Adapters
 from modelrepo.clock import Clock
 from modelrepo.copying.place import Place
 from modelrepo.copying.repository_copy import CopyOptions, CopyReport, copy_versions
@@ -59,6 +60,8 @@ class Repository:
         self._catalogue = Catalogue(self.store)
         self.by = by or whoami()
         self.promotions = Promotions(self.store, self._catalogue, by=self.by)
+        self.adapters = Adapters(self.store, self.by, self._check_trust)
+        """What the team publishes for jobs to name."""
         self._resolver = Resolver(self.url, self._catalogue, self.promotions)
         self._pusher = Pusher(self.store, self._catalogue, self._resolver.manifest, self.by)
 

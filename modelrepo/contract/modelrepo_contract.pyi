@@ -59,6 +59,22 @@ class Ctx(Protocol):
         name may be CHECKPOINT/PATH. names: only these. slices: only the part (dimension, start, stop) of these.
         """
 
+class Adapter(Protocol):
+    """A file of weights that came with a job, such as a LoRA."""
+
+    @property
+    def name(self) -> str:
+        """The name of its file, or NAME@VERSION of what the repository publishes."""
+    @property
+    def path(self) -> Path:
+        """The local file, with the suffix that it was given with. It is read only, and goes with the stage."""
+    @property
+    def sha256(self) -> str:
+        """64 of 0-9a-f; the same bytes have the same, so a model may keep by it what it has made of them."""
+    @property
+    def weight(self) -> float:
+        """How much it is to count; 1.0 unless given."""
+
 class Job(Protocol):
     """What a stage's method is given: one job, or a list of them where max_batch is above 1."""
 
@@ -86,8 +102,8 @@ class Job(Protocol):
         Each access reads it anew. What this attempt saves does not change it.
         """
     @property
-    def adapters(self) -> Sequence[Any]:
-        """Adapters that came with the job, as local files."""
+    def adapters(self) -> Sequence[Adapter]:
+        """Adapters that came with the job, in the order in which they were given; they are verified."""
     def file(self, name: str) -> Path:
         """The local copy of an input of format: file."""
     def output(self, name: str) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -85,7 +85,7 @@ class Client:
         self._files = files
         poll_s = (timing or Timing.embedded()).active_poll_local_s
         self._specs = ModelSpecs(self._repository, poll_s)
-        self.submissions = Submissions(self._specs, lambda: self.files, fetch)
+        self.submissions = Submissions(self._specs, lambda: self.files, fetch, lambda: self._repository().adapters)
 
     @cached_property
     def files(self) -> JobStore:
@@ -104,14 +104,17 @@ class Client:
         deadline: float | None = None,
         metadata: Mapping[str, Json] | None = None,
         webhook: Webhook | None = None,
+        adapters: Sequence[Mapping[str, Any]] = (),
         idempotency_key: str | None = None,
     ) -> JobObject:
         """Check the inputs against the model's schema and queue a job.
 
         An input of `format: file` may be a path, `{"file": id}` of an `upload`, or an https URL. `deadline` is in epoch
-        seconds. Raises: ModelNotFound, VersionNotFound, InvalidJobInput, InvalidInput, Unreachable.
+        seconds. Each of `adapters`, up to 8, has one of `url`, `file` (a path, or the id of an `upload`) and `ref`
+        (`NAME@VERSION`), and may have `sha256` (a `url` must) and `weight`.
+        Raises: ModelNotFound, VersionNotFound, InvalidJobInput, InvalidAdapter, InvalidInput, Unreachable.
         """
-        wanted = Wanted(tier, tenant, version, deadline, metadata or {}, webhook)
+        wanted = Wanted(tier, tenant, version, deadline, metadata or {}, webhook, adapters)
         return self._submit(model, inputs or {}, wanted, idempotency_key)
 
     def _submit(self, model: str, inputs: Mapping[str, Any], wanted: Wanted, key: str | None) -> JobObject:

@@ -14,8 +14,18 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote, urlencode, urlsplit
 
-from modelrepo.errors import Conflict, Forbidden, InvalidInput, InvalidJobInput, ModelRepoError, NotFound, Unreachable
+from modelrepo.errors import (
+    Conflict,
+    Forbidden,
+    InvalidAdapter,
+    InvalidInput,
+    InvalidJobInput,
+    ModelRepoError,
+    NotFound,
+    Unreachable,
+)
 from modelrepo_runtime.client import LONGEST_WAIT_S, Client, JobObject
+from modelrepo_runtime.job_adapters import file_digest
 from modelrepo_runtime.jobs import Json
 from modelrepo_runtime.queue.opening import default_queue_url, is_gateway
 from modelrepo_runtime.queue.port import JobFilter
@@ -62,6 +72,8 @@ class HttpClient(Client):
             told["deadline"] = datetime.fromtimestamp(wanted.deadline, UTC).isoformat()
         if wanted.webhook is not None:
             told["webhook"] = {"url": wanted.webhook.url, "secret": wanted.webhook.secret}
+        if wanted.adapters:
+            told["adapters"] = [self._sent_adapter(one) for one in wanted.adapters]
         body = {name: value for name, value in told.items() if value is not None}
         headers = {"Idempotency-Key": key if key is not None else secrets.token_hex(16)}
         return cast(JobObject, self._ask("POST", "/v1/jobs", body, headers))
@@ -164,6 +176,12 @@ class HttpClient(Client):
 
     def _sent(self, value: Any) -> Any:
         return {"file": self.upload(value)} if isinstance(value, os.PathLike) else value
+
+    def _sent_adapter(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        if not isinstance(given, Mapping) or not isinstance(given.get("file"), os.PathLike):
+            return given  # type: ignore[return-value]  # the gateway says what is wrong with it
+        path = Path(given["file"])
+        return {"sha256": file_digest(path)[0], **given, "file": self.upload(path)}
 
     def _ask(
         self,
@@ -282,4 +300,6 @@ def _check(answer: Answer, what: str) -> None:
         error = kind(message or f"{what} answers with status {answer.status}")
     if isinstance(error, InvalidJobInput):
         error.pointer = str(fault.get("pointer") or "").removeprefix("/inputs")
+    if isinstance(error, InvalidAdapter):
+        error.pointer = str(fault.get("pointer") or "")
     raise error

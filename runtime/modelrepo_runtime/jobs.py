@@ -112,6 +112,44 @@ class Webhook:
     secret: str
 
 
+MOST_ADAPTERS = 8
+"""Of one job."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """Weights that come with a job, such as a LoRA: which bytes, where they lie, and how much they count.
+
+    Exactly one of `key` and `ref` is set.
+    """
+
+    name: str
+    """Of its file, in letters that any folder may hold; what a model sees."""
+    sha256: str
+    size_bytes: int
+    weight: float = 1.0
+    owner: str = ""
+    """The tenant that it came from; empty where the team has published it. Boxes keep owners apart."""
+    key: str | None = None
+    """Its place in the JobStore."""
+    ref: str | None = None
+    """`NAME@VERSION` of what the repository publishes."""
+
+    def to_json(self) -> dict[str, Json]:
+        whole = {"name": self.name, "sha256": self.sha256, "size_bytes": self.size_bytes, "weight": self.weight}
+        return {**whole, "owner": self.owner, **({"key": self.key} if self.ref is None else {"ref": self.ref})}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Json]) -> Adapter:
+        figures = (value["name"], value["sha256"], value["size_bytes"], value["weight"])
+        return cls(*figures, value["owner"], value.get("key"), value.get("ref"))
+
+
+def stored_keys(files: Mapping[str, str], adapters: tuple[Adapter, ...]) -> tuple[str, ...]:
+    """Return the keys in the JobStore of all that a job came with."""
+    return (*files.values(), *(adapter.key for adapter in adapters if adapter.key is not None))
+
+
 @dataclass(frozen=True, slots=True)
 class Submission:
     """A request as it enters the queue, its inputs already checked against the model's schema."""
@@ -134,6 +172,7 @@ class Submission:
     size: str | None = None
     """Size class: what the model's `size` makes of the inputs; learnt times are kept by it."""
     webhook: Webhook | None = None
+    adapters: tuple[Adapter, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +296,7 @@ class Claim:
     """What the stages before have handed over."""
     states: tuple[KeptState, ...] = ()
     """What earlier attempts at this stage have saved, the newest first."""
+    adapters: tuple[Adapter, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,6 +344,7 @@ class Job:
     cancel_requested: bool = False
     eta: Eta | None = None
     size: str | None = None
+    adapters: tuple[Adapter, ...] = ()
 
     def to_json(self, urls: Mapping[str, tuple[str | None, float | None]] | None = None) -> dict[str, Json]:
         """Return the job object of the API; `urls` maps an output's key to (url, expiry)."""

@@ -1,6 +1,7 @@
 """Where the files of jobs are kept: inputs, outputs and logs, beside the queue and never in the repository.
 
 jobs/<date>/<job>/input/<name>       handed over with the submission
+jobs/<date>/<job>/adapter/<n>/<name> the same, for its adapters
 jobs/<date>/<job>/<fence>/<name>     made by one attempt; only the accepted one's are named by the job
 jobs/<date>/<job>/<fence>/state-<n>  saved by one attempt for the next
 jobs/<date>/<job>/<fence>.log        what that attempt printed
@@ -77,6 +78,12 @@ class JobStore:
         self._put(key, path, "input")
         return key
 
+    def put_adapter(self, job_id: str, created_at: float, place: int, path: Path) -> str:
+        """Keep an adapter that comes with a submission; return its key. Raises: InvalidInput, NoSpace, Unreachable."""
+        key = f"{_job_folder(job_id, created_at)}adapter/{place}/{path.name}"
+        self._put(key, path, "adapter")
+        return key
+
     def put_upload(self, path: Path, name: str | None = None) -> str:
         """Keep a file for a later submission; return the id by which that names it."""
         file_id = new_id("file")
@@ -136,20 +143,24 @@ class JobStore:
         """Return a small file whole. Raises: ObjectNotFound, Unreachable."""
         return self._store.read(key)
 
+    def pieces(self, key: str) -> Iterator[bytes]:
+        """Yield a kept file's bytes, a piece at a time. Raises: ObjectNotFound, Unreachable."""
+        start = 0
+        while piece := self._store.read_range(key, start, PIECE_BYTES):
+            yield piece
+            start += len(piece)
+            if len(piece) < PIECE_BYTES:
+                return
+        if start == 0:
+            self._store.stat(key)
+
     def fetch(self, key: str, target: Path) -> Path:
         """Copy a kept file to `target`, whole or not at all. Raises: ObjectNotFound, NoSpace, Unreachable."""
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
         try:
             with _disk_named(target), temporary.open("wb") as file:
-                start = 0
-                while piece := self._store.read_range(key, start, PIECE_BYTES):
-                    file.write(piece)
-                    start += len(piece)
-                    if len(piece) < PIECE_BYTES:
-                        break
-            if start == 0:
-                self._store.stat(key)
+                file.writelines(self.pieces(key))
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)

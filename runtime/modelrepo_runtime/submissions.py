@@ -9,17 +9,19 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from modelrepo.errors import InvalidInput, InvalidJobInput, NotFound, Unreachable
-from modelrepo_runtime.jobs import Json, Submission, Webhook, id_time, new_id
+from modelrepo_runtime.job_adapters import AdapterKeeper, Whose, read_wanted
+from modelrepo_runtime.jobs import Json, Submission, Webhook, id_time, new_id, stored_keys
 from modelrepo_runtime.jobstore import JobStore
 from modelrepo_runtime.model_specs import ModelSpecs
 
 if TYPE_CHECKING:
+    from modelrepo.adapters.published import Adapters
     from modelrepo.contract.spec import ModelSpec
 
 DEFAULT_TENANT = "default"
@@ -52,6 +54,7 @@ class Wanted:
     deadline: float | None = None
     metadata: Mapping[str, Json] = field(default_factory=dict)
     webhook: Webhook | None = None
+    adapters: Sequence[Mapping[str, Any]] = ()
     may_name: Callable[[str], bool] = _any_upload
     """Whether an upload's id is one that whoever submits may name."""
 
@@ -59,8 +62,16 @@ class Wanted:
 class Submissions:
     """Makes submissions. May be shared by threads."""
 
-    def __init__(self, specs: ModelSpecs, files: Callable[[], JobStore], fetch: Fetch | None = None) -> None:
+    def __init__(
+        self,
+        specs: ModelSpecs,
+        files: Callable[[], JobStore],
+        fetch: Fetch | None = None,
+        published: Callable[[], Adapters] | None = None,
+    ) -> None:
+        """`published`: where adapters of the team are looked for."""
         self._specs, self._files, self._fetch = specs, files, fetch or _fetch
+        self._adapters = AdapterKeeper(files, published or _no_repository, self._fetch)
 
     def prepare(self, model: str, inputs: Mapping[str, Any], wanted: Wanted) -> Submission:
         """Check inputs and keep their files; return what the queue takes. One that it then refuses wants `drop`.
@@ -72,8 +83,10 @@ class Submissions:
 
         named, spec = self._specs.find(model, wanted.version)
         values = contract_inputs.check(spec, dict(inputs))
+        wanted_adapters = read_wanted(wanted.adapters)
         job_id, now = new_id("job"), time.time()
         files: dict[str, str] = {}
+        tenant = wanted.tenant or DEFAULT_TENANT
         try:
             for name in contract_inputs.file_inputs(spec):
                 given = values.get(name)
@@ -81,15 +94,17 @@ class Submissions:
                     values[name], files[name] = self._name_upload(spec, name, given, wanted)
                 elif given is not None:
                     values[name], files[name] = self._keep(spec, job_id, now, name, given)
+            adapters = self._adapters.keep(wanted_adapters, Whose(job_id, now, tenant, wanted.may_name))
         except Exception:
-            self._drop(job_id, now, files)
+            if files or wanted_adapters:
+                self._files().delete_job(job_id, now)
             raise
         return Submission(
             model=model,
             inputs=values,
             stages=plan_of(spec),
             tier=wanted.tier,
-            tenant=wanted.tenant or DEFAULT_TENANT,
+            tenant=tenant,
             version=named if wanted.version is not None else None,
             deadline=wanted.deadline,
             metadata=dict(wanted.metadata),
@@ -97,6 +112,7 @@ class Submissions:
             job_id=job_id,
             size=contract_inputs.size_class(spec, values),
             webhook=wanted.webhook,
+            adapters=adapters,
         )
 
     def is_at_hand(self, model: str, version: str | None, inputs: Mapping[str, Any]) -> bool:
@@ -108,12 +124,8 @@ class Submissions:
 
     def drop(self, submission: Submission) -> None:
         """Delete the files of a submission that did not become a job."""
-        if submission.job_id is not None:
-            self._drop(submission.job_id, id_time(submission.job_id), submission.files)
-
-    def _drop(self, job_id: str, created_at: float, files: Mapping[str, str]) -> None:
-        if files:
-            self._files().delete_job(job_id, created_at)
+        if submission.job_id is not None and stored_keys(submission.files, submission.adapters):
+            self._files().delete_job(submission.job_id, id_time(submission.job_id))
 
     def _name_upload(
         self, spec: ModelSpec, name: str, given: Mapping[str, Any], wanted: Wanted
@@ -140,6 +152,10 @@ class Submissions:
                 return {"file": path.name}, self._files().put_input(job_id, created_at, name, path)
         path = Path(value)
         return {"file": path.name}, self._files().put_input(job_id, created_at, name, path)
+
+
+def _no_repository() -> Adapters:
+    raise InvalidInput("no repository is known here that could publish adapters; hand it over as a file")
 
 
 def _download(spec: ModelSpec, name: str, url: str, folder: Path, fetch: Fetch) -> Path:

@@ -46,6 +46,8 @@ FLAGS: tuple[tuple[str, dict[str, Any]], ...] = (
         {"metavar": "URL", "help": "The cluster's storage for what stages hand over; else the files."},
     ),
     ("stages", {"metavar": "KIND", "help": "cpu or gpu: only stages on it; auto: what the slot can run."}),
+    ("adapter_cache", {"metavar": "SIZE", "help": "What adapters of jobs may take; 10GiB unless given."}),
+    ("adapter_files", {"metavar": "N", "help": "How many adapters of jobs are kept; 1000 unless given."}),
     ("state_memory", {"metavar": "DIR", "help": "On tmpfs, for states that jobs save; in /dev/shm unless given."}),
 )
 

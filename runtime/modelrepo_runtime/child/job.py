@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from . import state_file
+from .adapter import Adapter
 from .ballot import Ballot
 from .frames import Channel, Message
 from .process import end_now
@@ -71,7 +72,7 @@ class Job:
         self.attempt: int = request["attempt"]
         self.inputs: dict[str, Any] = request["inputs"]
         self.previous: Any = request["previous"]
-        self.adapters: list[Any] = []
+        self.adapters = [Adapter(**each) for each in request["adapters"]]
 
     def file(self, name: str) -> Path:
         """The local path of a file input."""

@@ -13,7 +13,16 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from modelrepo.errors import Conflict, InvalidInput, InvalidJobInput, ModelRepoError, NoSpace, NotFound, Unreachable
+from modelrepo.errors import (
+    Conflict,
+    InvalidAdapter,
+    InvalidInput,
+    InvalidJobInput,
+    ModelRepoError,
+    NoSpace,
+    NotFound,
+    Unreachable,
+)
 from modelrepo_runtime.gateway.logs import note
 from modelrepo_runtime.gateway.refusals import Refusal
 from modelrepo_runtime.remote.failures import code_of, tell
@@ -75,6 +84,8 @@ def answer(error: BaseException) -> Answer:
         return Answer(429, code, message, True, retry_after_s=later)
     if isinstance(error, InvalidJobInput):
         return Answer(422, code, message, pointer=f"/inputs{error.pointer}")
+    if isinstance(error, InvalidAdapter):
+        return Answer(422, code, message, pointer=error.pointer)
     if isinstance(error, InvalidInput):
         return Answer(422, code, message)
     if isinstance(error, NotFound):

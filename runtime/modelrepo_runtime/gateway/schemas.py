@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
+from modelrepo_runtime.jobs import MOST_ADAPTERS
+
 LONGEST_NAME = 100
 NAME_PATTERN = r"^[^\x00-\x1f\x7f]+$"
 
@@ -36,6 +38,21 @@ class WebhookBody(BaseModel):
     )
 
 
+class AdapterBody(BaseModel):
+    """Weights that come with a job, such as a LoRA: exactly one of `url`, `file` and `ref`."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"ref": "watercolour@v3", "weight": 0.8}]}
+    )
+    url: str | None = Field(None, min_length=1, max_length=2048, description="An https URL; wants `sha256`.")
+    file: str | None = Field(None, min_length=1, max_length=100, description="The id of an upload of the tenant's own.")
+    ref: str | None = Field(
+        None, min_length=1, max_length=200, description="`NAME@VERSION` of an adapter that the repository publishes."
+    )
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="Of its bytes, which are held to it.")
+    weight: float = Field(1.0, ge=-1e9, le=1e9, allow_inf_nan=False, description="Handed on to the model.")
+
+
 class SubmissionBody(BaseModel):
     """A job to be done."""
 
@@ -51,6 +68,11 @@ class SubmissionBody(BaseModel):
     tier: Name | None = Field(None, description="The class of user; the default tier unless given.")
     tenant: Name | None = Field(None, description="On whose behalf; the token's own tenant unless given.")
     version: Name | None = Field(None, description="Pin a version; the one that is active when it runs unless given.")
+    adapters: list[AdapterBody] = Field(
+        default_factory=list,
+        max_length=MOST_ADAPTERS,
+        description="Handed to the model, in this order.",
+    )
     deadline: AwareDatetime | None = Field(None, description="RFC 3339; nobody wants it after that.")
     webhook: WebhookBody | None = Field(None, description="Where its events are posted.")
     metadata: Object = Field(default_factory=dict, description="Kept with the job and handed back.")

@@ -13,7 +13,7 @@ from modelrepo_runtime.gateway.logs import note
 from modelrepo_runtime.gateway.parts import Parts
 from modelrepo_runtime.gateway.refusals import Overloaded
 from modelrepo_runtime.gateway.schemas import SubmissionBody, WebhookBody
-from modelrepo_runtime.jobs import Job, Submission, Webhook
+from modelrepo_runtime.jobs import Job, Submission, Webhook, stored_keys
 from modelrepo_runtime.queue.port import JobQueue
 from modelrepo_runtime.submissions import Wanted
 
@@ -41,7 +41,12 @@ async def submit(parts: Parts, caller: Caller, body: SubmissionBody, key: str | 
 async def _take_in(
     parts: Parts, body: SubmissionBody, prepare: Callable[[], Submission], key: str | None, small: bool
 ) -> Job:
-    if small and body.webhook is None and parts.submissions.is_at_hand(body.model, body.version, body.inputs):
+    if (
+        small
+        and body.webhook is None
+        and not body.adapters
+        and parts.submissions.is_at_hand(body.model, body.version, body.inputs)
+    ):
         submission = prepare()  # a fraction of what going to a thread and back would take
     else:
         submission = await parts.store_calls.run(prepare)
@@ -52,7 +57,7 @@ async def _take_in(
     except Exception:
         await parts.store_calls.run(parts.submissions.drop, submission)
         raise
-    if job.id != submission.job_id and submission.files:
+    if job.id != submission.job_id and stored_keys(submission.files, submission.adapters):
         await parts.store_calls.run(parts.submissions.drop, submission)
     return job
 
@@ -61,7 +66,8 @@ def _prepare(parts: Parts, caller: Caller, body: SubmissionBody, tenant: str) ->
     deadline = body.deadline.timestamp() if body.deadline is not None else None
     webhook = _webhook(parts, body.webhook)
     may_name = partial(parts.uploads.is_open_to, caller.grant.tenant)
-    wanted = Wanted(body.tier, tenant, body.version, deadline, body.metadata, webhook, may_name)
+    adapters = [one.model_dump(exclude_none=True) for one in body.adapters]
+    wanted = Wanted(body.tier, tenant, body.version, deadline, body.metadata, webhook, adapters, may_name)
     return parts.submissions.prepare(body.model, body.inputs, wanted)
 
 

@@ -5,12 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from modelrepo.errors import InvalidInput, StaleFence
 from modelrepo_runtime.attempts import Attempt, decide, kept_away_from
-from modelrepo_runtime.jobs import Cause, Fence, JobError, Outcome, StageNeed, Status, Submission
+from modelrepo_runtime.jobs import (
+    MOST_ADAPTERS,
+    Adapter,
+    Cause,
+    Fence,
+    JobError,
+    Json,
+    Outcome,
+    StageNeed,
+    Status,
+    Submission,
+)
 from modelrepo_runtime.queue.outbox import check_webhook
 from modelrepo_runtime.timing import Timing
 
@@ -29,6 +40,8 @@ CLOCK_STEP_S = 1e-6
 EXPIRED = JobError("expired", "the job's deadline passed before it was done")
 _COMPACT = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 LARGEST_RESULT_BYTES = 256 * 1024
+_ADAPTERS = "/adapters"
+"""No input has such a name: it would be no key of a file."""
 LARGEST_INPUTS_BYTES = 1024 * 1024
 
 
@@ -121,6 +134,10 @@ def check_submission(submission: Submission, key: str | None = None) -> None:
         raise InvalidInput(f"cannot submit a job for {submission.model}: it has no stages; push the model again")
     if submission.webhook is not None:
         check_webhook(submission.webhook)
+    if len(submission.adapters) > MOST_ADAPTERS:
+        raise InvalidInput(
+            f"cannot submit a job for {submission.model}: {len(submission.adapters)} adapters; {MOST_ADAPTERS} at most"
+        )
     if submission.deadline is not None and not math.isfinite(submission.deadline):
         raise InvalidInput(f"cannot submit a job for {submission.model}: deadline {submission.deadline} is no time")
     try:
@@ -169,7 +186,7 @@ def digest_of(text: str) -> str:
 
 def body_digest(submission: Submission) -> str:
     """Return the digest by which a repeated submission is told from a different one under the same key."""
-    body = {
+    body: dict[str, Json] = {
         "model": submission.model,
         "inputs": dict(submission.inputs),
         "tier": submission.tier,
@@ -179,12 +196,28 @@ def body_digest(submission: Submission) -> str:
     }
     if submission.webhook is not None:
         body["webhook"] = submission.webhook.url
+    if submission.adapters:
+        body["adapters"] = [[adapter.sha256, adapter.weight] for adapter in submission.adapters]
     return digest_of(json.dumps(body, sort_keys=True, separators=(",", ":")))
 
 
 def key_reused(key: str) -> InvalidInput:
     """Return the error for an idempotency key that came with another body before."""
     return InvalidInput(f"idempotency key {key!r} was used with another body; use a new key for a new job")
+
+
+def write_files(files: Mapping[str, str], adapters: Sequence[Adapter]) -> str:
+    """Write what lies in a job's JobStore as JSON: inputs by name, and adapters under a name that no input has."""
+    more = {_ADAPTERS: [adapter.to_json() for adapter in adapters]} if adapters else {}
+    return json.dumps({**files, **more})
+
+
+def read_files(text: str) -> tuple[dict[str, str], tuple[Adapter, ...]]:
+    """Read what `write_files` wrote."""
+    if text == "{}":
+        return {}, ()
+    files = json.loads(text)
+    return files, tuple(Adapter.from_json(one) for one in files.pop(_ADAPTERS, ()))
 
 
 def write_stages(stages: Sequence[StageNeed]) -> str:

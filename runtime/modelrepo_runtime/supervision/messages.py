@@ -52,6 +52,10 @@ def run_message(request: JobRequest, scratch: Path, nonce: str) -> Message:
         "stage": request.stage,
         "inputs": dict(request.inputs),
         "files": _texts(request.files),
+        "adapters": [
+            {"name": one.name, "path": str(one.path), "sha256": one.sha256, "weight": one.weight}
+            for one in request.adapters
+        ],
         "previous": request.previous,
         "output_dir": str(request.output_dir),
         "handover_dir": str(request.handover_dir),

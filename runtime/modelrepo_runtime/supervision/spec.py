@@ -105,6 +105,16 @@ class StateRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class AdapterPath:
+    """An adapter of a job on this box; what `job.adapters` shows of it."""
+
+    name: str
+    path: Path
+    sha256: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class JobRequest:
     """One attempt at one stage. Folders are made if absent; `scratch` is emptied before and after."""
 
@@ -116,6 +126,7 @@ class JobRequest:
     output_dir: Path
     log_path: Path
     files: Mapping[str, Path] = field(default_factory=dict)
+    adapters: tuple[AdapterPath, ...] = ()
     previous: Json = None
     scratch: Path | None = None
     """None: the child's own."""

@@ -10,11 +10,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
-from modelrepo.errors import InvalidInput, ModelRepoError, NotFound, Unreachable
+from modelrepo.errors import Corrupt, InvalidInput, ModelRepoError, NotFound, Unreachable
 from modelrepo_runtime.job_memory import ANY_ROOM, MemoryRoom
 from modelrepo_runtime.jobs import Cause, Claim, Fence, Outcome, OutputFile
-from modelrepo_runtime.supervision.spec import ChildOutcome, JobRequest, MemoryPeaks, OutputPath
+from modelrepo_runtime.pool.entry_files import Attached
+from modelrepo_runtime.supervision.spec import AdapterPath, ChildOutcome, JobRequest, MemoryPeaks, OutputPath
 from modelrepo_runtime.timing import Timing
+from modelrepo_runtime.worker.adapters import AdapterCache
 from modelrepo_runtime.worker.calling import Runs, run_all
 from modelrepo_runtime.worker.ends import Brought, Ended, early, failed
 from modelrepo_runtime.worker.handover import Handovers
@@ -51,10 +53,15 @@ class Attempts:
         timing: Timing,
         journal: Journal,
         states: States | None = None,
+        adapters: AdapterCache | None = None,
         room: MemoryRoom = ANY_ROOM,
     ) -> None:
-        """`states` None: what stages save is kept nowhere. `room`: the memory that the slot has."""
+        """`states` None: what stages save is kept nowhere. `adapters` may be None where no job has any.
+
+        `room`: the memory that the slot has.
+        """
         self._folder, self._handovers, self._states = folder, handovers, states
+        self._adapters, self._holds = adapters, dict[Held, list[Attached]]()
         self._files, self._timing, self._journal, self._room = files, timing, journal, room
         self.pace = Pace()
 
@@ -121,14 +128,27 @@ class Attempts:
         except NotFound as error:
             return failed(Cause.REJECTED, "input_missing", error)
         except (Unreachable, OSError) as error:
-            self._journal.say("inputs-unavailable", slot=slot, job=claim.job_id, error=error)
-            return Ended(Cause.LOAD_FAILED)
+            return self._not_at_hand(held, slot, error)
+        try:
+            adapters = self._bring_adapters(held)
+        except NotFound as error:
+            return failed(Cause.REJECTED, "adapter_missing", error)
+        except Corrupt as error:
+            return failed(Cause.REJECTED, "adapter_mismatch", error)
+        except (Unreachable, OSError) as error:
+            return self._not_at_hand(held, slot, error)
         took_s = time.monotonic() - began
         self.pace.fetched(claim, took_s)
-        return Brought(files, took_s, resumed)
+        return Brought(files, took_s, resumed, adapters)
+
+    def _not_at_hand(self, held: Held, slot: str, error: Exception) -> Ended:
+        self._journal.say("inputs-unavailable", slot=slot, job=held.claim.job_id, error=error)
+        return Ended(Cause.LOAD_FAILED)
 
     def let_go(self, held: Held) -> None:
-        """Remove the files of an attempt from this box."""
+        """Remove the files of an attempt from this box; its adapters stay in their cache."""
+        for hold in self._holds.pop(held, ()):
+            hold.release()
         shutil.rmtree(self._folder_of(held), ignore_errors=True)
         if self._states is not None:
             self._states.let_go(held)
@@ -144,6 +164,7 @@ class Attempts:
             stage=claim.stage,
             inputs=claim.inputs,
             files=brought.files,
+            adapters=brought.adapters,
             previous=claim.previous,
             handover_dir=self._handovers.folder_of(claim.job_id),
             output_dir=folder / "outputs",
@@ -170,6 +191,19 @@ class Attempts:
             self._files.fetch(key, target)
             files[name] = target
         return files
+
+    def _bring_adapters(self, held: Held) -> tuple[AdapterPath, ...]:
+        holds, shown = self._holds.setdefault(held, []), list[AdapterPath]()
+        for place, adapter in enumerate(held.claim.adapters):
+            assert self._adapters is not None, "a box that serves jobs with adapters has a cache for them"
+            try:
+                kept = self._adapters.bring(adapter, self._folder_of(held) / "adapters" / str(place))
+            except (NotFound, Corrupt) as error:
+                raise type(error)(f"adapter {place} ({adapter.ref or adapter.name}): {error}") from error
+            if kept.hold is not None:
+                holds.append(kept.hold)
+            shown.append(kept.shown)
+        return tuple(shown)
 
     def _conclude(
         self, held: Held, outcome: ChildOutcome, log: Path, content_types: Mapping[str, str], slot: str, took_s: float

@@ -24,6 +24,7 @@ from modelrepo_runtime.supervision.rank_group import start_child
 from modelrepo_runtime.supervision.spawner import shared_spawner
 from modelrepo_runtime.supervision.spec import ChildSpec
 from modelrepo_runtime.timing import Timing
+from modelrepo_runtime.worker.adapters import open_adapters
 from modelrepo_runtime.worker.attempt import Attempts
 from modelrepo_runtime.worker.claiming import Claimer
 from modelrepo_runtime.worker.device_watch import DeviceWatch
@@ -53,6 +54,8 @@ from modelrepo_runtime.worker.states import States
 from modelrepo_runtime.worker.swap_plan import Room
 from modelrepo_runtime.worker.upkeep import SWEEP_EVERY_S, for_the_fleet, forget_old, let_go_of_handovers
 
+# Adapters that nobody uses go before anybody is ended for lack of memory.
+ADAPTERS_LOOK_S = 1.0
 # What a job's stages handed over is forgotten with the job; of a job that ended elsewhere, a day later.
 HANDOVER_KEPT_S = 86_400.0
 
@@ -103,6 +106,13 @@ class Worker:
         self._pool = CheckpointPool.open(settings.pool, settings.pool_size, settings.pool_numa_node)
         self._pressure = PressureWatch(self._pool, self._journal, self._all_changed)
         self._pool.hold_back = self._pressure.tight
+        self._adapters = open_adapters(
+            (settings.adapter_cache, settings.adapter_files),
+            settings.cache / "worker" / "adapters",
+            self._pool.pool,
+            (self._files, self._repository.adapters),
+            self._journal,
+        )
         self._source = RepositorySource(self._repository, self._versions, environments, self._pool)
 
     def start(self) -> None:
@@ -174,6 +184,7 @@ class Worker:
         own = [
             Periodic("cache", self._versions.tidy, SWEEP_EVERY_S, self._journal),
             Periodic("states", self._sweep_states, SWEEP_EVERY_S, self._journal),
+            Periodic("adapters", self._adapters.relieve, ADAPTERS_LOOK_S, self._journal),
         ]
         if self._cluster_files is not None:
             let_go_here = partial(let_go_of_handovers, self._cluster_files, self._journal)
@@ -310,14 +321,21 @@ class Worker:
             session=self._session,
             claimer=self._claimer,
             attempts=Attempts(
-                attempts, self._handovers, self._files, self._timing, self._journal, self._states, room=room
+                attempts,
+                self._handovers,
+                self._files,
+                self._timing,
+                self._journal,
+                self._states,
+                self._adapters,
+                room=room,
             ),
             source=self._source,
             learnt=self._learnt,
             reservations=self._reservations,
             start_child=self._start_child,
-            host_room=partial(host_room, evictable_bytes=self._pool.evictable_bytes),
-            make_room=self._pool.relieve,
+            host_room=partial(host_room, evictable_bytes=self._evictable_bytes),
+            make_room=self._relieve,
             device_room=self._device_room(layout),
             slots_total=self._roster.slots_total,
             look_again=self._roster.look_again,
@@ -328,6 +346,14 @@ class Worker:
             slot_descriptors=place.descriptors,
             room=room,
         )
+
+    def _relieve(self, size_bytes: int = 0) -> None:
+        """Give memory back that nobody uses: adapters first, they are the smaller fetch."""
+        self._adapters.relieve(size_bytes)
+        self._pool.relieve(size_bytes)
+
+    def _evictable_bytes(self) -> int:
+        return self._adapters.evictable_bytes() + self._pool.evictable_bytes()
 
     def _start_child(self, spec: ChildSpec) -> SlotChild:
         return start_child(spec, shared_spawner(), memory=self._memory_groups)

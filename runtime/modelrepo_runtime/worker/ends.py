@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from modelrepo_runtime.jobs import Cause, JobError, Outcome
+from modelrepo_runtime.supervision.spec import AdapterPath
 from modelrepo_runtime.worker.holding import End
 from modelrepo_runtime.worker.states import Resumed
 
@@ -19,6 +20,7 @@ class Brought:
     took_s: float = 0.0
     resumed: Resumed = field(default_factory=Resumed)
     """What an earlier attempt has saved."""
+    adapters: tuple[AdapterPath, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

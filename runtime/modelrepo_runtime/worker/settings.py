@@ -49,6 +49,8 @@ class WorkerSettings:
     pool_numa_node: int | None = None
     share_slots: bool = True
     state_memory: Path | None = None
+    adapter_cache: int | None = None
+    adapter_files: int = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +145,9 @@ OPTIONS = (
     Option("pool_size", _size, lambda: None, "what the pool may hold, such as 200GiB; default half of the memory"),
     Option("pool_numa_node", _count, lambda: None, "the memory node that the pool lies on, such as far or CXL memory"),
     Option("models", _names, tuple, "serve only these models; default every model that has an active version"),
+    Option("share_slots", _switch, lambda: True, "slots go round where there are more models than slots"),
     Option("slots", _text, lambda: "auto", "auto, none, 8x1 (eight slots of one device), 2x4, or 0,1,2,3;4,5"),
     Option("cpu_slots", _count, lambda: 0, "slots on the CPU, beside those on accelerators"),
-    Option("share_slots", _switch, lambda: True, "slots go round where there are more models than slots"),
     Option("name", _text, socket.gethostname, "this worker's name in `modelrepo status`"),
     Option("secrets_dir", _path, lambda: None, "a folder with a file for each secret that models name"),
     Option("grace", _seconds, lambda: DEFAULT_GRACE_S, "seconds from SIGTERM in which jobs finish or are handed back"),
@@ -157,6 +159,8 @@ OPTIONS = (
     Option("cluster", _text, lambda: "local", "the boxes that share accelerators: CPU slots work for these"),
     Option("handover", _text, lambda: None, "storage of the cluster for what stages hand over; default with the files"),
     Option("stages", _stages, lambda: "auto", "cpu or gpu: only stages on it; auto: what the slot can run"),
+    Option("adapter_cache", _size, lambda: None, "what adapters of jobs may take, such as 20GiB; default 10GiB"),
+    Option("adapter_files", _count, lambda: 1000, "how many adapters of jobs are kept"),
     Option("state_memory", _path, lambda: None, "a folder on tmpfs for states that jobs save; default in /dev/shm"),
 )
 

@@ -21,7 +21,7 @@ from modelrepo.stores.port import ObjectStat, ObjectStore, check_key, check_pref
 from modelrepo_runtime.gateway.access import Caller
 from modelrepo_runtime.gateway.parts import Parts
 from modelrepo_runtime.gateway.refusals import NotAllowed
-from modelrepo_runtime.jobs import Json
+from modelrepo_runtime.jobs import Json, stored_keys
 from modelrepo_runtime.jobstore import SignsUrls
 from modelrepo_runtime.queue.http.calls import SignedUrl
 from modelrepo_runtime.queue.http.wire import read, write
@@ -102,7 +102,7 @@ class BytesApi:
         job = await self._parts.queue_calls.run(self._parts.queue.get, job_id)
         caller.check_model(job.model)
         own = _JOB_KEY.fullmatch(key)
-        if not (own and own[1] == job.id) and not (verb == "GET" and key in job.files.values()):
+        if not (own and own[1] == job.id) and not (verb == "GET" and key in stored_keys(job.files, job.adapters)):
             raise NotAllowed(f"cannot sign a URL of {key}: it is no file of job {job.id}")
         if verb == "PUT" and job.status.ended:
             raise NotAllowed(f"cannot sign a URL of {key}: job {job.id} has ended ({job.status})")
@@ -188,6 +188,8 @@ def _may_read(key: str, caller: Caller) -> bool:
     if key.startswith(layout.MODELS):
         model = key.split("/")[1]
         return not caller.grant.models or model in caller.grant.models
+    if key.startswith(layout.ADAPTERS):  # the team's own, for jobs of any model
+        return True
     if key in (layout.REPOSITORY, layout.STORE) or layout.digest_of(key) is not None:
         return True
     return key.startswith(layout.ENVIRONMENTS)

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, cast
 
 from modelrepo.errors import StaleSession, Unreachable
-from modelrepo_runtime.jobs import Claim, Fence, Json
+from modelrepo_runtime.jobs import Claim, Fence, Json, stored_keys
 from modelrepo_runtime.queue.demand import LaneDemand
 from modelrepo_runtime.queue.desired import Look
 from modelrepo_runtime.queue.http.calls import (
@@ -182,7 +182,7 @@ class HttpQueue:
         answer = self._call("claim", arguments, more=more, timeout_s=timeout_s, interrupt=interrupt)
         claims = cast("tuple[Claim, ...]", answer)
         for claim in claims:
-            for key in claim.files.values():
+            for key in stored_keys(claim.files, claim.adapters):
                 self._job_of[key] = claim.job_id
         while len(self._job_of) > _KEPT_KEYS:
             self._job_of.popitem(last=False)

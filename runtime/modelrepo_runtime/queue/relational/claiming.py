@@ -22,7 +22,7 @@ from modelrepo_runtime.queue.relational.stages import read_stages
 from modelrepo_runtime.queue.relational.telling import tell_started
 from modelrepo_runtime.queue.relational.transaction import Snapshot, Transaction
 from modelrepo_runtime.queue.relational.waiting import lane_of, move_due
-from modelrepo_runtime.queue.steps import enqueued_after, write_stages
+from modelrepo_runtime.queue.steps import enqueued_after, read_files, write_stages
 from modelrepo_runtime.timing import Timing
 
 TOKEN_BYTES = 8
@@ -237,6 +237,7 @@ def _claim(
     job: JobRow, fence: Fence, version: str, stages: Sequence[StageNeed], row: ReadyRow, previous: object, slot: str
 ) -> Claim:
     index = row.stage_index
+    files, adapters = read_files(job.files)
     return Claim(
         job.name,
         fence,
@@ -252,9 +253,10 @@ def _claim(
         job.enqueued,
         stages[index].timeout_s,
         job.created,
-        json.loads(job.files) if job.files != "{}" else {},
+        files,
         slot,
         size=job.size,
+        adapters=adapters,
     )
 
 

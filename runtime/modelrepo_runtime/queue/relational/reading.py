@@ -16,6 +16,7 @@ from modelrepo_runtime.queue.relational.forecasting import tier_of
 from modelrepo_runtime.queue.relational.stages import read_stages
 from modelrepo_runtime.queue.relational.transaction import Row, Snapshot
 from modelrepo_runtime.queue.relational.waiting import rank_time
+from modelrepo_runtime.queue.steps import read_files
 
 Predictions = Callable[[Snapshot], Forecaster]
 """Where predictions come from; asked only for jobs that have not ended."""
@@ -25,7 +26,8 @@ def get(tx: Snapshot, job_id: str, predictions: Predictions | None = None) -> Jo
     """Return one job with its inputs and its place in the queue. Raises: JobNotFound."""
     row = view(tx, job_id)
     payload = tx.only("job_inputs", row["id"])
-    extra: dict[str, Any] = {"inputs": json.loads(payload["inputs"]), "files": json.loads(payload["files"])}
+    files, adapters = read_files(payload["files"])
+    extra: dict[str, Any] = {"inputs": json.loads(payload["inputs"]), "files": files, "adapters": adapters}
     waits: Row | None = None
     if _status(row) is Status.QUEUED:
         extra["position"] = position(tx, row, predictions(tx).load.lanes if predictions is not None else ())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from modelrepo.errors import Conflict
-from modelrepo_runtime.jobs import Submission, new_id
+from modelrepo_runtime.jobs import Submission, new_id, stored_keys
 from modelrepo_runtime.queue.forecast import Forecaster
 from modelrepo_runtime.queue.lanes import Lane
 from modelrepo_runtime.queue.relational import tenancy
@@ -13,7 +13,7 @@ from modelrepo_runtime.queue.relational.forecasting import refuse_late, tier_of
 from modelrepo_runtime.queue.relational.telling import write_webhook
 from modelrepo_runtime.queue.relational.transaction import Transaction
 from modelrepo_runtime.queue.relational.waiting import Entry, enqueue, rank_time
-from modelrepo_runtime.queue.steps import body_digest, key_reused, write_stages
+from modelrepo_runtime.queue.steps import body_digest, key_reused, write_files, write_stages
 from modelrepo_runtime.queue.tiers import unknown
 
 
@@ -44,8 +44,9 @@ def submit(tx: Transaction, submission: Submission, key: str | None, predictions
     hook = write_webhook(submission.webhook)
     facts = (tx.now, enqueued, submission.deadline, stages, metadata, place.tag, submission.size, hook)
     job = tx.only("job_insert", *whose, *facts, int(place.over), estimate_s)[0]
-    tx.run("payload_insert", job, json.dumps(dict(submission.inputs)), json.dumps(dict(submission.files)))
-    for stored in submission.files.values():
+    files = write_files(submission.files, submission.adapters)
+    tx.run("payload_insert", job, json.dumps(dict(submission.inputs)), files)
+    for stored in stored_keys(submission.files, submission.adapters):
         tx.run("input_file_insert", stored, job)
     if submission.deadline is not None:
         tx.run("deadline_insert", submission.deadline, job)

@@ -25,6 +25,7 @@ class ClaimContract:
         claim = bench.claim_one(bench.worker(), slot="0", version="v3")
         assert (claim.job_id, claim.model, claim.version, claim.stage, claim.slot) == (job.id, "m", "v3", "run", "0")
         assert (claim.stage_index, claim.last_stage, claim.attempt, claim.timeout_s) == (0, True, 1, 5.0)
+        assert claim.adapters == ()
         assert (claim.inputs, claim.files, claim.tier) == ({"n": 7}, {"image": "uploads/x"}, "api")
         assert (claim.enqueued, claim.created_at, claim.previous) == (job.enqueued, job.created_at, None)
         assert bench.peek() == Rows(0, 0, 1, 0)

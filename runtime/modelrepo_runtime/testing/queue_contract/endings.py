@@ -6,6 +6,7 @@ import pytest
 
 from modelrepo.errors import Conflict, JobNotFound, StaleFence
 from modelrepo_runtime.jobs import (
+    Adapter,
     Cause,
     Fence,
     Status,
@@ -141,7 +142,7 @@ class EndingContract:
             bench.queue.progress(job.id, claim.fence, 0.5, None)
 
     def test_a_deleted_job_is_gone_with_its_key(self, bench: Bench) -> None:
-        shared = bench.submit(files={"a": "uploads/1"})
+        shared = bench.submit(adapters=(Adapter("a", "a" * 64, 1, key="uploads/1"),))
         job = bench.submit(files={"a": "uploads/1", "b": "uploads/2"}, idempotency_key="k")
         deleted = bench.queue.delete(job.id)
         assert (deleted.job_id, deleted.created_at, deleted.files) == (job.id, job.created_at, ("uploads/2",))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from modelrepo.errors import Conflict, InvalidInput, JobNotFound
-from modelrepo_runtime.jobs import (
-    Status,
-)
+from modelrepo_runtime.jobs import Adapter, Status
 from modelrepo_runtime.testing.queue_contract.bench import Bench, Rows
 
 
@@ -52,6 +52,29 @@ class SubmissionContract:
         with pytest.raises(InvalidInput, match="'k'"):
             bench.submit(idempotency_key="k", inputs={"n": 2})
         assert bench.peek().ready == 1
+
+    def test_adapters_are_kept_and_claimed_with_their_job(self, bench: Bench) -> None:
+        adapters = (
+            Adapter("a.bin", "a" * 64, 7, 0.5, "acme", key="uploads/1/f/a.bin"),
+            Adapter("style@v1", "b" * 64, 9, ref="style@v1"),
+        )
+        job = bench.submit(files={"image": "uploads/x"}, adapters=adapters)
+        assert bench.queue.get(job.id).adapters == adapters and job.files == {"image": "uploads/x"}
+        claim = bench.claim_one(bench.worker())
+        assert (claim.adapters, claim.files) == (adapters, {"image": "uploads/x"})
+
+    def test_other_adapters_are_another_body(self, bench: Bench) -> None:
+        adapter = Adapter("a.bin", "a" * 64, 7, key="jobs/1/a.bin")
+        first = bench.submit(idempotency_key="k", adapters=(adapter,))
+        kept_again = replace(adapter, key="jobs/2/a.bin")
+        assert bench.submit(idempotency_key="k", adapters=(kept_again,)).id == first.id
+        for other in ((), (replace(adapter, weight=0.5),), (replace(adapter, sha256="b" * 64),)):
+            with pytest.raises(InvalidInput, match="'k'"):
+                bench.submit(idempotency_key="k", adapters=other)
+
+    def test_more_adapters_than_a_job_may_have_are_refused(self, bench: Bench) -> None:
+        with pytest.raises(InvalidInput, match="9 adapters; 8 at most"):
+            bench.submit(adapters=(Adapter("a", "a" * 64, 1, key="k"),) * 9)
 
     def test_a_chosen_id_is_kept_and_cannot_be_used_twice(self, bench: Bench) -> None:
         assert bench.submit(job_id="job_mine").id == "job_mine"

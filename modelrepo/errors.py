@@ -9,6 +9,7 @@
     │   ├── InvalidCode                      code that may not be packed
     │   ├── InvalidActiveFile                active.yaml that is no YAML or names nothing
     │   ├── InvalidJobInput                  inputs outside their schema, with a JSON pointer
+    │   ├── NeedsLargerSlot                  a job needs more memory than any slot of its model has
     │   ├── LockOutOfDate                    uv.lock missing or not that of pyproject.toml
     │   └── Unsuitable                       this box cannot run it
     │       ├── InterpreterMissing           no such Python here
@@ -107,6 +108,14 @@ class InvalidAdapter(InvalidInput):
 
     def __init__(self, message: str, *, pointer: str = "/adapters") -> None:
         self.pointer = pointer
+        super().__init__(message)
+
+
+class NeedsLargerSlot(InvalidInput):
+    """A job was refused because no slot has the memory that such jobs have been seen to need; bytes throughout."""
+
+    def __init__(self, message: str = "", *, needed_bytes: int = 0, largest_bytes: int = 0) -> None:
+        self.needed_bytes, self.largest_bytes = needed_bytes, largest_bytes
         super().__init__(message)
 
 

@@ -64,6 +64,7 @@ def _whom(lane: LaneReport) -> str:
         f"in {lane.cluster}" if lane.cluster else "",
         "tenants far ahead" if lane.over else "",
         f"not {', '.join(place.partition(':')[2] for place in lane.avoid)}" if lane.avoid else "",
+        f"slots with {lane.needs}" if lane.needs is not None else "",
     ]
     return ", ".join(part for part in parts if part)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +66,9 @@ class MemoryRoom:
     host_bytes: int | None = None
     """What a job of it may take at most: the box's, or its control group's."""
 
+    def __str__(self) -> str:
+        return _told((("accelerator", self.accelerator_bytes), ("host", self.host_bytes)))
+
 
 ANY_ROOM = MemoryRoom()
 
@@ -91,17 +94,23 @@ class MemoryNeed:
         return MemoryNeed(max(self.accelerator_bytes, other.accelerator_bytes), max(self.host_bytes, other.host_bytes))
 
     def __str__(self) -> str:
-        kinds = (("accelerator", self.accelerator_bytes), ("host", self.host_bytes))
-        told = [f"{size_text(size)} of {kind} memory" for kind, size in kinds if size > 0]
-        return " and ".join(told) or "no memory that is known"
+        return _told((("accelerator", self.accelerator_bytes), ("host", self.host_bytes)))
+
+
+NO_NEED = MemoryNeed()
 
 
 def shown_need(memory: JobMemory | None) -> MemoryNeed:
-    """Return what one attempt has shown that a slot must have."""
+    """Return what an attempt that ran out has shown that another slot must have."""
     if memory is None:
-        return MemoryNeed()
+        return NO_NEED
     uses = (memory.accelerator, memory.host)
     return MemoryNeed(*(use.shown_bytes if use is not None and use.ran_out else 0 for use in uses))
+
+
+def _told(kinds: Iterable[tuple[str, int | None]]) -> str:
+    told = [f"{size_text(size)} of {kind} memory" for kind, size in kinds if size]
+    return " and ".join(told) or "memory of unknown size"
 
 
 def size_text(size_bytes: float) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
+from modelrepo_runtime.job_memory import MemoryNeed, MemoryRoom
 from modelrepo_runtime.jobs import Job, Json, Status, timestamp
 from modelrepo_runtime.queue.forecast import LaneLoad
-from modelrepo_runtime.queue.hindrance import Hindrance, Rules, SlotStanding, hindrance, serves
+from modelrepo_runtime.queue.hindrance import Hindrance, Rules, SlotStanding, hindrance, room_of, serves
 from modelrepo_runtime.queue.port import Explanation, HistoryRow
 
 COUNTED_TO = 1000
@@ -103,6 +104,8 @@ def _waiting(job: Job, lane: LaneLoad, around: Surroundings, facts: dict[str, Js
     lines += _expected(job, around.now)
     if lane.over:
         lines.append(f"Tenant {job.tenant} is far ahead of its share: its jobs get spare capacity and one pick in ten.")
+    if lane.memory is not None:
+        lines.append(_what_it_needs(lane, lane.memory, around.rules, facts))
     lines.append(_who_may_take_it(lane, around.rules, facts))
     if around.due is not None and "waits_for" not in facts:
         facts["waits_for"] = "the end of its delay"
@@ -123,6 +126,31 @@ def _expected(job: Job, now: float) -> list[str]:
         return []
     end = f", its end at {timestamp(job.eta.finish_at)}" if job.eta.finish_at is not None else ""
     return [f"Its start is expected in {max(0.0, job.eta.start_at - now):.0f} s{end}."]
+
+
+def _what_it_needs(lane: LaneLoad, need: MemoryNeed, rules: Rules, facts: dict[str, Json]) -> str:
+    """Name the need, what the slots have that do not meet it, and how many meet it, whatever they do now."""
+    slots = [slot for slot in rules.slots if slot.report.model == lane.model and lane.on in slot.report.on]
+    small = [slot for slot in slots if not need.met_by(room_of(slot.report))]
+    large = len(slots) - len(small)
+    facts["slots_too_small"] = [slot.place.key for slot in small]
+    has = " or ".join(dict.fromkeys(_what_it_has(slot, need) for slot in small))
+    too_small = f"; {_slots(len(small))} too small, with {has}" if small else ""
+    waits = f"it waits for one of {_slots(large)} that have it" if large != 1 else "it waits for the 1 slot that has it"
+    return f"It needs {need}, by what jobs of its size class took{too_small}: {waits}."
+
+
+def _slots(count: int) -> str:
+    return "1 slot" if count == 1 else f"{count} slots"
+
+
+def _what_it_has(slot: SlotStanding, need: MemoryNeed) -> str:
+    """Tell what a slot has of the kinds that are needed."""
+    room = room_of(slot.report)
+    of_kind = MemoryRoom(
+        room.accelerator_bytes if need.accelerator_bytes else None, room.host_bytes if need.host_bytes else None
+    )
+    return str(of_kind)
 
 
 def _who_may_take_it(lane: LaneLoad, rules: Rules, facts: dict[str, Json]) -> str:
@@ -159,7 +187,8 @@ def lane_words(lane: LaneLoad) -> str:
     """Name a lane as people read it."""
     version = "any version" if lane.version is None else f"version {lane.version} only"
     cluster = f", cluster {lane.cluster} only" if lane.cluster is not None else ""
-    return f"stage {lane.stage}, tier {lane.tier}, {version}{cluster}"
+    needs = f", slots with {lane.memory} only" if lane.memory is not None else ""
+    return f"stage {lane.stage}, tier {lane.tier}, {version}{cluster}{needs}"
 
 
 def lane_facts(lane: LaneLoad) -> dict[str, Json]:
@@ -172,4 +201,5 @@ def lane_facts(lane: LaneLoad) -> dict[str, Json]:
         "cluster": lane.cluster,
         "over": lane.over,
         "avoid": sorted(lane.avoid),
+        "needs": asdict(lane.memory) if lane.memory is not None else None,
     }

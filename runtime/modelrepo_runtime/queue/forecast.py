@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from modelrepo_runtime.job_memory import MemoryNeed
 from modelrepo_runtime.jobs import Eta, StageNeed
 from modelrepo_runtime.queue.drain import Drain, Rivals
 from modelrepo_runtime.queue.estimates import Estimates, ServiceTime
@@ -37,6 +38,8 @@ class LaneLoad:
     over: bool = False
     paused: bool = False
     avoid: frozenset[str] = frozenset()
+    memory: MemoryNeed | None = None
+    """What a slot must have; None: whatever."""
     delayed: int = 0
     """Jobs of it whose next try is not due yet; not in `depth`."""
     slo_s: float = 0.0

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
+from modelrepo_runtime.job_memory import MemoryRoom
 from modelrepo_runtime.queue.credits import takes_credits
 from modelrepo_runtime.queue.forecast import LaneLoad
 from modelrepo_runtime.queue.lanes import Place
@@ -20,10 +21,11 @@ class Kind(IntEnum):
     STAGE = 2
     CLUSTER = 3
     VERSION = 4
-    CONSTRAINT = 5
-    PAUSED = 6
-    BREAKER = 7
-    CREDIT = 8
+    MEMORY = 5
+    CONSTRAINT = 6
+    PAUSED = 7
+    BREAKER = 8
+    CREDIT = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,11 @@ def serves(report: SlotReport) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(each) for each in (report.version, *report.also, incoming) if each))
 
 
+def room_of(report: SlotReport) -> MemoryRoom:
+    """Return the memory that a slot says it has."""
+    return MemoryRoom(report.accelerator_bytes, report.host_bytes)
+
+
 def hindrance(lane: LaneLoad, slot: SlotStanding, rules: Rules) -> Hindrance | None:
     """Return why a slot of the lane's model does not take its jobs; None where it may."""
     return _of_the_slot(lane, slot) or _of_the_constraint(lane, slot, rules) or _of_the_rules(lane, slot, rules)
@@ -94,6 +101,13 @@ def _of_the_slot(lane: LaneLoad, slot: SlotStanding) -> Hindrance | None:
             f"version {lane.version}",
             f"It needs version {lane.version}.",
             f"it needs version {lane.version}, and {served} is served here",
+        )
+    if lane.memory is not None and not lane.memory.met_by(room_of(report)):
+        return Hindrance(
+            Kind.MEMORY,
+            f"a slot with {lane.memory}",
+            f"It needs {lane.memory}, and no live slot of {lane.model} has that: start a worker with a larger one.",
+            f"they need {lane.memory}, and it has {room_of(report)}",
         )
     return None
 

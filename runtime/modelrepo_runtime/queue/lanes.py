@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from modelrepo_runtime.job_memory import ANY_ROOM, MemoryNeed, MemoryRoom
 from modelrepo_runtime.queue.port import Offer
 
 
@@ -23,6 +24,8 @@ class Lane:
     """Set where what the stage before handed over lies in one cluster's own storage; None: any cluster."""
     over: bool = False
     """True for the twin that holds the jobs of tenants who are ahead of their share."""
+    memory: MemoryNeed | None = None
+    """Constraint class as well: what a slot must have. None: all have it, or nobody knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +58,12 @@ class LiveSlot:
     on: tuple[str, ...] = ("cpu", "gpu")
     also: tuple[str, ...] = ()
     """Further versions that it holds a child of."""
+    room: MemoryRoom = ANY_ROOM
 
     def may_take(self, lane: Lane, kind: str | None = None) -> bool:
         """True if this slot is open for the lane's jobs, whose stage runs on `kind`, and none of them avoids it."""
-        return self.state == "open" and self.serves(lane, kind) and not self.place.avoided_by(lane.avoid)
+        has_room = lane.memory is None or lane.memory.met_by(self.room)
+        return self.state == "open" and has_room and self.serves(lane, kind) and not self.place.avoided_by(lane.avoid)
 
     def serves(self, lane: Lane, kind: str | None = None) -> bool:
         """True if it serves, or goes to, what the lane's jobs wait for."""
@@ -71,8 +76,8 @@ class LiveSlot:
 
 
 def fits(lane: Lane, offer: Offer) -> bool:
-    """True if the offer's version and stages match the lane, whatever it avoids."""
-    if lane.model != offer.model:
+    """True if the offer's version, stages and memory match the lane, whatever it avoids."""
+    if lane.model != offer.model or (lane.memory is not None and not lane.memory.met_by(offer.room)):
         return False
     return lane.version in (None, offer.version) and stage_taken(lane, offer) in offer.stages
 
@@ -96,11 +101,23 @@ def admits(lane: Lane, place: Place, live: Callable[[], Iterable[LiveSlot]], kin
     return not place.avoided_by(lane.avoid) or not any(slot.may_take(lane, kind) for slot in live())
 
 
-def write_avoid(avoid: frozenset[str]) -> str:
-    """Write a set of places as one canonical line."""
-    return "\n".join(sorted(avoid))
+_MEMORY = "memory:"
+
+
+def write_constraint(avoid: frozenset[str], memory: MemoryNeed | None = None) -> str:
+    """Write a constraint class, which is places and a need, as one canonical text."""
+    needs = [f"{_MEMORY}{memory.accelerator_bytes}:{memory.host_bytes}"] if memory is not None else []
+    return "\n".join(sorted((*avoid, *needs)))
 
 
 def read_avoid(text: str) -> frozenset[str]:
-    """Read what `write_avoid` wrote."""
-    return frozenset(text.split("\n")) if text else frozenset()
+    """Read the places of what `write_constraint` wrote."""
+    return frozenset(line for line in text.split("\n") if not line.startswith(_MEMORY)) if text else frozenset()
+
+
+def read_memory(text: str) -> MemoryNeed | None:
+    """Read the need of what `write_constraint` wrote."""
+    if _MEMORY not in text:
+        return None
+    line = next((line for line in text.split("\n") if line.startswith(_MEMORY)), None)
+    return None if line is None else MemoryNeed(*map(int, line.removeprefix(_MEMORY).split(":")))

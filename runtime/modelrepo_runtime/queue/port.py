@@ -285,7 +285,8 @@ class JobQueue(Orders, OrderSettings, Outbox, FleetEvents, Reports, Swaps, State
     def submit(self, submission: Submission, *, idempotency_key: str | None = None) -> Job:
         """Add a job. The same tenant and key again: the job of the first call.
 
-        Raises: InvalidInput for an unknown tier, no stages, or a key that was used with another body.
+        Raises: InvalidInput for an unknown tier, no stages, or a key that was used with another body;
+        NeedsLargerSlot for more memory than any slot has.
         """
 
     def get(self, job_id: str) -> Job:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from modelrepo_runtime.job_memory import MemoryNeed
 from modelrepo_runtime.jobs import Json
 from modelrepo_runtime.queue.order_settings import Pause
 
@@ -54,6 +55,8 @@ class LaneReport:
     paused: bool
     more_than: int | None = None
     """How many of those that wait were counted, where `waiting` is an estimate; None: it is exact."""
+    needs: MemoryNeed | None = None
+    """The memory that a slot must have for them; None: all have it, or nothing is known."""
 
 
 @dataclass(frozen=True, slots=True)

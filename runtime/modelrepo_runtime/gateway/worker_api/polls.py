@@ -254,4 +254,5 @@ def _retrieved(answer: asyncio.Future[tuple[Claim, ...]]) -> None:
 
 def shape_of(offer: Offer, cluster: str | None) -> Shape:
     """Return what two offers share that could run the same jobs."""
-    return (offer.model, offer.version, offer.stages, offer.plan, offer.staged, offer.accelerator, offer.warm, cluster)
+    what = (offer.model, offer.version, offer.stages, offer.plan)
+    return (*what, offer.staged, offer.accelerator, offer.warm, offer.room, cluster)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from modelrepo_runtime.job_memory import JobMemory
 from modelrepo_runtime.jobs import Cause, Claim, Outcome
 from modelrepo_runtime.queue.fleet_events import Happened
+from modelrepo_runtime.queue.memory_needs import greater
 from modelrepo_runtime.queue.port import Offer
 from modelrepo_runtime.queue.relational import fleet_events
 from modelrepo_runtime.queue.relational.rows import LeaseRow
@@ -36,6 +39,8 @@ class _Fine:
     fence: int
     attempts: int = 0
     taken_s: float = 0.0
+    memory: JobMemory | None = None
+    """Of the one that took most."""
 
 
 @dataclass(slots=True)
@@ -61,26 +66,31 @@ class Verdicts:
             found = self._fine.setdefault(key, _Fine(row.fence))
             found.attempts += 1
             found.taken_s += self.tx.now - row.claimed
+            found.memory = greater(found.memory, outcome.memory)
             return outcome
         self.write()
-        return replace(outcome, counted=False) if _fails(self.tx, row) else outcome
+        return replace(outcome, counted=False) if _fails(self.tx, row, outcome.memory) else outcome
 
     def write(self) -> None:
         """Append what went well: a row for each slot and size."""
         for (model, version, stage, slot, size, result), fine in self._fine.items():
-            what = (model, version, stage, self.tx.now, slot, size)
-            self.tx.later("verdict_insert", *what, fine.attempts, 0, fine.taken_s if result else None, None, fine.fence)
+            what = (model, version, stage, self.tx.now, slot, size, fine.attempts, 0, fine.taken_s if result else None)
+            self.tx.later("verdict_insert", *what, None, fine.fence, _text(fine.memory))
         self._fine.clear()
 
 
-def _fails(tx: Transaction, row: LeaseRow) -> bool:
+def _text(memory: JobMemory | None) -> str | None:
+    return json.dumps(memory.to_json(), separators=(",", ":")) if memory else None
+
+
+def _fails(tx: Transaction, row: LeaseRow, memory: JobMemory | None) -> bool:
     """Count a failure; True if its version is failing now."""
     tx.flush()
     known = tx.row("breaker_get", row.model, row.version)
     if known is not None and known["since"] is not None:
         return True  # since an earlier end in this transaction
     what = (row.model, row.version, row.stage)
-    tx.run("verdict_insert", *what, tx.now, row.slot, row.size, 1, 1, None, row.job, row.fence)
+    tx.run("verdict_insert", *what, tx.now, row.slot, row.size, 1, 1, None, row.job, row.fence, _text(memory))
     after = window_start(tx.now, known["closed"] if known is not None else None)
     rows = tx.rows("verdicts_newest", *what, after, WINDOW_REPORTS)
     found = tally(Report(each["slot"], each["at"], each["attempts"], each["failed"]) for each in rows)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from modelrepo.errors import StaleSession
+from modelrepo_runtime.job_memory import MemoryRoom
 from modelrepo_runtime.jobs import Claim, Fence, KeptState, StageNeed
 from modelrepo_runtime.queue.lanes import LiveSlot, Place, admits, fits, kind_taken, stage_taken
 from modelrepo_runtime.queue.picking import UNLIMITED, Quota
@@ -296,6 +297,7 @@ def slots_live(tx: Snapshot, timing: Timing) -> tuple[LiveSlot, ...]:
             row["cluster"],
             tuple(kind for kind in ("cpu", "gpu") if row[kind]),
             tuple(row["also"].split("\n")) if row["also"] else (),
+            MemoryRoom(row["accelerator_bytes"], row["host_bytes"]),
         )
         for row in rows
     )

@@ -11,7 +11,7 @@ from modelrepo_runtime.queue.explain import Surroundings, explain
 from modelrepo_runtime.queue.explain_worker import explain_worker
 from modelrepo_runtime.queue.forecast import Forecaster, LaneLoad, Load
 from modelrepo_runtime.queue.hindrance import Rules, SlotStanding, serves
-from modelrepo_runtime.queue.lanes import Place, read_avoid
+from modelrepo_runtime.queue.lanes import Place, read_avoid, read_memory
 from modelrepo_runtime.queue.order_settings import Pause, is_paused
 from modelrepo_runtime.queue.port import Explanation
 from modelrepo_runtime.queue.relational import crediting, reading
@@ -64,6 +64,7 @@ def _lane_of_job(tx: Snapshot, row: Row, waits: Row) -> LaneLoad:
         over=bool(waits["over"]),
         paused=is_paused(pauses, waits["model"], waits["tier"]),
         avoid=read_avoid(waits["avoid"]),
+        memory=read_memory(waits["avoid"]),
         plan=plan,
     )
 
@@ -72,9 +73,12 @@ def _rank(load: Load, lane: LaneLoad) -> tuple[int, int] | None:
     """Return which of how many lanes of its model and kind a lane is; None where it was not there a moment ago."""
     alike = [other for other in load.lanes if (other.model, other.on) == (lane.model, lane.on)]
     rivals = by_urgency((other for other in alike if other.depth and not other.paused), load.at)
-    own = (lane.stage, lane.tier, lane.version, lane.cluster, lane.over, lane.avoid)
-    names = [(each.stage, each.tier, each.version, each.cluster, each.over, each.avoid) for each in rivals]
+    own, names = _name(lane), [_name(each) for each in rivals]
     return (names.index(own) + 1, len(names)) if own in names else None
+
+
+def _name(lane: LaneLoad) -> tuple[object, ...]:
+    return (lane.stage, lane.tier, lane.version, lane.cluster, lane.over, lane.avoid, lane.memory)
 
 
 def by_urgency(lanes: Iterable[LaneLoad], now: float) -> list[LaneLoad]:
@@ -124,6 +128,7 @@ def _lane_report(lane: LaneLoad, known: Forecaster) -> LaneReport:
         cluster=lane.cluster,
         over=lane.over,
         avoid=tuple(sorted(lane.avoid)),
+        needs=lane.memory,
         waiting=lane.depth,
         more_than=lane.more_than,
         delayed=lane.delayed,

@@ -8,13 +8,16 @@ from typing import NamedTuple
 
 from modelrepo.errors import StaleFence
 from modelrepo_runtime.attempts import Attempt
-from modelrepo_runtime.jobs import Cause, Claim, Fence, Outcome, Status
+from modelrepo_runtime.job_memory import NO_NEED, MemoryNeed, shown_need
+from modelrepo_runtime.jobs import Cause, Claim, Fence, Outcome, StageNeed, Status
 from modelrepo_runtime.queue.lanes import Lane, admits, fits
+from modelrepo_runtime.queue.memory_needs import Admission, NeedKey
 from modelrepo_runtime.queue.order_settings import is_paused
 from modelrepo_runtime.queue.port import FinishReply, Offer
 from modelrepo_runtime.queue.relational import crediting, handovers, staging, tenancy
 from modelrepo_runtime.queue.relational.breaking import Verdicts, probing
 from modelrepo_runtime.queue.relational.claiming import claim_again, holder_of, lease, slots_live
+from modelrepo_runtime.queue.relational.memory import Admissions, need_of
 from modelrepo_runtime.queue.relational.rows import SAVED, LeaseRow, ReadyRow, leases, leases_to_end
 from modelrepo_runtime.queue.relational.stages import read_stages
 from modelrepo_runtime.queue.relational.transaction import Refused, Transaction
@@ -40,15 +43,17 @@ class Finish(NamedTuple):
     """A staged job that begins where `then` brings nothing."""
 
 
-def finish(tx: Transaction, call: Finish, timing: Timing) -> FinishReply | Refused[StaleFence]:
+def finish(tx: Transaction, call: Finish, timing: Timing, admissions: Admissions) -> FinishReply | Refused[StaleFence]:
     """End an attempt as its holder says, or tell a repeat the first answer again."""
     verdicts = Verdicts(tx)
-    answer = _finish(tx, call, held(tx, call.job_id, call.fence), verdicts, timing)
+    answer = _finish(tx, call, held(tx, call.job_id, call.fence), verdicts, timing, admissions)
     verdicts.write()
     return answer
 
 
-def finish_all(tx: Transaction, calls: Sequence[Finish], timing: Timing) -> tuple[FinishReply | StaleFence, ...]:
+def finish_all(
+    tx: Transaction, calls: Sequence[Finish], timing: Timing, admissions: Admissions
+) -> tuple[FinishReply | StaleFence, ...]:
     """End many attempts; a refusal is the answer of its own call only."""
     fences = tx.array([call.fence.number for call in calls])
     found = {row.fence: row for row in leases_to_end(tx, tx.statements.among("lease.fence"), fences)}
@@ -60,14 +65,14 @@ def finish_all(tx: Transaction, calls: Sequence[Finish], timing: Timing) -> tupl
             del found[row.fence]  # a call may be there twice: the second one finds no lease, as a repeat does
         else:
             row = None
-        answer = _finish(tx, call, row, verdicts, timing)
+        answer = _finish(tx, call, row, verdicts, timing, admissions)
         answers.append(answer.error if isinstance(answer, Refused) else answer)
     verdicts.write()
     return tuple(answers)
 
 
 def _finish(
-    tx: Transaction, call: Finish, row: LeaseRow | None, verdicts: Verdicts, timing: Timing
+    tx: Transaction, call: Finish, row: LeaseRow | None, verdicts: Verdicts, timing: Timing, admissions: Admissions
 ) -> FinishReply | Refused[StaleFence]:
     if row is None:
         return _repeated(tx, call)
@@ -75,10 +80,12 @@ def _finish(
     if step is DONE and call.start is None:
         return PLAIN_END
     following = None
-    if call.then is not None and step.status is Status.QUEUED:
-        following = _claim_next(tx, call.then, call, row, step, timing)
-    if step.status is Status.QUEUED and following is None:
-        requeue(tx, row, step)
+    if step.status is Status.QUEUED:
+        need = _need_after(row, step, call.outcome, admissions.at(tx))
+        if call.then is not None:
+            following = _claim_next(tx, call.then, call, row, step, timing, need)
+        if following is None:
+            _enqueue_again(tx, row, step, need)
     return FinishReply(step.status, following, following is None and _starts(tx, call))
 
 
@@ -164,15 +171,40 @@ def _pin(tx: Transaction, row: LeaseRow, step: Step, outcome: Outcome) -> None:
 
 def requeue(tx: Transaction, row: LeaseRow, step: Step) -> None:
     """Queue a job whose lease was closed."""
+    stage = _stage_after(row, step)
+    _enqueue_again(tx, row, step, need_of(tx, NeedKey(row.model, stage.name, row.size), stage.on))
+
+
+def _stage_after(row: LeaseRow, step: Step) -> StageNeed:
     stages = row.plan if step.stage_index else read_stages(row.job_stages)
+    return stages[step.stage_index]
+
+
+def _need_after(row: LeaseRow, step: Step, outcome: Outcome, known: Admission) -> MemoryNeed | None:
+    """Return what the next slot must have: after an end for want of memory more than this one, where one has."""
+    stage = _stage_after(row, step)
+    least = shown_need(outcome.memory) if step.stage_index == row.stage_index else NO_NEED
+    return known.constraint(NeedKey(row.model, stage.name, row.size), stage.on, least)
+
+
+def _enqueue_again(tx: Transaction, row: LeaseRow, step: Step, need: MemoryNeed | None) -> None:
     home = crediting.home_of(tx, row.job, row.plan, step.stage_index)
-    lane = Lane(row.model, stages[step.stage_index].name, row.tier, step.version, step.avoid, home, bool(row.over))
+    stage = _stage_after(row, step)
+    lane = Lane(row.model, stage.name, row.tier, step.version, step.avoid, home, bool(row.over), need)
     enqueue(tx, Entry(row.job, row.enqueued, row.tag, lane, step.stage_index, step.attempt), step.delay_s)
 
 
-def _claim_next(tx: Transaction, offer: Offer, call: Finish, row: LeaseRow, step: Step, timing: Timing) -> Claim | None:
+def _claim_next(
+    tx: Transaction,
+    offer: Offer,
+    call: Finish,
+    row: LeaseRow,
+    step: Step,
+    timing: Timing,
+    need: MemoryNeed | None,
+) -> Claim | None:
     stage = row.plan[step.stage_index].name
-    lane = Lane(row.model, stage, row.tier, step.version, step.avoid)
+    lane = Lane(row.model, stage, row.tier, step.version, step.avoid, memory=need)
     if step.stage_index <= row.stage_index or not fits(lane, offer):
         return None
     holder = holder_of(tx, call.session, AFTER_NO_CLAIM, after_fence=call.fence.number)

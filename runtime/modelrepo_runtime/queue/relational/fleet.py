@@ -179,7 +179,18 @@ def _slot_row(session: str, report: SlotReport) -> tuple[Any, ...]:
     incoming = report.incoming.get("version") if report.incoming else None
     loads = incoming if report.incoming and report.incoming.get("phase") in LOADING_PHASES else None
     kinds = (int("cpu" in report.on), int("gpu" in report.on), loads, "\n".join(report.also))
-    return (session, report.slot, report.state, report.model, report.version, incoming, *kinds, _report_text(report))
+    room = (report.accelerator_bytes, report.host_bytes)
+    return (
+        session,
+        report.slot,
+        report.state,
+        report.model,
+        report.version,
+        incoming,
+        *kinds,
+        *room,
+        _report_text(report),
+    )
 
 
 def _report_text(report: SlotReport) -> str:

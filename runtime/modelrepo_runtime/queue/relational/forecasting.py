@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from modelrepo.errors import TooLate
 from modelrepo_runtime.jobs import StageNeed, Submission
 from modelrepo_runtime.queue.forecast import Asked, Forecaster, LaneLoad, Load, Running, SlotLoad
-from modelrepo_runtime.queue.lanes import read_avoid
+from modelrepo_runtime.queue.lanes import read_avoid, read_memory
 from modelrepo_runtime.queue.order_settings import is_paused
 from modelrepo_runtime.queue.port import Tier
 from modelrepo_runtime.queue.rank import Policy, lwdf_weight
@@ -126,6 +126,7 @@ def lanes_of(tx: Snapshot, tiers: Mapping[str, Tier], weights: Mapping[str, floa
             over=bool(row["over"]),
             paused=is_paused(paused, row["model"], row["tier"]),
             avoid=read_avoid(row["avoid"]),
+            memory=read_memory(row["avoid"]),
             delayed=row["delayed"],
             slo_s=tiers[row["tier"]].slo_s,
             plan=plans.get(row["head"], ()),

@@ -1,10 +1,11 @@
-"""Learning service times from what ended, off the hot path."""
+"""Learning service times and memory from what ended, off the hot path."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from modelrepo_runtime.queue.estimates import Estimates, Ran, ServiceKey, ServiceTime, fold
+from modelrepo_runtime.queue.relational import memory
 from modelrepo_runtime.queue.relational.fleet import read_report
 from modelrepo_runtime.queue.relational.transaction import Snapshot, Transaction
 
@@ -18,7 +19,9 @@ def learn(tx: Transaction) -> None:
     mark, upto = known["upto"], newest["id"] if newest is not None else 0
     if upto <= mark or tx.row("learnt_move", mark, upto) is None:
         return
-    rows = tx.rows("verdicts_fine", max(mark, upto - MOST_LEARNT), upto)
+    since = max(mark, upto - MOST_LEARNT)
+    memory.learn(tx, tx.rows("verdicts_measured", since, upto))
+    rows = tx.rows("verdicts_fine", since, upto)
     if not rows:
         return
     devices = _accelerators(tx, {row["slot"].rpartition("/")[0] for row in rows})

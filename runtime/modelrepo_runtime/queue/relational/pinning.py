@@ -7,11 +7,13 @@ from dataclasses import replace
 
 from modelrepo_runtime.attempts import kept_away_from
 from modelrepo_runtime.queue.lanes import Lane, LiveSlot
+from modelrepo_runtime.queue.memory_needs import NeedKey
 from modelrepo_runtime.queue.orders import OrderDraft, Verb
 from modelrepo_runtime.queue.relational import orders
 from modelrepo_runtime.queue.relational.claiming import slots_live
 from modelrepo_runtime.queue.relational.crediting import give_back
 from modelrepo_runtime.queue.relational.finishing import attempts_of
+from modelrepo_runtime.queue.relational.memory import need_of
 from modelrepo_runtime.queue.relational.stages import read_stages
 from modelrepo_runtime.queue.relational.transaction import Snapshot, Transaction
 from modelrepo_runtime.queue.relational.waiting import MOST_MOVED, Entry, dequeue, enqueue, lane_of, note
@@ -54,9 +56,11 @@ def restart(tx: Transaction, model: str, version: str, timing: Timing) -> int:
             tx.run(name, row["job"])
         tx.run("pinned_put", row["job"], None, None, 0, None, row["restarts"] + 1)
         note(tx, row["job"], "restarted", version=version)
-        first = read_stages(row["stages"])[0].name
+        first = read_stages(row["stages"])[0]
         avoid = kept_away_from(attempts_of(tx, row["job"]))
-        lane = Lane(model, first, row["tier"], avoid=avoid, over=bool(row["over"]))
+        key = NeedKey(model, first.name, tx.only("size_of_job", row["job"])[0])
+        need = need_of(tx, key, first.on)
+        lane = Lane(model, first.name, row["tier"], avoid=avoid, over=bool(row["over"]), memory=need)
         enqueue(tx, Entry(row["job"], row["enqueued"], row["tag"], lane))
         tx.changed_jobs.add(row["name"])
     if not rows:

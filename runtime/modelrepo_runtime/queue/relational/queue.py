@@ -40,6 +40,7 @@ from modelrepo_runtime.queue.relational import (
     watching,
 )
 from modelrepo_runtime.queue.relational.forecasting import Forecasts
+from modelrepo_runtime.queue.relational.memory import Admissions
 from modelrepo_runtime.queue.relational.operator_calls import OperatorCalls
 from modelrepo_runtime.queue.relational.order_calls import OrderCalls
 from modelrepo_runtime.queue.relational.state_calls import StateCalls
@@ -62,6 +63,7 @@ class RelationalQueue(OperatorCalls, OrderCalls, StateCalls, SwapCalls):
         self.tokens: TokenStore = RelationalTokens(database)
         self._database = database
         self._forecasts = Forecasts(timing)
+        self._admissions = Admissions()
         self._lately_full: set[frozenset[str]] = set()
         """Models of which the last claim got all it asked for: the next one is worth a write without a look."""
 
@@ -75,7 +77,7 @@ class RelationalQueue(OperatorCalls, OrderCalls, StateCalls, SwapCalls):
         """Add jobs in one transaction, with their idempotency keys."""
 
         def work(tx: Transaction) -> Sequence[Job]:
-            names = [submitting.submit(tx, submission, key, known) for submission, key in calls]
+            names = [submitting.submit(tx, submission, key, known, self._admissions) for submission, key in calls]
             return [reading.get(tx, name, lambda _: known) for name in names]
 
         known = self._forecasts.before_write(self._database)
@@ -180,7 +182,7 @@ class RelationalQueue(OperatorCalls, OrderCalls, StateCalls, SwapCalls):
     ) -> FinishReply:
         """See JobQueue."""
         call = finishing.Finish(session.id, job_id, fence, outcome, outcome_text(outcome), then, start)
-        return self._database.write(lambda tx: finishing.finish(tx, call, self.timing), alone=False)
+        return self._database.write(lambda tx: finishing.finish(tx, call, self.timing, self._admissions), alone=False)
 
     def finish_all(
         self, session: Session, ends: Sequence[tuple[str, Fence, Outcome]]
@@ -189,7 +191,9 @@ class RelationalQueue(OperatorCalls, OrderCalls, StateCalls, SwapCalls):
         calls = [
             finishing.Finish(session.id, job, fence, outcome, outcome_text(outcome)) for job, fence, outcome in ends
         ]
-        return self._database.write(lambda tx: finishing.finish_all(tx, calls, self.timing), alone=False)
+        return self._database.write(
+            lambda tx: finishing.finish_all(tx, calls, self.timing, self._admissions), alone=False
+        )
 
     def hand_back(self, session: Session, job_id: str, fence: Fence, cause: Cause) -> Status:
         """See JobQueue."""

@@ -9,9 +9,11 @@ from modelrepo.errors import StaleFence
 from modelrepo_runtime.attempts import Attempt, kept_away_from
 from modelrepo_runtime.jobs import Cause, Fence, Status
 from modelrepo_runtime.queue.lanes import Lane, Place, fits
+from modelrepo_runtime.queue.memory_needs import NeedKey
 from modelrepo_runtime.queue.port import ClaimCall, Offer
 from modelrepo_runtime.queue.rank import slo_share
 from modelrepo_runtime.queue.relational import crediting
+from modelrepo_runtime.queue.relational.memory import need_of
 from modelrepo_runtime.queue.relational.rows import LeaseRow, leases, leases_to_end
 from modelrepo_runtime.queue.relational.stages import read_stages
 from modelrepo_runtime.queue.relational.telling import tell_started
@@ -122,7 +124,10 @@ def _outranks(
     best = max((slo_share(head["head"], moment, head["slo_s"]) for head in fitting), default=-1.0)
     if slo_share(row.enqueued, moment, slo_s) <= best or free.place.avoided_by(_avoid(tx, row.job)):
         return False
-    return crediting.home_of(tx, row.job, row.plan, row.stage_index) in (None, free.cluster)
+    if crediting.home_of(tx, row.job, row.plan, row.stage_index) not in (None, free.cluster):
+        return False
+    need = need_of(tx, NeedKey(row.model, row.stage, row.size), row.plan[row.stage_index].on)
+    return need is None or need.met_by(free.offer.room)
 
 
 def _put_back(tx: Transaction, row: LeaseRow) -> None:
@@ -131,7 +136,8 @@ def _put_back(tx: Transaction, row: LeaseRow) -> None:
     stage = row.plan[at] if at else read_stages(row.job_stages)[0]
     home = crediting.home_of(tx, row.job, row.plan, at)
     version = row.version if at else row.wanted
-    lane = Lane(row.model, stage.name, row.tier, version, _avoid(tx, row.job), home, bool(row.over))
+    need = need_of(tx, NeedKey(row.model, stage.name, row.size), stage.on)
+    lane = Lane(row.model, stage.name, row.tier, version, _avoid(tx, row.job), home, bool(row.over), need)
     enqueue(tx, Entry(row.job, row.enqueued, row.tag, lane, at, row.attempt))
 
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from modelrepo_runtime.jobs import JobError, Status
-from modelrepo_runtime.queue.lanes import Lane, read_avoid, write_avoid
+from modelrepo_runtime.queue.lanes import Lane, read_avoid, read_memory, write_constraint
+from modelrepo_runtime.queue.memory_needs import NeedKey
 from modelrepo_runtime.queue.relational import tenancy
 from modelrepo_runtime.queue.relational.crediting import give_back
+from modelrepo_runtime.queue.relational.memory import need_of
 from modelrepo_runtime.queue.relational.stages import read_stages
 from modelrepo_runtime.queue.relational.telling import tell_finished
 from modelrepo_runtime.queue.relational.transaction import Row, Snapshot, Transaction
@@ -35,13 +37,14 @@ def lane_of(row: Row) -> Lane:
         read_avoid(row["avoid"]),
         row["cluster"] or None,
         bool(row["over"]),
+        read_memory(row["avoid"]),
     )
 
 
 def lane_number(tx: Transaction, lane: Lane) -> int:
     """Return the lane's id, entering it into the registry where it is not there."""
-    avoid = write_avoid(lane.avoid)
-    key = (lane.model, lane.stage, lane.tier, lane.version or "", avoid, lane.cluster or "", int(lane.over))
+    constraint = write_constraint(lane.avoid, lane.memory)
+    key = (lane.model, lane.stage, lane.tier, lane.version or "", constraint, lane.cluster or "", int(lane.over))
     row = tx.row("lane_id", *key)
     if row is None:
         tx.run("lane_insert", *key)
@@ -177,7 +180,10 @@ def send_back(tx: Transaction, row: Row, event: str, attempt: int = 1) -> None:
         tx.run("deadline_insert", row["deadline"], job)
     tx.run("hook_again", job)
     note(tx, job, event)
-    first = read_stages(row["stages"])[0].name
-    lane = Lane(row["model"], first, row["tier"], row["wanted"], over=bool(row["over"]))
+    first = read_stages(row["stages"])[0]
+    key = NeedKey(row["model"], first.name, tx.only("size_of_job", job)[0])
+    lane = Lane(
+        row["model"], first.name, row["tier"], row["wanted"], over=bool(row["over"]), memory=need_of(tx, key, first.on)
+    )
     enqueue(tx, Entry(job, row["enqueued"], row["tag"], lane, attempt=attempt))
     tx.changed_jobs.add(row["name"])

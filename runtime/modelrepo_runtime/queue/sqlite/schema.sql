@@ -181,6 +181,8 @@ create table slot (
   gpu integer not null default 1,
   loads text,
   also text not null default '',
+  accelerator_bytes integer,
+  host_bytes integer,
   primary key (session, slot)
 ) without rowid;
 create table turn (
@@ -210,7 +212,7 @@ create table halt (
   primary key (model, generation, digest)
 ) without rowid;
 
--- How attempts ended, a row a call and slot, for the version breaker and for learnt times; five minutes of it.
+-- How attempts ended, a row a call and slot, for the version breaker and for what is learnt; five minutes of it.
 create table verdict (
   id integer primary key autoincrement,
   model text not null,
@@ -223,7 +225,8 @@ create table verdict (
   failed integer not null,
   taken_s real,
   job integer,
-  fence integer not null
+  fence integer not null,
+  memory text
 );
 create index verdict_of_version on verdict (model, version, stage, at);
 -- Versions that fail, and for five minutes those that have ceased to.
@@ -247,6 +250,14 @@ create table probe (
   primary key (model, version, cluster, stage)
 ) without rowid;
 
+-- Learnt memory: what the newest attempts of a size class took; '' stands for none.
+create table memory_taken (
+  model text not null,
+  stage text not null,
+  size text not null,
+  seen text not null,
+  primary key (model, stage, size)
+) without rowid;
 -- Learnt service times; '' stands for all sizes or accelerators. `learnt` is how far verdicts have been read.
 create table service_time (
   model text not null,

@@ -22,6 +22,7 @@ from modelrepo_runtime.testing.queue_contract.explanations import ExplanationCon
 from modelrepo_runtime.testing.queue_contract.fleet_events import FleetEventContract
 from modelrepo_runtime.testing.queue_contract.learning import LearningContract
 from modelrepo_runtime.testing.queue_contract.listing import ListingContract
+from modelrepo_runtime.testing.queue_contract.memory import MemoryContract
 from modelrepo_runtime.testing.queue_contract.operating import OperatingContract
 from modelrepo_runtime.testing.queue_contract.order import OrderContract
 from modelrepo_runtime.testing.queue_contract.orders import WorkerOrderContract
@@ -59,6 +60,7 @@ class JobQueueContract(
     FleetEventContract,
     BreakerContract,
     LearningContract,
+    MemoryContract,
     ExplanationContract,
     SwapContract,
 ):

@@ -203,6 +203,8 @@ create table slot (
   gpu bigint not null default 1,
   loads text,
   also text not null default '',
+  accelerator_bytes bigint,
+  host_bytes bigint,
   primary key (session, slot)
 );
 create table turn (
@@ -232,7 +234,7 @@ create table halt (
   primary key (model, generation, digest)
 );
 
--- How attempts ended, a row a call and slot, for the version breaker and for learnt times; five minutes of it.
+-- How attempts ended, a row a call and slot, for the version breaker and for what is learnt; five minutes of it.
 create table verdict (
   id bigint primary key generated always as identity,
   model text not null,
@@ -245,7 +247,8 @@ create table verdict (
   failed bigint not null,
   taken_s double precision,
   job bigint,
-  fence bigint not null
+  fence bigint not null,
+  memory text
 );
 create index verdict_of_version on verdict (model, version, stage, at);
 
@@ -270,6 +273,14 @@ create table probe (
   primary key (model, version, cluster, stage)
 );
 
+-- Learnt memory: what the newest attempts of a size class took; '' stands for none.
+create table memory_taken (
+  model text not null,
+  stage text not null,
+  size text not null,
+  seen text not null,
+  primary key (model, stage, size)
+);
 -- Learnt service times; '' stands for all sizes or accelerators. `learnt` is how far verdicts have been read.
 create table service_time (
   model text not null,

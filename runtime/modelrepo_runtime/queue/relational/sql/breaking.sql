@@ -1,6 +1,6 @@
 -- name: verdict_insert
-insert into verdict (model, version, stage, at, slot, size, attempts, failed, taken_s, job, fence)
-values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+insert into verdict (model, version, stage, at, slot, size, attempts, failed, taken_s, job, fence, memory)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: verdicts_newest
 -- How attempts at one stage of a version ended since a moment; the newest that may be looked at.

@@ -33,8 +33,9 @@ select lease.session, max(beat.number) from lease left join beat on beat.session
 delete from slot where session = ?;
 
 -- name: slot_insert
-insert into slot (session, slot, state, model, version, incoming, cpu, gpu, loads, also, report)
-values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+insert into slot (session, slot, state, model, version, incoming, cpu, gpu, loads, also, accelerator_bytes,
+  host_bytes, report)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: slots_of_all
 select session, report from slot order by session, slot;
@@ -58,6 +59,6 @@ where slot.model = ? and slot.gpu = 1 and beat.at > ? and beat.at < ?;
 
 -- name: slots_live
 select session.worker, session.host, session.cluster, slot.slot, slot.state, slot.model, slot.version, slot.incoming,
-  slot.cpu, slot.gpu, slot.also
+  slot.cpu, slot.gpu, slot.also, slot.accelerator_bytes, slot.host_bytes
 from slot join session on session.id = slot.session join beat on beat.session = slot.session
 where beat.at > ? and beat.at < ?;

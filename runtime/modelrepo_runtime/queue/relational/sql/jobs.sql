@@ -40,6 +40,9 @@ insert into idempotency (tenant, idempotency_key, body, job) values (?, ?, ?, ?)
 -- name: job_row
 select id, name, model, tier, tenant, wanted, created, enqueued, deadline, stages, metadata from job where name = ?;
 
+-- name: size_of_job
+select size from job where id = ?;
+
 -- name: job_inputs
 select inputs, files from payload where job = ?;
 

@@ -24,3 +24,24 @@ select model, stage, size, accelerator, count, mean_s, deviation_s from service_
 insert into service_time (model, stage, size, accelerator, count, mean_s, deviation_s) values (?, ?, ?, ?, ?, ?, ?)
 on conflict (model, stage, size, accelerator) do update set count = excluded.count, mean_s = excluded.mean_s,
   deviation_s = excluded.deviation_s;
+
+-- name: verdicts_measured
+-- What attempts took after a mark, oldest first.
+select model, stage, size, at, memory from verdict where id > ? and id <= ? and memory is not null order by id;
+
+-- name: memory_of_all
+select model, stage, size, seen from memory_taken;
+
+-- name: memory_of
+select seen from memory_taken where model = ? and stage = ? and size = ?;
+
+-- name: memory_put
+insert into memory_taken (model, stage, size, seen) values (?, ?, ?, ?)
+on conflict (model, stage, size) do update set seen = excluded.seen;
+
+-- name: rooms_of_all
+-- Each kind of slot once; those too that are silent for now.
+select distinct model, cpu, gpu, accelerator_bytes, host_bytes from slot where model is not null;
+
+-- name: rooms_of_model
+select distinct model, cpu, gpu, accelerator_bytes, host_bytes from slot where model = ?;

@@ -41,6 +41,7 @@ SECTIONS: dict[str, tuple[Listed, ...]] = {
         Listed("diff", "Show what differs between two versions."),
         Listed("pull", "Fetch a version as a folder that you can edit."),
         Listed("copy", "Copy versions from one repository into another."),
+        Listed("adapter", "Publish and list adapters, such as LoRAs, that jobs name."),
         Listed("vendor", "Put the wheels of a version's environment beside it, for the platform of this box."),
     ),
     "Say what is live": (

@@ -8,7 +8,7 @@ import secrets
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +17,8 @@ from typing import Self
 
 from modelrepo.contract import ModelSpec, StageSpec, inputs
 from modelrepo.errors import EntrypointFailed, InvalidInput, InvalidJobInput
-from modelrepo_runtime.jobs import Cause, JobError, Json
+from modelrepo_runtime.job_adapters import file_digest
+from modelrepo_runtime.jobs import MOST_ADAPTERS, Cause, JobError, Json
 from modelrepo_runtime.local_model import LocalModel
 from modelrepo_runtime.supervision import (
     Child,
@@ -31,6 +32,7 @@ from modelrepo_runtime.supervision import (
 )
 from modelrepo_runtime.supervision.messages import start_message
 from modelrepo_runtime.supervision.process import ChildProcess
+from modelrepo_runtime.supervision.spec import AdapterPath
 
 OnProgress = Callable[[str, float, str | None], None]
 """Called with the stage, its fraction and its message."""
@@ -46,6 +48,8 @@ class RunOptions:
     """Open pdb in the child, on this terminal, where model code raises."""
     on_progress: OnProgress | None = None
     on_partial: Callable[[Json], None] | None = None
+    adapters: Sequence[tuple[Path, float]] = ()
+    """Files of this box that every job is given as `job.adapters`, and their weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +80,12 @@ class LocalRun:
         self._spec: ChildSpec | None = None
         self._folder = Path()
         self._done = 0
+        self._adapters = tuple(_local_adapter(path, weight) for path, weight in self.options.adapters)
 
     def __enter__(self) -> Self:
         ranks = self.model.fit.ranks
+        if len(self._adapters) > MOST_ADAPTERS:
+            raise InvalidInput(f"{len(self._adapters)} adapters are too many: a job may have {MOST_ADAPTERS}")
         if self.options.debug and ranks > 1:
             raise InvalidInput(f"cannot debug {ranks} ranks on one terminal; pass --ranks 1, or leave --pdb out")
         with ExitStack() as cleanup:
@@ -116,6 +123,7 @@ class LocalRun:
                 stage=stage.name,
                 inputs={**checked, **{name: {"file": path.name} for name, path in files.items()}},
                 files=files,
+                adapters=self._adapters,
                 previous=outcome.result,
                 handover_dir=work / "handover",
                 output_dir=work / f"outputs-{stage.name}",
@@ -200,6 +208,10 @@ def open_shell(model: LocalModel) -> int:
             report = process.end(polite_s=0, terminate_s=1)
             process.let_go(report.gone)
         return process.exit_code()
+
+
+def _local_adapter(path: Path, weight: float) -> AdapterPath:
+    return AdapterPath(path.name, path.absolute(), file_digest(path)[0], weight)
 
 
 def _local_files(spec: ModelSpec, checked: Mapping[str, Json | Path]) -> dict[str, Path]:

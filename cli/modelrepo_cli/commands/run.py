@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from modelrepo.errors import InvalidInput
-from modelrepo_cli import job_inputs, package_index, parameters
+from modelrepo_cli import job_adapters, job_inputs, package_index, parameters
 from modelrepo_cli import target as targets
 from modelrepo_cli.failures import JobUnsuccessful
 from modelrepo_cli.output import plain
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 @click.argument("target", metavar="[DIR|REF]", default=".")
 @click.option("-i", "pairs", multiple=True, metavar="NAME=VALUE", help="One input, or NAME=@FILE; repeat it.")
 @click.option("--input", "source", metavar="@FILE|-", help="All inputs as a JSON object, from a file or stdin.")
+@click.option("--adapter", "adapters", multiple=True, metavar="FILE[=WEIGHT]", help=job_adapters.LOCAL)
 @click.option("--repeat", is_flag=True, help="Load once, then run a job for each line of JSON that --input holds.")
 @click.option("--stage", metavar="NAME", help="Run this stage alone.")
 @click.option(
@@ -45,6 +46,7 @@ def command(
     target: str,
     pairs: tuple[str, ...],
     source: str | None,
+    adapters: tuple[str, ...],
     repeat: bool,
     stage: str | None,
     output: Path,
@@ -72,7 +74,13 @@ def command(
         raise InvalidInput(f"cannot debug {ranks} ranks on one terminal; pass --ranks 1, or leave --pdb out")
     spec = targets.read_spec(call, target)
     jobs = _lines(source or "-", pairs, spec) if repeat else iter([_checked(spec, pairs, source)])
-    options = RunOptions(outputs=output, debug=pdb, on_progress=_progress(call, pdb), on_partial=_show_partial)
+    options = RunOptions(
+        outputs=output,
+        debug=pdb,
+        on_progress=_progress(call, pdb),
+        on_partial=_show_partial,
+        adapters=job_adapters.read_local(adapters),
+    )
     index = package_index.settings(index_url, extra_index_url, find_links)
     box = Box(
         python=python,

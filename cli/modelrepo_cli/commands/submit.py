@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from modelrepo.errors import InvalidInput, NotConverged
-from modelrepo_cli import job_inputs, job_text, parameters
+from modelrepo_cli import job_adapters, job_inputs, job_text, parameters
 from modelrepo_cli.failures import JobUnsuccessful
 from modelrepo_cli.output import span
 from modelrepo_cli.verbs import Call, verb
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 @click.option(
     "--input", "source", metavar="@FILE|-", help="All inputs as a JSON object, from a file or standard input."
 )
+@click.option("--adapter", "adapters", multiple=True, metavar="SOURCE", help=job_adapters.SUBMITTED)
 @click.option("--tier", metavar="NAME", help="The class of user; the default tier unless given.")
 @click.option("--tenant", metavar="NAME", help="On whose behalf; a token's own tenant, or `default`, unless given.")
 @click.option("--version", metavar="VERSION", help="Pin a version; the one that is active when it runs unless given.")
@@ -55,6 +56,7 @@ def command(
     reference: str,
     pairs: tuple[str, ...],
     source: str | None,
+    adapters: tuple[str, ...],
     tier: str | None,
     tenant: str | None,
     version: str | None,
@@ -83,6 +85,7 @@ def command(
             deadline=None if deadline is None else time.time() + deadline,
             metadata=kept,
             webhook=webhook,
+            adapters=job_adapters.read(adapters),
         )
         if webhook is not None and not _by_gateway(call):
             call.output.note(

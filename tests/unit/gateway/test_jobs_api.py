@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 
-from modelrepo_runtime.jobs import Status
+from modelrepo_runtime.job_memory import JobMemory, MemoryUse
+from modelrepo_runtime.jobs import Cause, Outcome, Status
+from modelrepo_runtime.queue.port import Offer, SlotReport, WorkerInfo
+from modelrepo_runtime.queue.relational import memory
 
 from .gateways import Bench
 
@@ -47,6 +50,23 @@ def test_the_same_key_is_the_same_job_and_another_body_is_refused(bench: Bench) 
     assert (other.status, other.json()["error"]["code"]) == (422, "invalid_input")
     elsewhere = bench.ask("POST", "/v1/jobs", body, who="other", headers={"Idempotency-Key": "order-1"})
     assert elsewhere.json()["id"] != first.json()["id"]
+
+
+def test_what_no_slot_has_the_memory_for_is_refused_with_both_figures(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "FRESH_S", 0.0)
+    bench.submit()
+    session = bench.queue.hello(WorkerInfo("w", "box", 1))
+    (claim,) = bench.queue.claim(session, 1, [Offer("0", "toy", "v1", ("run",))])
+    taken = JobMemory(MemoryUse(31 << 30, 80 << 30))
+    bench.queue.finish(session, claim.job_id, claim.fence, Outcome(Cause.SUCCEEDED, memory=taken))
+    bench.queue.tend()
+    bench.queue.beat(session, (), (SlotReport("0", "open", "toy", "v1", accelerator_bytes=24 << 30),))
+    reply = bench.ask("POST", "/v1/jobs", {"model": "toy", "inputs": {"text": "hi"}})
+    error = reply.json()["error"]
+    assert (reply.status, error["code"], error["retryable"]) == (422, "needs_larger_slot", False)
+    assert "31 GiB of accelerator memory" in error["message"] and "24 GiB" in error["message"]
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from modelrepo.errors import EntrypointFailed, Stopped
 from modelrepo.progress import Progress
 from modelrepo.versions.version import LocalVersion, Version
 from modelrepo_runtime.accelerators import SlotLayout
+from modelrepo_runtime.job_memory import ANY_ROOM, MemoryRoom
 from modelrepo_runtime.jobs import Cause, Fence, Job, JobError, OutputFile, StageNeed, Submission
 from modelrepo_runtime.pool.checkpoints import Pooled
 from modelrepo_runtime.queue.memory import MemoryQueue
@@ -260,7 +261,7 @@ class Bench:
     def reports(self) -> list[SlotReport]:
         return [slot.report() for slot in self.slots]
 
-    def slot(self, name: str = "s0", only: str | None = None) -> Slot:
+    def slot(self, name: str = "s0", only: str | None = None, room: MemoryRoom = ANY_ROOM) -> Slot:
         layout = SlotLayout(name, ())
         box = SlotBox(layout, AcceleratorFacts("cpu"), False, None, {}, only)
         folder = self._folder / name
@@ -279,7 +280,9 @@ class Bench:
                 FakeFiles(),
                 TIMING,
                 self.journal,
+                room=room,
             ),
+            room=room,
             source=self.plant,
             learnt=Learnt(),
             reservations=Reservations(),

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 from modelrepo.errors import Corrupt, Unreachable
+from modelrepo_runtime.job_memory import MemoryRoom
 from modelrepo_runtime.jobs import Cause, Status
-from modelrepo_runtime.supervision.spec import ChildOutcome
+from modelrepo_runtime.queue.relational import memory
+from modelrepo_runtime.supervision.spec import ChildOutcome, JobRequest, Lacked, MemoryPeaks
 from modelrepo_runtime.worker.footprint import Footprint
 from modelrepo_runtime.worker.slot_states import SlotState
 from modelrepo_runtime.worker.swap_plan import GIB, Room
 
 if TYPE_CHECKING:
     from modelrepo_runtime.worker.slot import Slot
-    from tests.unit.worker.conftest import Bench
+    from tests.unit.worker.conftest import Bench, FakeChild
 
 
 def ready(bench: Bench) -> None:
@@ -39,6 +41,35 @@ def test_a_slot_brings_up_its_target_and_runs_jobs(bench: Bench) -> None:
     assert job.result == {"version": "v1", "stage": "run"}
     report = slot.report()
     assert (report.state, report.version, report.generation, report.device) == ("open", "v1", 1, "cpu")
+
+
+def test_what_jobs_took_of_a_slots_memory_is_told_and_rules_the_next(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "FRESH_S", 0.0)
+    slots = [bench.slot(name, room=MemoryRoom(size * GIB, 64 * GIB)) for name, size in (("s0", 24), ("s1", 80))]
+
+    def take_31_gib(child: FakeChild, request: JobRequest) -> ChildOutcome:
+        is_small = child.spec.folder.is_relative_to(slots[0].parts.folder)
+        if is_small:
+            return ChildOutcome(Cause.OUT_OF_MEMORY, memory=MemoryPeaks(23 * GIB, GIB, Lacked.ACCELERATOR))
+        return ChildOutcome(Cause.SUCCEEDED, memory=MemoryPeaks(31 * GIB, GIB))
+
+    bench.plant.behaviour = take_31_gib
+    bench.target("v1")
+    for slot in slots:
+        bench.serves(slot, "v1")
+        bench.until(slot, lambda _: [each.version for each in bench.queue.fleet()[0].slots] == ["v1", "v1"])
+    assert [(report.accelerator_bytes, report.host_bytes) for report in bench.reports()] == [
+        (24 * GIB, 64 * GIB),
+        (80 * GIB, 64 * GIB),
+    ]
+    assert bench.done(bench.submit()).status is Status.SUCCEEDED
+    bench.queue.tend()
+    ran = len(bench.plant.ran)
+    jobs = [bench.submit() for _ in range(5)]
+    assert [bench.done(job).status for job in jobs] == [Status.SUCCEEDED] * 5
+    assert len(bench.plant.ran) == ran + 5, "none was tried on the small slot"
 
 
 def test_the_old_version_serves_until_the_new_is_warm(bench: Bench) -> None:

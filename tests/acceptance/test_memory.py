@@ -21,7 +21,7 @@ from modelrepo_runtime.pool.host_pool import HostPool
 from modelrepo_runtime.queue.port import JobFilter
 from modelrepo_runtime.supervision import find_memory_groups
 from modelrepo_runtime.supervision.memory_group import MemoryGroup
-from modelrepo_runtime.testing.live import LiveBox, LiveWorker
+from modelrepo_runtime.testing.live import PATIENCE_S, LiveBox, LiveWorker
 
 pytestmark = pytest.mark.system
 
@@ -166,7 +166,7 @@ def submit(box: LiveBox, count: int = JOBS, mib: int = 0) -> list[str]:
 
 def succeed(box: LiveBox, jobs: list[str]) -> None:
     for job in jobs:
-        ended: dict[str, Any] = dict(box.client.wait(job, 60))
+        ended: dict[str, Any] = dict(box.client.wait(job, PATIENCE_S))
         assert ended["status"] == "succeeded", ended
 
 
@@ -253,7 +253,7 @@ def test_a_job_that_takes_more_than_there_is_fails_with_figures_after_two_tries(
         version = push(box, 1)
         box.serves(version, slots=1, generation=box.promote(version))
         (greedy,) = submit(box, 1, mib=4096)
-        ended: dict[str, Any] = dict(box.client.wait(greedy, 60))
+        ended: dict[str, Any] = dict(box.client.wait(greedy, PATIENCE_S))
         assert (ended["status"], ended["error"]["code"]) == ("failed", "out_of_memory"), ended
         told = ended["error"]["message"]
         assert "the kernel ended it for want of memory" in told

@@ -97,6 +97,11 @@ class CheckpointPool:
         if self.pool is not None:
             self.pool.relieve(size_bytes)
 
+    def drop_spare(self) -> None:
+        """Give back all that nobody holds."""
+        if self.pool is not None:
+            self.pool.shrink(self.pool.evictable_bytes())
+
     def shrink(self, size_bytes: int) -> int:
         """Give back so much of what nobody holds, the oldest first; returns how much it was."""
         return 0 if self.pool is None else self.pool.shrink(size_bytes)

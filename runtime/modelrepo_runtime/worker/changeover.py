@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from modelrepo.errors import DeviceHeld, EntrypointFailed
+from modelrepo_runtime.worker.alone import WAITS_FOR, wait_until_over
 from modelrepo_runtime.worker.child_start import start
 from modelrepo_runtime.worker.device_memory import due_after, free_bytes, wait_returned, withhold
 from modelrepo_runtime.worker.footprint import Footprint, expected, unpooled
@@ -25,6 +26,7 @@ class Changeover:
     def _overlap(self, prepared: Prepared) -> None:
         """The old serves until the new is warm."""
         slot, target = self._slot, prepared.target
+        self._await_alone(target, partial(slot.superseded, target))
         new = start(slot, prepared, target)
         try:
             self._edge(target)
@@ -129,6 +131,13 @@ class Changeover:
             self._slot.install(start(self._slot, old.prepared, old.target))
         except Exception as second:  # noqa: BLE001 - told together with the first
             raise EntrypointFailed(f"{error}; and {old.prepared.version} did not come back: {second}") from error
+
+    def _await_alone(self, target: Target, stop: Callable[[], bool]) -> None:
+        """Load nothing beside a try that is to have the slot for itself. Raises: Superseded."""
+        while self._slot.alone:
+            self._slot.show(target, WAITS_FOR)
+            wait_until_over(self._slot, stop, self._parts.timing.beat_s)
+            self._edge_of(target, stop)
 
     def _edge(self, target: Target) -> None:
         """Between two phases: read the target again, and drop a swap that nobody wants any more."""

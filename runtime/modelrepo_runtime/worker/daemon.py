@@ -340,6 +340,7 @@ class Worker:
             slots_total=self._roster.slots_total,
             look_again=self._roster.look_again,
             cordon=partial(self._cordon, layout.name),
+            drop_spare=self._pool.drop_spare,
             tight=self._pressure.tight,
             device_broken=partial(self._devices.is_broken, layout.name),
             look_at_devices=partial(self._devices.look_at, layout.name),

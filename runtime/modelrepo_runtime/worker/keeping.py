@@ -99,6 +99,7 @@ class Keeper(Swapper):
             decided = self._plan(prepared, slot.serving, self._inplace(prepared, None))
             if decided.mode != "overlap":
                 raise Unsuitable(f"cannot hold {chosen.version} beside what slot {parts.name} serves: {decided}")
+            self._await_alone(target, stop)
             new = start(slot, prepared, target)
         except (Stopped, Superseded):
             return

@@ -122,6 +122,8 @@ class SlotParts:
     """Have so much host memory free before a child takes it, where `host_room` counts what others would give up."""
     cordon: Callable[[], str | None] = lambda: None
     """Why an operator lets this slot take no jobs, or the health of its devices; None where it may."""
+    drop_spare: Callable[[], None] = lambda: None
+    """Give back all host memory that nobody uses, for a try that is to have the slot for itself."""
     tight: Callable[[], str | None] = lambda: None
     """Why nothing should be brought into the box's memory now, with figures; None where it may. Asked all the time."""
     device_broken: Callable[[], bool] = lambda: False

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from enum import Enum, auto
+from functools import partial
 
 from modelrepo.contract import StageSpec
 from modelrepo.errors import EntrypointFailed, InvalidInput
 from modelrepo_runtime.jobs import Cause, JobError
+from modelrepo_runtime.worker.alone import alone_in, ran_out_before
 from modelrepo_runtime.worker.child_start import start
 from modelrepo_runtime.worker.device_memory import due_after, free_bytes, learn, wait_returned
 from modelrepo_runtime.worker.ends import Ended
 from modelrepo_runtime.worker.holding import End, Held
-from modelrepo_runtime.worker.serving import Serving
+from modelrepo_runtime.worker.serving import Serving, SlotChild
 from modelrepo_runtime.worker.slot import Slot
 from modelrepo_runtime.worker.staging import Stager
 from modelrepo_runtime.worker.suspend import boottime
@@ -256,14 +258,25 @@ class ServingLoop:
             if not parts.session.renew_if_late(held):
                 parts.session.drop(held)
                 break
-            self._stager.watch(held, serving)
-            ended = parts.attempts.run(
-                held, serving.child, slot=parts.name, digest=digest, content_types=types, brought=brought
-            )
+            run = partial(parts.attempts.run, slot=parts.name, digest=digest, content_types=types, brought=brought)
+            if ran_out_before(parts.session.queue, held.claim):
+                ended = self._run_alone(held, serving, run)
+            else:
+                self._stager.watch(held, serving)
+                ended = run(held, serving.child)
             ended = self._excuse(held, ended)
             self._judge(held, ended, serving)
             following = self._settle(held, ended, serving) or self._begin_staged(serving)
         self._learn(serving)
+
+    def _run_alone(self, held: Held, serving: Serving, run: Callable[[Held, SlotChild], Ended]) -> Ended:
+        """Run a try with nothing staged or loading beside it, and all memory given back that nobody uses."""
+        with alone_in(self._slot) as clear:
+            if not clear:
+                return Ended(Cause.PREEMPTED)
+            self._parts.drop_spare()
+            self._parts.journal.say("runs-alone", slot=self._parts.name, job=held.claim.job_id)
+            return run(held, serving.child)
 
     def _begin_staged(self, serving: Serving) -> Held | None:
         """Return the staged job where this slot may begin it now."""

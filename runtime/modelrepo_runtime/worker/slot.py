@@ -66,6 +66,8 @@ class Slot:
         self.idle_deaths = 0
         """How often in a row the child died without a job."""
         self.switched = False
+        self.alone = False
+        """Whether a try runs beside which nothing is to load."""
         self.wanted: frozenset[str] = frozenset()
         """Versions that the cluster's accelerators want prepared; a slot on the CPU holds a child of each."""
         self.companions: dict[str, Serving] = {}

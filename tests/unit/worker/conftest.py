@@ -244,6 +244,7 @@ class Bench:
         self.broken: Callable[[str], bool] = lambda _: False
         self.look_at: Callable[[str], None] = lambda _: None
         self.tight: str | None = None
+        self.dropped: list[str] = []
         info = WorkerInfo("w", "box", 1, slots=("s0", "s1"))
         self.session = WorkerSession(
             self.queue,
@@ -292,6 +293,7 @@ class Bench:
             slots_total=self._slots_total,
             look_again=lambda model: self.at_edge(),
             cordon=lambda: self.cordon(name),
+            drop_spare=lambda: self.dropped.append(name),
             tight=lambda: self.tight,
             device_broken=lambda: self.broken(name),
             look_at_devices=lambda: self.look_at(name),

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import click
 
 from modelrepo.errors import InvalidInput, Unreachable
-from modelrepo_cli import convergence, fleet_orders, fleet_text
+from modelrepo_cli import convergence, fleet_facts, fleet_orders, fleet_text
 from modelrepo_cli.commands import events
-from modelrepo_cli.convergence import is_live
-from modelrepo_cli.output import plain
 from modelrepo_cli.standing import Standing, standing
 from modelrepo_cli.verbs import Call, verb
 
@@ -34,20 +31,20 @@ def command(call: Call, model: str | None) -> None:
     stand; and what went wrong in the last hour.
     """
     with call.job_queue() as queue:
-        workers = fleet_text.only(convergence.present(queue.fleet()), model)
+        workers = fleet_facts.only(convergence.present(queue.fleet()), fleet_facts.Which(model))
+        jobs = fleet_facts.running(queue, workers)
         orders = fleet_orders.standing(queue.orders()) if model is None else ()
         troubles = [event for event in queue.fleet_events(since_s=RECENT_S, model=model) if event.kind in TROUBLES]
-    slots = fleet_text.slots(workers)
+    slots = fleet_text.slots(workers, jobs)
     try:
         models = _models(call, model)
     except Unreachable:
         call.output.note(slots)  # what workers say of themselves counts all the more when the store is away
         raise
-    document: list[dict[str, Any]] = [{"live": is_live(worker), **plain(worker)} for worker in workers]
     recent = "\n".join(events.line(event) for event in troubles[-MOST_TROUBLES:])
     shown = (slots, fleet_text.models(models), fleet_orders.listing(orders, time.time()), recent)
     call.output.show(
-        {"workers": document, "models": models, "orders": orders, "events": troubles},
+        {"workers": fleet_facts.document(workers, jobs), "models": models, "orders": orders, "events": troubles},
         "\n\n".join(part for part in shown if part),
     )
 

@@ -2,108 +2,122 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
+import threading
 import time
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from modelrepo_cli import convergence, fleet_text, parameters
-from modelrepo_cli.output import span, table, write
+from modelrepo.errors import Forbidden, InvalidInput, Unreachable
+from modelrepo_cli import parameters
+from modelrepo_cli.fleet_facts import Which
 from modelrepo_cli.verbs import Call, verb
 
 if TYPE_CHECKING:
-    from modelrepo_runtime.jobs import Job
-    from modelrepo_runtime.queue.port import JobQueue, WorkerReport
-    from modelrepo_runtime.queue.reports import LaneReport, QueueReport
+    from modelrepo_cli.top_page import View
 
-MOST_LANES, MOST_JOBS = 15, 15
-HOME_AND_CLEAR = "\x1b[H\x1b[J"
+QUIT = frozenset({"q", "Q", "\x03", "\x04"})
+REST_S = 3600.0
+"""Nothing has to be drawn until there is news, a key or another size."""
+LEAVE_S = 1.0
 
 
 @verb("queue", "token")
 @click.argument("model", required=False)
+@click.option("--model", "named", metavar="NAME", help="Only slots and jobs of this model.")
+@click.option("--pool", metavar="NAME", help="Only workers of this pool: their cluster.")
+@click.option("--worker", metavar="NAME", help="Only this worker.")
+@click.option("--once", is_flag=True, help="Show it once, also on a terminal.")
 @click.option(
     "--every", "every_s", type=parameters.DURATION, metavar="TIME", default="2s", show_default=True, help="How often."
 )
-def command(call: Call, model: str | None, every_s: float) -> None:
+def command(
+    call: Call, model: str | None, named: str | None, pool: str | None, worker: str | None, once: bool, every_s: float
+) -> None:
     """Watch lanes, slots and jobs.
 
-    Drawn anew until interrupted on a terminal; elsewhere, and with --json, shown once.
+    The slots that want to be looked at come first. On a terminal it is drawn anew until `q` or Ctrl-C; elsewhere, with
+    --once and with --json, it is shown once. A queue that is away for a while is asked again; until it answers, the
+    last view stays, with its time.
     """
-    watched = sys.stdout.isatty() and not call.output.as_json
+    from modelrepo_cli import terminal, top_page
+
+    if model is not None and named is not None and model != named:
+        raise InvalidInput(f"cannot watch two models, {model} and {named}; name one, or none for all")
     with call.job_queue() as queue:
-        found = _look(queue, model)
-        while True:
-            report, workers, running = found
-            text = page(report, workers, running)
-            if not watched:
-                document: dict[str, Any] = {
-                    "queue": report,
-                    "workers": workers,
-                    "running": [each.to_json() for each in running],
-                }
-                call.output.show(document, text)
-                return
-            height = shutil.get_terminal_size().lines - 1
-            write(HOME_AND_CLEAR + "\n".join(text.splitlines()[:height]))
+        look = partial(top_page.look, queue, Which(model or named, pool, worker))
+        view = look()
+        if once or call.output.as_json or not terminal.can_be_drawn_on():
+            call.output.show(top_page.document(view), top_page.page(view))
+            return
+        _watch(look, view, every_s)
+
+
+def _watch(look: Callable[[], View], first: View, every_s: float) -> None:
+    from modelrepo_cli import terminal, top_page
+
+    with terminal.screen() as (screen, wake):
+        looker = Looker(look, first, every_s, partial(terminal.wake_up, wake))
+        looker.start()
+        try:
+            while True:
+                screen.draw(top_page.live_page(*looker.seen()))
+                if screen.wait(REST_S) in QUIT:
+                    return
+        except KeyboardInterrupt:
+            return
+        finally:
+            looker.stop()
+
+
+class Looker:
+    """Looks in a thread of its own: a queue that does not answer must not keep a key from being heard."""
+
+    def __init__(self, look: Callable[[], View], first: View, every_s: float, changed: Callable[[], None]) -> None:
+        self._look, self._every_s, self._changed = look, every_s, changed
+        self._lock = threading.Lock()
+        self._view = first
+        self._away: str | None = None
+        self._since: float | None = None
+        self._failed: Exception | None = None
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="look", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Look no more; a look under way is not waited for long."""
+        self._stopped.set()
+        self._thread.join(LEAVE_S)
+
+    def seen(self) -> tuple[View, str | None, float | None]:
+        """Return the last good view, and why and since when the queue is away. Raises what no patience mends."""
+        with self._lock:
+            if self._failed is not None:
+                raise self._failed
+            return self._view, self._away, self._since
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self._every_s):
             try:
-                time.sleep(every_s)
-                found = call.watching(partial(_look, queue, model))
-            except KeyboardInterrupt:
+                view = self._look()
+            except Forbidden as error:
+                with self._lock:
+                    self._failed = error
+            except Unreachable as error:
+                with self._lock:
+                    self._away, self._since = str(error), self._since or time.time()
+            except Exception as error:  # noqa: BLE001 - raised where the terminal is given back
+                with self._lock:
+                    self._failed = error
+            else:
+                with self._lock:
+                    self._view, self._away, self._since = view, None, None
+            if not self._stopped.is_set():
+                self._changed()
+            if self._failed is not None:
                 return
-
-
-def _look(queue: JobQueue, model: str | None) -> tuple[QueueReport, tuple[WorkerReport, ...], tuple[Job, ...]]:
-    from modelrepo_runtime.jobs import Status
-    from modelrepo_runtime.queue.port import JobFilter
-
-    workers = fleet_text.only(convergence.present(queue.fleet()), model)
-    running = queue.list(JobFilter(Status.RUNNING, model, limit=MOST_JOBS))
-    return queue.queue_report(model), workers, running
-
-
-def page(report: QueueReport, workers: tuple[WorkerReport, ...], running: tuple[Job, ...]) -> str:
-    """Return everything as text: one line that sums up, then the most urgent lanes, the slots, the newest jobs."""
-    waiting = sum(lane.waiting for lane in report.lanes)
-    about = "about " if any(lane.more_than is not None for lane in report.lanes) else ""
-    slots = [slot for worker in workers if convergence.is_live(worker) for slot in worker.slots]
-    busy = sum(slot.job_id is not None for slot in slots)
-    where = f"in {len(report.lanes)} lanes, policy {report.policy}"
-    head = f"{about}{waiting:,} waiting {where}; {busy} of {len(slots)} slots run"
-    lanes = table(
-        ("MODEL", "STAGE", "TIER", "VERSION", "WAITING", "OLDEST", "SLO USED", "EXPECTED WAIT", ""),
-        [_lane(lane) for lane in report.lanes[:MOST_LANES]],
-    )
-    jobs = table(
-        ("JOB", "MODEL", "TIER", "TENANT", "STAGE", "PROGRESS", "FOR"),
-        [_job(each, report.at) for each in running],
-    )
-    parts = [head, lanes if report.lanes else "", fleet_text.slots(workers), jobs if running else ""]
-    return "\n\n".join(part for part in parts if part)
-
-
-def _waiting(lane: LaneReport) -> str:
-    return f"{'' if lane.more_than is None else 'about '}{lane.waiting:,}"
-
-
-def _lane(lane: LaneReport) -> tuple[object, ...]:
-    return (
-        lane.model,
-        lane.stage,
-        lane.tier + (" (over)" if lane.over else ""),
-        lane.version or "any",
-        _waiting(lane) + (f" +{lane.delayed:,} delayed" if lane.delayed else ""),
-        "-" if lane.oldest_s is None else span(lane.oldest_s),
-        "-" if lane.share is None else f"{lane.share:.0%}",
-        "?" if lane.wait_s is None else span(lane.wait_s),
-        "paused" if lane.paused else "",
-    )
-
-
-def _job(job: Job, now: float) -> tuple[object, ...]:
-    progress = "" if job.progress is None else f"{job.progress:.0%} {job.message or ''}".rstrip()
-    since = "" if job.started_at is None else span(max(0.0, now - job.started_at))
-    return job.id, f"{job.model}@{job.version}", job.tier, job.tenant, job.stage, progress, since

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from modelrepo.errors import Conflict, InvalidInput, WorkerNotFound
-from modelrepo_cli import convergence, fleet_orders, fleet_text, parameters
-from modelrepo_cli.output import plain
+from modelrepo_cli import convergence, fleet_facts, fleet_orders, fleet_text, parameters
 from modelrepo_cli.verbs import Call, VerbGroup, verb
 
 if TYPE_CHECKING:
@@ -206,7 +205,7 @@ def _outcome(order: GivenOrder) -> str:
 
 
 def _described(workers: Sequence[Any]) -> list[dict[str, Any]]:
-    return [{"live": convergence.is_live(worker), **plain(worker)} for worker in workers]
+    return fleet_facts.document(workers, {})
 
 
 for _verb in (list_workers, show, logs, drain, cordon, uncordon, restart, assign):

@@ -1,8 +1,9 @@
 import pytest
 
 from modelrepo.errors import NotConverged
-from modelrepo_cli import convergence, fleet_text
+from modelrepo_cli import convergence, fleet_facts, fleet_text
 from modelrepo_cli.convergence import Target
+from modelrepo_cli.fleet_facts import Which
 from modelrepo_runtime.queue.port import SlotReport, WorkerInfo, WorkerReport
 
 TARGET = Target("cats", "v2", "b" * 64, 7)
@@ -83,5 +84,5 @@ def test_status_says_where_a_child_has_no_memory_group() -> None:
 
 def test_status_can_be_narrowed_to_one_model() -> None:
     both = [worker(slot(), slot(model="dogs"))]
-    assert [found.model for box in fleet_text.only(both, "cats") for found in box.slots] == ["cats"]
-    assert fleet_text.only(both, "birds") == ()
+    assert [found.model for box in fleet_facts.only(both, Which("cats")) for found in box.slots] == ["cats"]
+    assert fleet_facts.only(both, Which("birds")) == ()

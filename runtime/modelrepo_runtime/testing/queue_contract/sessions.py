@@ -84,6 +84,20 @@ class SessionContract:
         assert worker.info == WorkerInfo("w", "box", 17, "c", ("0", "1"))
         assert (worker.session, worker.last_beat_age_s, worker.slots) == (session.id, 2.0, reports)
 
+    def test_all_that_a_slot_says_of_itself_and_its_box_arrives_as_it_was_said(self, bench: Bench) -> None:
+        session = bench.queue.hello(WorkerInfo("w", "box", 17, "c", ("0",)))
+        facts: dict[str, Any] = {
+            "job": {"stage": "generate", "attempt": 2, "since": 1_800_000_000.125, "batch": 4},
+            "memory": {"device_used_bytes": 61 << 30, "device_total_bytes": 80 << 30, "child_bytes": 9 << 30},
+            "last_swap": {"old": None, "reasons": ["\N{SNOWMAN} fits"], "why": None, "phases": {"fetching": 55.25}},
+            "box": {"pool": {"state": "off", "reason": "no tmpfs"}, "states": {"waiting": 2}, "sick": ["2: Xid 79"]},
+        }
+        incoming: dict[str, Any] = {"version": "v2", "phase": "fetching", "since": 1.5, "done_bytes": 1 << 40}
+        report = SlotReport("0", "open", "m", "v1", incoming=incoming, job_id="job_1", extra=facts)
+        bench.queue.beat(session, (), (report,))
+        (worker,) = bench.queue.fleet()
+        assert worker.slots == (report,)
+
     def test_a_new_life_of_a_silent_worker_replaces_the_old(self, bench: Bench) -> None:
         bench.worker("w")
         bench.clock.advance(bench.timing.lease_s + 1)

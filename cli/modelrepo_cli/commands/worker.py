@@ -27,6 +27,7 @@ FLAGS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("pool_size", {"metavar": "SIZE", "help": "What the pool may hold, such as 200GiB; half the memory unless given."}),
     ("pool_numa_node", {"metavar": "N", "help": "The memory node that the pool lies on, such as far or CXL memory."}),
     ("models", {"metavar": "A,B", "help": "Serve only these; every model that has an active version unless given."}),
+    ("share_slots", {"metavar": "YES|NO", "help": "Slots go round where there are more models than slots; yes."}),
     ("slots", {"metavar": "LAYOUT", "help": "auto, none, 8x1 (eight slots of one device), 2x4, or 0,1,2,3;4,5."}),
     ("cpu_slots", {"metavar": "N", "help": "Slots on the CPU, beside those on accelerators."}),
     ("name", {"metavar": "NAME", "help": "This worker's name in `modelrepo status`; the host's unless given."}),

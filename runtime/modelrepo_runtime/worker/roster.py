@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from modelrepo.errors import Corrupt, InvalidActiveFile, InvalidInput, ModelRepoError, NewerFormat
 from modelrepo_runtime.accelerators import Box
-from modelrepo_runtime.queue.demand import Demand, demand_of
+from modelrepo_runtime.queue.demand import Demand, Taker
 from modelrepo_runtime.worker.assignment import assign
 from modelrepo_runtime.worker.journal import Journal
 from modelrepo_runtime.worker.places import Place, Places
@@ -138,9 +138,11 @@ class Roster:
     def demands(self, models: Sequence[str]) -> Callable[[str, str], Demand]:
         """Look at what waits for models now; the answer says what of it a slot could take. Raises: Unreachable."""
         found = self._reach.demand(models)
-        kinds = {name: slot.parts.box.on for name, slot in self.slots().items()}
         cluster, worker = self._reach.cluster, self._settings.name
-        return lambda slot, model: demand_of(found.get(model, ()), kinds[slot], cluster, worker)
+        takers = {
+            name: Taker(slot.parts.box.on, cluster, worker, slot.parts.room) for name, slot in self.slots().items()
+        }
+        return lambda slot, model: takers[slot].demand(found.get(model, ()))
 
     def move(self, name: str, model: str) -> bool:
         """Bring a slot closer to having a model; True once it has."""

@@ -9,7 +9,8 @@ from typing import Any, cast
 
 import pytest
 
-from modelrepo_runtime.queue.demand import Demand, LaneDemand, demand_of
+from modelrepo_runtime.job_memory import MemoryNeed, MemoryRoom
+from modelrepo_runtime.queue.demand import Demand, LaneDemand, Taker
 from modelrepo_runtime.worker.journal import Journal
 from modelrepo_runtime.worker.mover import SHUNS_S, Mover
 from modelrepo_runtime.worker.sharing import COLD_SHARE, Tenure, moves
@@ -78,16 +79,18 @@ def test_a_slot_that_refuses_its_model_goes_where_there_is_work() -> None:
     assert planned([refusing], {"a": Demand(9, 0.9), "b": Demand(1, 0.1)}) == [("0", "b")]
 
 
-def test_jobs_of_other_clusters_other_kinds_or_that_failed_here_are_no_demand() -> None:
+def test_jobs_of_other_clusters_or_kinds_that_failed_here_or_need_more_memory_are_no_demand() -> None:
     lanes = [
         LaneDemand("gpu", None, (), 1, 0.1),
         LaneDemand("gpu", "here", (), 2, 0.3),
         LaneDemand("gpu", "there", (), 4, 0.9),
         LaneDemand("cpu", None, (), 8, 0.9),
         LaneDemand("gpu", None, ("w",), 16, 0.9),
+        LaneDemand("gpu", None, (), 32, 0.8, MemoryNeed(10)),
     ]
-    assert demand_of(lanes, ("gpu",), "here", "w") == Demand(3, 0.3)
-    assert demand_of(lanes, ("cpu", "gpu"), "there", "other") == Demand(29, 0.9)
+    assert Taker(("gpu",), "here", "w", MemoryRoom(9)).demand(lanes) == Demand(3, 0.3)
+    assert Taker(("gpu",), "here", "w", MemoryRoom(10)).demand(lanes) == Demand(35, 0.8)
+    assert Taker(("cpu", "gpu"), "there", "other").demand(lanes) == Demand(61, 0.9)
 
 
 class FakeSlot:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import mimetypes
 import os
+import re
 import secrets
 import shutil
 import time
@@ -122,6 +123,8 @@ class JobStore:
     ) -> OutputFile:
         """Keep a file that an attempt made. Raises: InvalidInput where it is too large; NoSpace, Unreachable."""
         stored = name if Path(name).suffix else f"{name}{path.suffix}"
+        if _is_state(stored):
+            stored = f"{stored}.bin"
         key = f"{_job_folder(job_id, created_at)}{fence}/{stored}"
         size = self._put(key, path, "output")
         kind = content_type or mimetypes.guess_type(stored)[0] or "application/octet-stream"
@@ -178,6 +181,12 @@ class JobStore:
         """Delete everything that belongs to one job; nothing there is no error."""
         self._delete_below(_job_folder(job_id, created_at))
 
+    def delete_states(self, job_id: str, created_at: float) -> None:
+        """Delete all that a job ever saved, also what no queue heard of: a box may be lost while it copies."""
+        for found in self._store.list(_job_folder(job_id, created_at)):
+            if _is_state(found.key.rpartition("/")[2]):
+                self._store.delete(found.key)
+
     def delete(self, key: str) -> None:
         """Delete one file; nothing there is no error."""
         self._store.delete(key)
@@ -194,7 +203,7 @@ class JobStore:
             for found in self._store.list(folder):
                 if found.modified >= before:
                     continue
-                job_id = found.key.split("/")[2] if folder == "jobs/" else ""
+                job_id = job_of(found.key) if folder == "jobs/" else ""
                 if job_id not in moments:
                     moments[job_id] = before if before_of is None else before_of(job_id)
                 if found.modified < moments[job_id]:
@@ -280,6 +289,15 @@ def _date(at: float) -> str:
 
 def _job_folder(job_id: str, created_at: float) -> str:
     return f"jobs/{_date(created_at)}/{job_id}/"
+
+
+def job_of(key: str) -> str:
+    """Return the id of the job that a file under `jobs/` belongs to."""
+    return key.split("/")[2]
+
+
+def _is_state(name: str) -> bool:
+    return re.fullmatch(r"state-\d+", name) is not None
 
 
 def _upload_folder(file_id: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from modelrepo.errors import Conflict, JobNotFound
-from modelrepo_runtime.jobstore import JobStore
+from modelrepo_runtime.jobstore import JobStore, job_of
 from modelrepo_runtime.queue.port import JobFilter, JobQueue, Tier
 
 DAY_S = 24 * 3600.0
@@ -64,9 +64,20 @@ def delete_dropped(queue: JobQueue, files: JobStore) -> int:
     while keys := queue.dropped_states(PAGE):
         for key in keys:
             files.delete(key)
+        for job_id in {job_of(key) for key in keys}:
+            _delete_states_if_ended(queue, files, job_id)
         queue.forget_dropped_states(keys)
         deleted += len(keys)
     return deleted
+
+
+def _delete_states_if_ended(queue: JobQueue, files: JobStore, job_id: str) -> None:
+    try:
+        job = queue.get(job_id)
+    except JobNotFound:
+        return  # all its files go with it
+    if job.status.ended:
+        files.delete_states(job_id, job.created_at)
 
 
 def sweep_handovers(files: JobStore, retention: Retention, clock: Callable[[], float] = time.time) -> int:

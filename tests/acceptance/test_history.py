@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -34,6 +35,7 @@ FULL = os.environ.get("MODELREPO_ACCEPTANCE") == "full"
 JOBS = 100_000 if FULL else 320
 WORKERS = 8 if FULL else 4
 ROUNDS = 10 if FULL else 1
+SUBMITTERS = 8
 SCALE = 0.1 if FULL else 0.05
 TIMING = Timing().scaled(SCALE)
 LIMIT_S = 1500.0 if FULL else 120.0
@@ -65,12 +67,16 @@ class Story:
     def submit(self, count: int) -> None:
         """Add jobs; each has a tenant of its own, so that no twin lane takes part in the order."""
         tiers = asked(self.queue.tiers)
-        for _ in range(count):
-            number = len(self.submitted)
-            tier = self.random.choice(tiers).name
-            wish = Submission("m", {"n": number}, ONE_STAGE, tier, f"t{number}")
-            job = asked(partial(self.queue.submit, wish, idempotency_key=f"k{number}"))
-            self.submitted.append(Submitted(job.id, tier, job.enqueued))
+        first = len(self.submitted)
+        chosen = [(number, self.random.choice(tiers).name) for number in range(first, first + count)]
+        with ThreadPoolExecutor(SUBMITTERS) as submitters:
+            self.submitted.extend(submitters.map(self._submit, chosen))
+
+    def _submit(self, chosen: tuple[int, str]) -> Submitted:
+        number, tier = chosen
+        wish = Submission("m", {"n": number}, ONE_STAGE, tier, f"t{number}")
+        job = asked(partial(self.queue.submit, wish, idempotency_key=f"k{number}"))
+        return Submitted(job.id, tier, job.enqueued)
 
     def kill_worker(self) -> None:
         self.crew.kill(self.random.choice(list(self.crew.running)))
@@ -142,6 +148,8 @@ class Fleet(Story):
     server: PostgresServer = field(kw_only=True)
     gates: tuple[GatewayProcess, ...] = field(kw_only=True)
     proxy: Proxy = field(kw_only=True)
+    away_s: list[float] = field(default_factory=lambda: [3 * TIMING.lease_s] * (ROUNDS - 1) + [AWAY_S])
+    """How long the database is away each time, the last one first."""
 
     def kill_gateway(self) -> None:
         gate = self.random.choice(self.gates)
@@ -172,7 +180,7 @@ class Fleet(Story):
         self.watch(2 * TIMING.lease_s)  # whoever was lost before, is lost by now
         since = time.time()
         self.server.halt()
-        self.watch(AWAY_S)
+        self.watch(self.away_s.pop())
         self.server.resume()
         self.watch(TIMING.lease_s)
         assert self.lost(since, time.time()) == 0

@@ -22,6 +22,8 @@ FILL = (
     " select 1, n, n, n, 0, 1 from generate_series(1, %s) as n",
     "insert into beat (session, number, at) select 's', n, 0 from generate_series(1, %s) as n",
 )
+FENCE = re.escape("Index Cond: (fence = ANY ($1))")
+WHOLE_KEY = r"Index Cond: \(\(lane = \S+\) AND \((tag|enqueued) = \S+\) AND \(job = \S+\)"
 TABLES = ("lease", "ready", "beat")
 
 
@@ -52,18 +54,22 @@ def statement(texts: Any, name: str, tail: str = "") -> str:
 @pytest.mark.parametrize(
     ("name", "tail", "sought"),
     [
-        ("lease_view", "where lease.fence = any(?) order by lease.fence + 0", "Index Cond: (fence = ANY ($1))"),
+        ("lease_view", "where lease.fence = any(?) order by lease.fence + 0", FENCE),
         (
             "lease_view",
             "where lease.fence = any(?) order by lease.fence + 0 for update of lease",
-            "Index Cond: (fence = ANY ($1))",
+            FENCE,
         ),
-        ("lease_view", "where lease.session = any(?) order by lease.fence + 0", "Index Cond: (session = ANY ($1))"),
-        ("lease_delete_many", "", "Index Cond: (fence = ANY ($1))"),
-        ("ready_delete_many", "", "Index Cond: ((ROW(lane, tag, job) >= ROW("),
-        ("ready_delete", "", "Index Cond: ((ROW(lane, tag, job) >= ROW("),
-        ("ready_withdraw", "", "Index Cond: ((ROW(lane, tag, job) >= ROW("),
-        ("beats_move", "", "Index Cond: (session = wanted.session)"),
+        (
+            "lease_view",
+            "where lease.session = any(?) order by lease.fence + 0",
+            re.escape("Index Cond: (session = ANY ($1))"),
+        ),
+        ("lease_delete_many", "", FENCE),
+        ("ready_delete_many", "", WHOLE_KEY),
+        ("ready_delete", "", WHOLE_KEY),
+        ("ready_withdraw", "", WHOLE_KEY),
+        ("beats_move", "", re.escape("Index Cond: (session = wanted.session)")),
     ],
 )
 def test_rows_are_sought_and_what_is_deleted_is_not_passed(url: str, name: str, tail: str, sought: str) -> None:
@@ -74,4 +80,4 @@ def test_rows_are_sought_and_what_is_deleted_is_not_passed(url: str, name: str, 
     scans = [place for place, line in enumerate(plan) if re.search(r"Index.* Scan .*on (lease|ready|beat)", line)]
     conditions = [plan[place + 1] for place in scans]
     assert conditions, plan
-    assert all(sought in condition for condition in conditions), plan
+    assert all(re.search(sought, condition) for condition in conditions), plan

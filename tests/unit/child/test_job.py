@@ -32,7 +32,15 @@ class SlowChannel:
 
 def test_a_thread_that_is_reading_has_given_back_the_next_job_before_its_own_is_over(tmp_path: Path) -> None:
     channel = SlowChannel()
-    request: dict[str, Any] = {"n": "own", "job_id": "j", "attempt": 1, "inputs": {}, "previous": None, "files": {}}
+    request: dict[str, Any] = {
+        "n": "own",
+        "job_id": "j",
+        "attempt": 1,
+        "inputs": {},
+        "previous": None,
+        "files": {},
+        "adapters": [],
+    }
     folders = {key: str(tmp_path) for key in ("output_dir", "handover_dir", "state_dir")}
     job = Job(cast(Channel, channel), {**request, **folders})
     left_behind = threading.Thread(target=lambda: job.cancelled)

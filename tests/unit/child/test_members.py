@@ -12,7 +12,7 @@ START = {
     "scratch": "/tmp", "checkpoints": {},
 }  # fmt: skip
 RUN = {
-    "n": "0", "files": {}, "output_dir": "/tmp", "handover_dir": "/tmp", "state_dir": "/none", "job_id": "j",
+    "n": "0", "files": {}, "adapters": [], "output_dir": "/tmp", "handover_dir": "/tmp", "state_dir": "/none", "job_id": "j",
     "attempt": 1, "inputs": {}, "previous": None,
 }  # fmt: skip
 

@@ -54,9 +54,9 @@ def test_models_that_are_nowhere_stand_still(quiet: Bench) -> None:
     assert (reply.status, reply.json()) == (200, {})
 
 
-def test_a_box_is_told_what_waits_lane_by_lane(quiet: Bench) -> None:
-    quiet.submit()
-    reply = quiet.ask("POST", "/v1/worker/demand", {"models": ["none-such", "toy"]}, who="box", headers=SPOKEN)
+def test_a_box_is_told_what_waits_lane_by_lane(bench: Bench) -> None:
+    bench.submit()
+    reply = bench.ask("POST", "/v1/worker/demand", {"models": ["none-such", "toy"]}, who="box", headers=SPOKEN)
     assert reply.status == 200
     (lane,) = reply.json()["toy"]
     assert (lane["on"], lane["cluster"], lane["avoid"], lane["waiting"]) == ("gpu", None, [], 1)

@@ -69,7 +69,7 @@ def test_what_is_not_there_is_not_fetched(files: JobStore, tmp_path: Path) -> No
 def test_an_upload_is_found_by_its_id(files: JobStore, tmp_path: Path) -> None:
     file_id = files.put_upload(written(tmp_path, "cat.png"))
     assert files.find_upload(file_id).endswith(f"{file_id}/cat.png")
-    for unknown in ("file_nope", "../../etc", file_id[:-1] + "z", ""):
+    for unknown in ("file_nope", "../../etc", file_id[:-1] + ("y" if file_id[-1] == "z" else "z"), ""):
         with pytest.raises(NotFound):
             files.find_upload(unknown)
 

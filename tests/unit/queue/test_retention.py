@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from modelrepo.errors import JobNotFound
-from modelrepo_runtime.jobs import Fence, StageNeed, Submission
+from modelrepo_runtime.jobs import Cause, Fence, KeptState, Outcome, StageNeed, Submission
 from modelrepo_runtime.jobstore import JobStore
 from modelrepo_runtime.queue.memory import MemoryQueue
-from modelrepo_runtime.retention import DAY_S, Retention, Swept, sweep, sweep_handovers
+from modelrepo_runtime.queue.port import Offer, WorkerInfo
+from modelrepo_runtime.retention import DAY_S, Retention, Swept, delete_dropped, sweep, sweep_handovers
 from modelrepo_runtime.testing.clock import FakeClock
 from modelrepo_runtime.worker.journal import Journal
 from modelrepo_runtime.worker.upkeep import let_go
@@ -39,7 +40,10 @@ class Shop:
         return sweep(self.queue, self.files, Retention(), self.clock)
 
     def kept(self) -> int:
-        return len(list(self.files._store.list("")))
+        return len(self.keys())
+
+    def keys(self) -> set[str]:
+        return {found.key for found in self.files._store.list("")}
 
 
 @pytest.fixture
@@ -113,3 +117,23 @@ def test_what_lies_in_a_clusters_storage_goes_by_age_alone(tmp_path: Path) -> No
         kept = files.put_output(f"job_{name}", clock(), Fence(1, "a"), "latents", path)
         os.utime(tmp_path / "cluster" / kept.key, (clock() - age_s, clock() - age_s))
     assert [sweep_handovers(files, Retention(), clock) for _ in range(2)] == [1, 0]
+
+
+def test_states_that_a_lost_box_left_behind_go_when_the_job_has_ended(shop: Shop) -> None:
+    job = shop.queue.submit(Submission("m", {}, (StageNeed("run"),)))
+    session = shop.queue.hello(WorkerInfo("w", "box", 1))
+    (claim,) = shop.queue.claim(session, 1, [Offer("0", "m", "v1", ("run",))])
+    path = shop.folder / "x"
+    path.write_text("data")
+    lost = shop.files.put_state(job.id, job.created_at, Fence(claim.fence.number - 1, "lost"), 7, path)
+    saved = []
+    for number in (1, 2, 3):
+        key = shop.files.put_state(job.id, job.created_at, claim.fence, number, path)
+        shop.queue.save_state(job.id, claim.fence, KeptState(number, claim.fence.number, "", key, 4, "0" * 64))
+        saved.append(key)
+    output = shop.files.put_output(job.id, job.created_at, claim.fence, "state-1", path)
+    delete_dropped(shop.queue, shop.files)
+    assert shop.keys() == {lost, *saved[1:], output.key}
+    shop.queue.finish(session, job.id, claim.fence, Outcome(Cause.SUCCEEDED, {}))
+    delete_dropped(shop.queue, shop.files)
+    assert shop.keys() == {output.key}

@@ -177,7 +177,7 @@ def _take(tx: Transaction, holder: Holder, offer: Offer, picked: Sequence[Picked
         slos = {row["name"]: row["slo_s"] for row in tx.rows("tiers")}
         picked = [each for each in picked if staging.may_be_staged(each.row.enqueued, tx.now, slos[each.lane.tier])]
     rows, granted = around.grants.admit(holder.cluster, offer, [(each.lane, each.row) for each in picked])
-    tx.run_many("ready_delete", [row[:3] for row in rows])
+    tx.run_many("ready_delete", [row[:4] for row in rows])
     claims = lease(tx, holder, offer, rows)
     around.grants.take(holder.cluster, offer, granted)
     around.probing().claimed(tx, holder.cluster, claims)

@@ -85,7 +85,7 @@ def _withdrawn(tx: Transaction, job_id: str) -> tuple[Row, int | None] | None:
 def _taken_out(tx: Transaction, row: Row) -> bool:
     there = tx.row("ready_of_job", row["model"], row["enqueued"], row["id"])
     if there is not None:
-        return tx.row("ready_withdraw", there["lane"], there["tag"], row["id"]) is not None
+        return tx.row("ready_withdraw", there["lane"], there["tag"], row["id"], there["enqueued"]) is not None
     return tx.row("delayed_withdraw", row["id"]) is not None
 
 

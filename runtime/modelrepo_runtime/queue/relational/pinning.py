@@ -78,7 +78,7 @@ def reroute(tx: Transaction, timing: Timing) -> None:
         if any(slot.model == lane.model and slot.cluster == lane.cluster and "cpu" in slot.on for slot in live):
             continue
         for job in tx.rows("rows_homed", row["id"], MOST_MOVED):
-            tx.run("ready_delete", row["id"], job["tag"], job["job"])
+            tx.run("ready_delete", row["id"], job["tag"], job["job"], job["enqueued"])
             give_back(tx, [job["job"]])
             entry = Entry(job["job"], job["enqueued"], job["tag"], replace(lane, cluster=None), 0, job["attempt"])
             enqueue(tx, entry)

@@ -82,7 +82,7 @@ def dequeue(tx: Transaction, job: int, model: str, enqueued: float) -> None:
     """Take a waiting job out of whichever lane it is in."""
     row = tx.row("ready_of_job", model, enqueued, job)
     if row is not None:
-        tx.run("ready_delete", row["lane"], row["tag"], job)
+        tx.run("ready_delete", row["lane"], row["tag"], job, row["enqueued"])
     tx.run("delayed_delete", job)
 
 

@@ -83,34 +83,29 @@ insert into again (lane, tag, job, enqueued, stage_index, attempt)
 select lane, tag, job, enqueued, stage_index, attempt from back;
 
 -- name: ready_delete
--- See ready_delete_many.
-with gone as (
-  delete from again where ctid = (
-    select ctid from again where (lane, tag, job) between (?1, ?2, ?3) and (?1, ?2, ?3)
-    order by lane, tag, job limit 1)
-)
-delete from ready where ctid = (
-  select ctid from ready where (lane, tag, job) between (?1, ?2, ?3) and (?1, ?2, ?3)
-  order by lane, tag, job limit 1);
+with gone as (delete from again where lane = ?1 and tag = ?2 and job = ?3 and enqueued = ?4)
+delete from ready where lane = ?1 and tag = ?2 and job = ?3 and enqueued = ?4;
 
 -- name: ready_delete_many
 -- Where each row lies is looked up for itself: a join may begin at the table once it is thought to be empty, and then
--- passes every row that is deleted but still seen by somebody; rows are compared as one, which the other index cannot do.
+-- passes every row that is deleted but still seen by somebody.
 with given as (
-  select * from unnest(cast(?1 as bigint[]), cast(?2 as double precision[]), cast(?3 as bigint[])) as given (lane, tag, job)
+  select * from unnest(
+    cast(?1 as bigint[]), cast(?2 as double precision[]), cast(?3 as bigint[]), cast(?4 as double precision[])
+  ) as given (lane, tag, job, enqueued)
 ), gone as (
   delete from again where ctid = any(array(
     select found.place from given cross join lateral (
-      select ctid as place from again
-      where (lane, tag, job) between (given.lane, given.tag, given.job) and (given.lane, given.tag, given.job)
-      order by lane, tag, job limit 1
+      select ctid as place from again where again.lane = given.lane and again.tag = given.tag and again.job = given.job
+        and again.enqueued = given.enqueued
+      offset 0
     ) as found))
 )
 delete from ready where ctid = any(array(
   select found.place from given cross join lateral (
-    select ctid as place from ready
-    where (lane, tag, job) between (given.lane, given.tag, given.job) and (given.lane, given.tag, given.job)
-    order by lane, tag, job limit 1
+    select ctid as place from ready where ready.lane = given.lane and ready.tag = given.tag and ready.job = given.job
+      and ready.enqueued = given.enqueued
+    offset 0
   ) as found));
 
 -- name: tier_default

@@ -1,11 +1,3 @@
 -- name: ready_withdraw
--- See ready_delete_many.
-with gone as (
-  delete from again where ctid = (
-    select ctid from again where (lane, tag, job) between (?1, ?2, ?3) and (?1, ?2, ?3)
-    order by lane, tag, job limit 1)
-)
-delete from ready where ctid = (
-  select ctid from ready where (lane, tag, job) between (?1, ?2, ?3) and (?1, ?2, ?3)
-  order by lane, tag, job limit 1)
-returning job;
+with gone as (delete from again where lane = ?1 and tag = ?2 and job = ?3 and enqueued = ?4)
+delete from ready where lane = ?1 and tag = ?2 and job = ?3 and enqueued = ?4 returning job;

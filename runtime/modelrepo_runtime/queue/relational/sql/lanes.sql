@@ -54,7 +54,8 @@ insert into ready (lane, tag, job, enqueued, stage_index, attempt) values (?, ?,
 insert into ready (lane, tag, job, enqueued, stage_index, attempt) values (?, ?, ?, ?, ?, ?);
 
 -- name: ready_delete
-delete from ready where lane = ? and tag = ? and job = ?;
+-- Whichever index is chosen, the row is sought by the whole of its key.
+delete from ready where lane = ? and tag = ? and job = ? and enqueued = ?;
 
 -- name: ready_of_job
 -- Where a job waits: one seek in each lane of its model.

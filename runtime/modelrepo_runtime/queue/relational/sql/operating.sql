@@ -7,7 +7,7 @@ select id from job where id = ?
 delete from done where job = ? returning job;
 
 -- name: ready_withdraw
-delete from ready where lane = ? and tag = ? and job = ? returning job;
+delete from ready where lane = ? and tag = ? and job = ? and enqueued = ? returning job;
 
 -- name: delayed_withdraw
 delete from delayed where job = ? returning job;

@@ -12,8 +12,8 @@ START = {
     "scratch": "/tmp", "checkpoints": {},
 }  # fmt: skip
 RUN = {
-    "n": "0", "files": {}, "adapters": [], "output_dir": "/tmp", "handover_dir": "/tmp", "state_dir": "/none", "job_id": "j",
-    "attempt": 1, "inputs": {}, "previous": None,
+    "n": "0", "files": {}, "adapters": [], "output_dir": "/tmp", "handover_dir": "/tmp", "state_dir": "/none",
+    "job_id": "j", "attempt": 1, "inputs": {}, "previous": None,
 }  # fmt: skip
 
 

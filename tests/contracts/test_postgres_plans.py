@@ -81,3 +81,10 @@ def test_rows_are_sought_and_what_is_deleted_is_not_passed(url: str, name: str, 
     conditions = [plan[place + 1] for place in scans]
     assert conditions, plan
     assert all(re.search(sought, condition) for condition in conditions), plan
+
+
+def test_who_reads_much_is_not_cut_off_between_two_statements(postgres_url: str) -> None:
+    with closing(PostgresDatabase(postgres_url)) as database:
+        shown = {"shown_limit": "select current_setting('idle_in_transaction_session_timeout') as limit"}
+        database.catalog.texts = {**database.catalog.texts, **shown}
+        assert database.read(lambda tx: tx.rows("shown_limit"))[0]["limit"] == "1min"

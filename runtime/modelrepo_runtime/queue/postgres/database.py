@@ -28,7 +28,11 @@ _ALL, _SHARD = 0x6D72_0000, 0x6D72_0001
 """First keys of advisory locks: of the whole queue, and of one model."""
 ALONE = f"begin; select pg_advisory_xact_lock({_ALL}, 0); {_CLOCK}"
 TOGETHER = f"begin; select pg_advisory_xact_lock_shared({_ALL}, 0); {_CLOCK}"
-READING = f"begin isolation level repeatable read read only; set local statement_timeout = '30s'; {_CLOCK}"
+READING = (
+    "begin isolation level repeatable read read only; set local statement_timeout = '30s';"
+    f" set local idle_in_transaction_session_timeout = '60s'; {_CLOCK}"
+)
+"""Who reads holds nobody up: a hundred thousand rows may take their time to be made into objects."""
 _TYPES = """
 select relname, attname, format_type(atttypid, atttypmod)
 from pg_attribute join pg_class on pg_class.oid = attrelid join pg_namespace on pg_namespace.oid = relnamespace
